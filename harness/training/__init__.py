@@ -1,0 +1,1 @@
+"""Training: from a job's configuration and a token store to run records."""
