@@ -1,0 +1,6 @@
+"""Decoder-only transformers and the rules that carry hyperparameters from one shape to another."""
+
+from harness.model.gpt import GPT, ModelConfig
+from harness.model.parametrization import ParameterGroup, initialize, parameter_groups
+
+__all__ = ["GPT", "ModelConfig", "ParameterGroup", "initialize", "parameter_groups"]

@@ -1,0 +1,74 @@
+"""Cross-entropy of a linear head without ever holding all logits: on a CPU they would leave the cache twice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# 64 rows of 1024 float32 logits are 256 KiB: they and the gradient's operands stay in a 1 MiB L2 cache.
+CHUNK_LOGITS = 64 * 1024
+
+
+def chunk_rows(vocab_size: int) -> int:
+    return max(8, CHUNK_LOGITS // vocab_size)
+
+
+def _chunk_losses(logits_NV: Tensor, targets_N1: Tensor) -> Tensor:
+    """Turns logits into probabilities in place and returns nats a row (N, 1)."""
+    picked_N1 = logits_NV.gather(1, targets_N1)
+    top_N1 = logits_NV.amax(1, keepdim=True)
+    torch.softmax(logits_NV, 1, out=logits_NV)
+    # log sum exp = top logit - log(top probability); the top probability is at least 1/V, so no underflow.
+    return top_N1 - logits_NV.amax(1, keepdim=True).log_() - picked_N1
+
+
+def linear_cross_entropy_rows(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Nats a row (N,) of softmax(scale * hidden @ weight.T) against targets; holds no graph."""
+    rows = chunk_rows(weight_VD.shape[0])
+    losses = []
+    with torch.no_grad():
+        for hidden_CD, targets_C in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+            logits_CV = (hidden_CD @ weight_VD.t()).mul_(scale)
+            losses.append(_chunk_losses(logits_CV, targets_C[:, None]).squeeze(1))
+    return torch.cat(losses)
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Mean nats a row of softmax(scale * hidden @ weight.T); both gradients are made in the forward pass.
+
+    hidden (N, D), weight (V, D), targets (N,) int64, scale a float. Returns a scalar.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+        count = hidden_ND.shape[0]
+        rows = chunk_rows(weight_VD.shape[0])
+        loss = hidden_ND.new_zeros(())
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        grad_weight_VD = torch.zeros_like(weight_VD)
+        scaled_ND = hidden_ND * scale
+        minus_one = hidden_ND.new_full((1, 1), -1.0)
+        for start in range(0, count, rows):
+            stop = min(start + rows, count)
+            targets_C1 = targets_N[start:stop, None]
+            grad_CV = scaled_ND[start:stop] @ weight_VD.t()
+            loss += _chunk_losses(grad_CV, targets_C1).sum()
+            grad_CV.scatter_add_(1, targets_C1, minus_one.expand_as(targets_C1))
+            torch.mm(grad_CV, weight_VD, out=grad_hidden_ND[start:stop])
+            grad_weight_VD.addmm_(grad_CV.t(), scaled_ND[start:stop])
+        ctx.save_for_backward(grad_hidden_ND.mul_(scale / count), grad_weight_VD.mul_(1 / count))
+        return loss / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_loss: Tensor):
+        grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
+        return grad_hidden_ND * grad_loss, grad_weight_VD * grad_loss, None, None
+
+
+def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Mean nats a row (scalar) of softmax(scale * hidden @ weight.T) against targets (N,)."""
+    if torch.is_grad_enabled():
+        return LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale)
+    return linear_cross_entropy_rows(hidden_ND, weight_VD, targets_N, scale).mean()

@@ -1,0 +1,240 @@
+"""A decoder-only transformer in three families: gpt (our own), gpt2 and llama (exactly those)."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.model.cross_entropy import linear_cross_entropy, linear_cross_entropy_rows
+from harness.model.parametrization import PARAMETRIZATIONS, Scales, scales
+
+
+@dataclass(frozen=True)
+class Family:
+    """What tells one architecture from another."""
+
+    layer_norm: bool  # LayerNorm with bias; otherwise RMSNorm
+    bias: bool  # on every linear layer of a block
+    rotary: bool  # rotary positions; otherwise a learned table
+    qk_norm: bool
+    activation: str  # gelu (tanh approximation) | relu2 | swiglu
+
+
+FAMILIES = {
+    "gpt": Family(layer_norm=False, bias=False, rotary=True, qk_norm=True, activation="relu2"),
+    "gpt2": Family(layer_norm=True, bias=True, rotary=False, qk_norm=False, activation="gelu"),
+    "llama": Family(layer_norm=False, bias=False, rotary=True, qk_norm=False, activation="swiglu"),
+}
+
+
+@dataclass
+class ModelConfig:
+    """The shape of a model and how its hyperparameters follow from the shape.
+
+    width, head_size and the feed-forward width (ff_ratio * width) are numbers of features, depth is blocks,
+    seq_len is tokens. vocab_size None means the tokenizer's. base_width and base_depth are the shape at which
+    learning rate, initialisation and the rest were tuned; mup scales them by width / base_width, completep by
+    depth / base_depth too.
+    """
+
+    family: str = "gpt"
+    width: int = 64
+    depth: int = 2
+    head_size: int = 16
+    seq_len: int = 128
+    vocab_size: Optional[int] = None  # noqa: UP045  (OmegaConf reads it)
+    tied: bool = False
+    ff_ratio: float = 4.0
+    norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    init_std: float = 0.02
+    parametrization: str = "mup"
+    base_width: int = 32
+    base_depth: int = 2
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_size
+
+    @property
+    def ff_width(self) -> int:
+        return round(self.ff_ratio * self.width)
+
+    def check(self) -> None:
+        """Raises UserError for the first value that no model can be built from."""
+        check_choice("model.family", self.family, FAMILIES)
+        check_choice("model.parametrization", self.parametrization, PARAMETRIZATIONS)
+        for key, least in {"width": 1, "depth": 1, "head_size": 1, "seq_len": 2, "base_width": 1,
+                           "base_depth": 1, "vocab_size": 2}.items():
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise UserError(f"model.{key}={value} is below {least}; set it to {least} or more.")
+        for key in ("ff_ratio", "norm_eps", "rope_theta", "init_std"):
+            value = getattr(self, key)
+            if not 0 < value < float("inf"):
+                raise UserError(f"model.{key}={value} is not a positive number; set it above 0.")
+        if self.width % self.head_size:
+            raise UserError(
+                f"model.width={self.width} is not divisible by model.head_size={self.head_size}; "
+                f"use a width such as {self.head_size * max(1, round(self.width / self.head_size))}."
+            )
+        if FAMILIES[self.family].rotary and self.head_size % 2:
+            raise UserError(
+                f"model.head_size={self.head_size} is odd and rotary positions turn pairs of features; "
+                "use an even head size."
+            )
+        if abs(self.ff_ratio * self.width - self.ff_width) > 1e-6 * self.width or self.ff_width < 1:
+            raise UserError(
+                f"model.ff_ratio={self.ff_ratio} times model.width={self.width} is no whole number of features; "
+                f"use a ratio such as {max(1, self.ff_width) / self.width}."
+            )
+        if self.tied and self.parametrization != "sp":
+            raise UserError(
+                f"model.tied=true cannot go with model.parametrization={self.parametrization}, which scales the head "
+                "apart from the embedding; set model.tied=false or model.parametrization=sp."
+            )
+
+
+def check_choice(key: str, value: str, choices) -> None:
+    if value not in choices:
+        raise UserError(f"{key}={value} is unknown; use one of {', '.join(choices)}.")
+
+
+def rotary_tables(seq_len: int, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin (T, 1, H) of the rotate-half convention; sin carries the sign of the first half."""
+    frequency_P = theta ** (-torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    angle_TP = torch.outer(torch.arange(seq_len, dtype=torch.float64), frequency_P)
+    cos_TP, sin_TP = angle_TP.cos().float(), angle_TP.sin().float()
+    return torch.cat([cos_TP, cos_TP], 1)[:, None], torch.cat([-sin_TP, sin_TP], 1)[:, None]
+
+
+def rotate(x_BTNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:
+    half = x_BTNH.shape[-1] // 2
+    return x_BTNH * cos_T1H + x_BTNH.roll(half, -1) * sin_T1H
+
+
+def make_norm(config: ModelConfig, size: int) -> nn.Module:
+    if FAMILIES[config.family].layer_norm:
+        return nn.LayerNorm(size, eps=config.norm_eps)
+    return nn.RMSNorm(size, eps=config.norm_eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, scale: Scales):
+        super().__init__()
+        family = FAMILIES[config.family]
+        self.heads, self.head_size, self.scale = config.heads, config.head_size, scale.attention
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=family.bias)
+        self.out = nn.Linear(config.width, config.width, bias=family.bias)
+        self.query_norm = make_norm(config, config.head_size) if family.qk_norm else None
+        self.key_norm = make_norm(config, config.head_size) if family.qk_norm else None
+
+    def forward(self, x_BTD: Tensor, rotary: Optional[tuple[Tensor, Tensor]]) -> Tensor:  # noqa: UP045
+        B, T, D = x_BTD.shape
+        query_BTNH, key_BTNH, value_BTNH = self.qkv(x_BTD).view(B, T, 3, self.heads, self.head_size).unbind(2)
+        if self.query_norm is not None and self.key_norm is not None:
+            query_BTNH, key_BTNH = self.query_norm(query_BTNH), self.key_norm(key_BTNH)
+        if rotary is not None:
+            query_BTNH, key_BTNH = rotate(query_BTNH, *rotary), rotate(key_BTNH, *rotary)
+        mixed_BNTH = F.scaled_dot_product_attention(
+            query_BTNH.transpose(1, 2), key_BTNH.transpose(1, 2), value_BTNH.transpose(1, 2),
+            is_causal=True, scale=self.scale,
+        )
+        return self.out(mixed_BNTH.transpose(1, 2).reshape(B, T, D))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        family = FAMILIES[config.family]
+        self.activation = family.activation
+        gates = 2 if family.activation == "swiglu" else 1
+        self.up = nn.Linear(config.width, gates * config.ff_width, bias=family.bias)
+        self.down = nn.Linear(config.ff_width, config.width, bias=family.bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        up = self.up(x_BTD)
+        if self.activation == "swiglu":
+            gate, up = up.chunk(2, -1)
+            return self.down(F.silu(gate) * up)
+        if self.activation == "gelu":
+            return self.down(F.gelu(up, approximate="tanh"))
+        return self.down(F.relu(up).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, scale: Scales):
+        super().__init__()
+        self.residual = scale.residual
+        self.attention_norm = make_norm(config, config.width)
+        self.attention = Attention(config, scale)
+        self.feed_forward_norm = make_norm(config, config.width)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x_BTD: Tensor, rotary: Optional[tuple[Tensor, Tensor]]) -> Tensor:  # noqa: UP045
+        x_BTD = torch.add(x_BTD, self.attention(self.attention_norm(x_BTD), rotary), alpha=self.residual)
+        return torch.add(x_BTD, self.feed_forward(self.feed_forward_norm(x_BTD)), alpha=self.residual)
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer of `config`'s family and shape over `vocab_size` tokens; see `initialize`."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int):
+        super().__init__()
+        config.check()
+        if vocab_size < 2:
+            raise UserError(f"model.vocab_size={vocab_size} is below 2; use a tokenizer of at least 2 tokens.")
+        self.config, self.vocab_size = config, vocab_size
+        scale = scales(config)
+        self.logits_scale = scale.logits
+        family = FAMILIES[config.family]
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.position = None if family.rotary else nn.Embedding(config.seq_len, config.width)
+        self.blocks = nn.ModuleList(Block(config, scale) for _ in range(config.depth))
+        self.final_norm = make_norm(config, config.width)
+        self.head = nn.Linear(config.width, vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        if family.rotary:
+            cos_T1H, sin_T1H = rotary_tables(config.seq_len, config.head_size, config.rope_theta)
+            self.register_buffer("cos_T1H", cos_T1H, persistent=False)
+            self.register_buffer("sin_T1H", sin_T1H, persistent=False)
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """The final norm's output (B, T, width), which the head reads; T is at most seq_len."""
+        T = tokens_BT.shape[1]
+        assert self.config.seq_len >= T, f"{T} tokens in a model of seq_len {self.config.seq_len}"
+        x_BTD = self.embedding(tokens_BT)
+        rotary = None
+        if self.position is None:
+            rotary = self.cos_T1H[:T], self.sin_T1H[:T]
+        else:
+            x_BTD = x_BTD + self.position.weight[:T]
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rotary)
+        return self.final_norm(x_BTD)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits (B, T, vocab_size)."""
+        return self.head(self.hidden(tokens_BT)) * self.logits_scale
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean nats a token, a scalar: the training path."""
+        if inputs_BT.device.type == "cpu":
+            hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
+            return linear_cross_entropy(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
+        return F.cross_entropy(self(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
+
+    @torch.no_grad()
+    def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean nats a token of each sequence (B,), float32."""
+        if inputs_BT.device.type == "cpu":
+            hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
+            losses_N = linear_cross_entropy_rows(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
+        else:
+            logits_NV = self(inputs_BT).flatten(0, 1).float()
+            losses_N = F.cross_entropy(logits_NV, targets_BT.flatten(), reduction="none")
+        return losses_N.view_as(targets_BT).float().mean(1)
