@@ -1,0 +1,262 @@
+"""What a sweep is doing now, read from its files alone."""
+
+import heapq
+import json
+import math
+import os
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import SweepFolder, read_record, read_sweep
+
+ENDED = ("finished", "diverged", "failed")
+# Without a new row for this long a trunk is called quiet: no file tells a slow process from a dead one.
+QUIET_SECONDS = 300.0
+# The cooldown's share of a budget, where sweep.yaml does not give a cell's branch_step.
+COOLDOWN = 0.2
+# Longer than any row of curve.jsonl, so that the end of the file holds a whole one.
+TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One cell; status is finished, diverged, failed, running, quiet or waiting.
+
+    loss is the final validation loss of a finished cell and the last training loss of any other, nats a token.
+    """
+
+    cell: str
+    label: str  # the cell's name without its hash, where that is still unique
+    trunk: str
+    row: str  # the shape and seed
+    tokens: int
+    status: str
+    steps_done: int = 0
+    steps: int = 1
+    loss: float | None = None
+    loss_se: float | None = None
+    tokens_per_second: float | None = None
+    error: str | None = None
+    changed: float = 0.0  # seconds since the epoch: the record's age, or the last row's
+
+    @property
+    def done(self) -> float:
+        """The share of its own steps that are trained."""
+        return min(1.0, self.steps_done / self.steps)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A sweep at one time. FLOPs count a trunk once; seconds_left is None where nothing tells it."""
+
+    name: str
+    time: float
+    cells: tuple[CellState, ...]
+    flops_done: float
+    flops_total: float
+    tokens_per_second: float
+    seconds_left: float | None
+
+    def count(self, *statuses: str) -> int:
+        return sum(cell.status in statuses for cell in self.cells)
+
+    def of(self, *statuses: str) -> list[CellState]:
+        return [cell for cell in self.cells if cell.status in statuses]
+
+    @property
+    def done(self) -> float:
+        return self.flops_done / self.flops_total if self.flops_total else 1.0
+
+
+def snapshot(sweep_dir: Path) -> Snapshot:
+    """The sweep in `sweep_dir` now; raises UserError where that is no sweep."""
+    return SweepReader(sweep_dir).snapshot()
+
+
+class SweepReader:
+    """Reads a sweep again and again; a file that has not changed is not opened twice."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self.folder = SweepFolder(Path(sweep_dir))
+        self._plan_stamp: tuple[int, int] | None = None
+        self._plan: dict[str, Any] = {}
+        self._labels: dict[str, str] = {}
+        self._read: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
+
+    def snapshot(self, now: float | None = None) -> Snapshot:
+        now = time.time() if now is None else now
+        self._read_plan()
+        plans = self._plan["cells"]
+        try:
+            begun = set(os.listdir(self.folder.path / "runs"))
+        except FileNotFoundError:
+            begun = set()
+        found = {
+            plan["cell"]: self._cell(plan) if plan["cell"] in begun else self._waiting(plan) for plan in plans
+        }
+        trunks = defaultdict(list)
+        for plan in plans:
+            trunks[plan["trunk"]].append(plan)
+        for members in trunks.values():
+            _name_running([plan["cell"] for plan in members], found, now)
+        work = [_trunk_work(members, found) for members in trunks.values()]
+        cells = tuple(found.values())
+        return Snapshot(
+            name=self._plan["sweep"],
+            time=now,
+            cells=cells,
+            flops_done=sum(trunk.done for trunk in work),
+            flops_total=sum(trunk.total for trunk in work),
+            tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
+            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")),
+        )
+
+    def _read_plan(self) -> None:
+        stamp = _stamp(self.folder.plan)
+        if stamp is None or stamp != self._plan_stamp:
+            self._plan = read_sweep(self.folder)
+            self._plan_stamp = stamp
+            self._labels = _labels([plan["cell"] for plan in self._plan["cells"]])
+
+    def _waiting(self, plan: dict[str, Any], **known: Any) -> CellState:
+        state = {"status": "waiting", "steps": plan["steps"]} | known
+        row = f"w{plan['width']}-d{plan['depth']}-s{plan['seed']}"
+        return CellState(plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state)
+
+    def _cell(self, plan: dict[str, Any]) -> CellState:
+        folder = self.folder.run(plan["cell"])
+        record, record_time = self._unchanged(folder / "run.json", lambda path: read_record(path.parent))
+        row, row_time = self._unchanged(folder / "curve.jsonl", last_row)
+        # A failed cell is tried again: rows younger than its record belong to the next attempt.
+        if record is not None and not (record["status"] == "failed" and row_time > record_time):
+            steps = row["step"] if row and record["status"] != "finished" else plan["steps"]
+            keys = ("status", "loss", "loss_se", "tokens_per_second", "error")
+            known = {key: record[key] for key in keys}
+            return self._waiting(plan, **known, steps_done=steps if row else 0, changed=record_time)
+        if row is None:
+            return self._waiting(plan)
+        return self._waiting(
+            plan,
+            status="begun",
+            steps_done=int(row["step"]),
+            loss=row.get("train_loss"),
+            tokens_per_second=row.get("tokens_per_second"),
+            changed=row_time,
+        )
+
+    def _unchanged(self, path: Path, read: Any) -> tuple[dict[str, Any] | None, float]:
+        """What `read` made of the file as it is now, and the time of its last change (0 where it is missing)."""
+        stamp = _stamp(path)
+        if stamp is None:
+            return None, 0.0
+        known = self._read.get(path)
+        if known is None or known[0] != stamp:
+            known = (stamp, read(path))
+            self._read[path] = known
+        return known[1], stamp[0] / 1e9
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a curve.jsonl: a line without its newline is still being written."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            return row
+    return None
+
+
+def _labels(cells: list[str]) -> dict[str, str]:
+    short = {cell: re.sub(r"-[0-9a-f]{8}$", "", cell) for cell in cells}
+    unique = len(set(short.values())) == len(cells)
+    return short if unique else {cell: cell for cell in cells}
+
+
+def _name_running(members: list[str], found: dict[str, CellState], now: float) -> None:
+    """Of a trunk's begun cells the one with the newest row is being trained; the others wait for their turn."""
+    begun = [found[cell] for cell in members if found[cell].status == "begun"]
+    newest = max(begun, key=lambda state: state.changed, default=None)
+    for state in begun:
+        quiet = now - state.changed > QUIET_SECONDS
+        status = "waiting" if state is not newest else "quiet" if quiet else "running"
+        found[state.cell] = CellState(**{**state.__dict__, "status": status})
+
+
+@dataclass(frozen=True)
+class TrunkWork:
+    """FLOPs of one trunk with its cooldowns, and FLOPs a second where it has run."""
+
+    done: float
+    total: float
+    flops_per_token: float
+    rate: float | None
+    running: bool
+
+
+def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> TrunkWork:
+    shared = len(members) > 1
+    shared_steps = shared_done = own_steps = own_done = 0.0
+    for plan in members:
+        state, steps = found[plan["cell"]], plan["steps"]
+        branch = plan.get("branch_step", round(steps * (1 - COOLDOWN)) if shared else steps)
+        shared_steps = max(shared_steps, branch)
+        shared_done = max(shared_done, min(state.steps_done, branch))
+        own_steps += steps - branch
+        own_done += steps - branch if state.status in ENDED else max(0, state.steps_done - branch)
+    states = [found[plan["cell"]] for plan in members]
+    if all(state.status in ENDED for state in states):
+        shared_done = shared_steps
+    per_step = members[0]["flops"] / members[0]["steps"]
+    per_token = members[0]["flops"] / members[0]["tokens"]
+    timed = [state for state in states if state.tokens_per_second and math.isfinite(state.tokens_per_second)]
+    newest = max(timed, key=lambda state: (state.status == "running", state.changed), default=None)
+    return TrunkWork(
+        done=(shared_done + own_done) * per_step,
+        total=(shared_steps + own_steps) * per_step,
+        flops_per_token=per_token,
+        rate=newest.tokens_per_second * per_token if newest and newest.tokens_per_second else None,
+        running=any(state.status == "running" for state in states),
+    )
+
+
+def _seconds_left(work: list[TrunkWork], slots: int, estimate: float | None) -> float | None:
+    """Wall seconds until the last trunk ends: those that run go on, the others follow as slots become free.
+
+    A trunk that has not run yet is given the speed in FLOPs of the one nearest to it in FLOPs a token.
+    """
+    left = [trunk for trunk in work if trunk.done < trunk.total]
+    timed = [trunk for trunk in work if trunk.rate]
+    if not left:
+        return 0.0
+    if not timed:
+        total = sum(trunk.total for trunk in work)
+        return estimate * sum(trunk.total - trunk.done for trunk in left) / total if estimate else None
+    ends = [0.0] * max(1, slots)
+    for trunk in sorted(left, key=lambda trunk: not trunk.running):
+        alike = min(timed, key=lambda other: abs(math.log(other.flops_per_token / trunk.flops_per_token)))
+        rate = trunk.rate or alike.rate
+        assert rate
+        heapq.heapreplace(ends, ends[0] + (trunk.total - trunk.done) / rate)
+    return max(ends)
+
+
