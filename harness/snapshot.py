@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ TAIL_BYTES = 4096
 class CellState:
     """One cell; status is finished, diverged, failed, running, quiet or waiting.
 
-    loss is the final validation loss of a finished cell and the last training loss of any other, nats a token.
+    loss, in nats a token, is the final validation loss of a finished cell and the last training loss of
+    any other.
     """
 
     cell: str
@@ -112,7 +113,9 @@ class SweepReader:
             flops_done=sum(trunk.done for trunk in work),
             flops_total=sum(trunk.total for trunk in work),
             tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
-            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")),
+            seconds_left=_seconds_left(
+                work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")
+            ),
         )
 
     def _read_plan(self) -> None:
@@ -125,7 +128,9 @@ class SweepReader:
     def _waiting(self, plan: dict[str, Any], **known: Any) -> CellState:
         state = {"status": "waiting", "steps": plan["steps"]} | known
         row = f"w{plan['width']}-d{plan['depth']}-s{plan['seed']}"
-        return CellState(plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state)
+        return CellState(
+            plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state
+        )
 
     def _cell(self, plan: dict[str, Any]) -> CellState:
         folder = self.folder.run(plan["cell"])
@@ -133,10 +138,11 @@ class SweepReader:
         row, row_time = self._unchanged(folder / "curve.jsonl", last_row)
         # A failed cell is tried again: rows younger than its record belong to the next attempt.
         if record is not None and not (record["status"] == "failed" and row_time > record_time):
-            steps = row["step"] if row and record["status"] != "finished" else plan["steps"]
+            finished = record["status"] == "finished"
+            steps = plan["steps"] if finished else row["step"] if row else 0
             keys = ("status", "loss", "loss_se", "tokens_per_second", "error")
             known = {key: record[key] for key in keys}
-            return self._waiting(plan, **known, steps_done=steps if row else 0, changed=record_time)
+            return self._waiting(plan, **known, steps_done=steps, changed=record_time)
         if row is None:
             return self._waiting(plan)
         return self._waiting(
@@ -149,7 +155,7 @@ class SweepReader:
         )
 
     def _unchanged(self, path: Path, read: Any) -> tuple[dict[str, Any] | None, float]:
-        """What `read` made of the file as it is now, and the time of its last change (0 where it is missing)."""
+        """What `read` made of the file as it is now, and when that changed last (0 where it is missing)."""
         stamp = _stamp(path)
         if stamp is None:
             return None, 0.0
@@ -193,13 +199,13 @@ def _labels(cells: list[str]) -> dict[str, str]:
 
 
 def _name_running(members: list[str], found: dict[str, CellState], now: float) -> None:
-    """Of a trunk's begun cells the one with the newest row is being trained; the others wait for their turn."""
+    """Of a trunk's begun cells the one with the newest row is being trained; the others wait."""
     begun = [found[cell] for cell in members if found[cell].status == "begun"]
     newest = max(begun, key=lambda state: state.changed, default=None)
     for state in begun:
         quiet = now - state.changed > QUIET_SECONDS
         status = "waiting" if state is not newest else "quiet" if quiet else "running"
-        found[state.cell] = CellState(**{**state.__dict__, "status": status})
+        found[state.cell] = replace(state, status=status)
 
 
 @dataclass(frozen=True)
@@ -258,5 +264,3 @@ def _seconds_left(work: list[TrunkWork], slots: int, estimate: float | None) -> 
         assert rate
         heapq.heapreplace(ends, ends[0] + (trunk.total - trunk.done) / rate)
     return max(ends)
-
-
