@@ -1,0 +1,313 @@
+"""One fit: a law on a table, with estimates, intervals and a certificate."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from harness.errors import UserError
+from harness.laws import intervals as ci
+from harness.laws.certificate import Certificate, certify
+from harness.laws.forms import FORMS, Array, Form, Variables, centred
+from harness.laws.losses import LOSSES, Loss
+from harness.laws.noise import Labels, Noise
+from harness.laws.solver import Problem, Solution, polish_lad, solve
+from harness.laws.table import Table, as_table, check_comparable, filtered
+
+# With more rows than this, only the most promising starts are followed to the end.
+MANY_ROWS, FEW_STARTS = 2000, 8
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table mean what; `weight` and `cluster` may be None."""
+
+    params: str = "params_with_head"
+    tokens: str = "tokens"
+    target: str = "loss"
+    flops: str = "flops"
+    weight: str | None = None
+    cluster: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The numbers of a fit, (R,) each; `flops_exact` is False where flops are 6 N D."""
+
+    params: Array
+    tokens: Array
+    flops: Array
+    loss: Array
+    weight: Array
+    cluster: Labels | None
+    flops_exact: bool
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def keep(self, keep_R: NDArray[np.bool_]) -> "Rows":
+        cluster = None if self.cluster is None else self.cluster[keep_R]
+        parts = (part[keep_R] for part in (self.params, self.tokens, self.flops, self.loss, self.weight))
+        return Rows(*parts, cluster, self.flops_exact)
+
+    @property
+    def flops_per_product(self) -> float:
+        """kappa in C = kappa N D, the geometric mean over the rows."""
+        return float(np.exp(np.log(self.flops / self.params / self.tokens).mean()))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to rows. `intervals` are 95 %; None where the rows allow no finite one.
+
+    `objective` is the sum of the loss over the rows in natural units (huber r^2/2 within delta, lad |r|, the
+    others r^2; r in log loss except under mse).
+    """
+
+    law: str
+    loss: str
+    delta: float
+    columns: Columns
+    rows: Rows
+    estimates: dict[str, float]
+    intervals: dict[str, Interval]
+    objective: float
+    certificate: Certificate
+    interval_method: str
+    problem: Problem = field(repr=False)
+    theta_P: Array = field(repr=False)
+    curvature: ci.Curvature = field(repr=False)
+    noise: Noise = field(repr=False)
+    draws: ci.Draws | None = field(repr=False)
+
+    @property
+    def form(self) -> Form:
+        return FORMS[self.law]
+
+    @property
+    def predicts(self) -> str:
+        names = {"params": ("N", self.columns.params), "tokens": ("D", self.columns.tokens)}
+        names["flops"] = ("C", self.columns.flops if self.rows.flops_exact else "6 N D")
+        where = ", ".join(f"{names[use][0]} = {names[use][1]}" for use in self.form.uses)
+        return f"{self.form.equation}; L = {self.columns.target}, {where}"
+
+    def predict(self, params: Any, tokens: Any) -> Array:
+        """The law at arrays of params and tokens that broadcast; C is the rows' own multiple of N D."""
+        at, shape = self._at(params, tokens)
+        f_X = self.form.log_prediction(self.theta_P[None], at)[0]
+        return (np.exp(f_X) * at.scale).reshape(shape)
+
+    def predict_interval(self, params: Any, tokens: Any) -> tuple[Array, Array]:
+        """95 % interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
+        at, shape = self._at(params, tokens)
+        logs = self.problem.loss.in_logs
+        if self.draws is not None:
+            f_SX = self.form.log_prediction(self.draws.theta_SP, at)
+            # One quantile a draw, the same along a curve, keeps the band as smooth as the curve.
+            normal_S = stats.norm.ppf((np.random.default_rng(0).permutation(len(f_SX)) + 0.5) / len(f_SX))
+            noise_SX = (normal_S * self.draws.sd_S)[:, None]
+            low_X, high_X = ci.quantiles(np.exp(f_SX + noise_SX) if logs else np.exp(f_SX) + noise_SX)
+        else:
+            f_MX, J_MXP = self.form.derivatives(self.theta_P[None], at)
+            J_XP = J_MXP[0] if logs else J_MXP[0] * np.exp(f_MX[0])[:, None]
+            sd_X, freedom_X = self.curvature.spread(J_XP)
+            run = math.sqrt(sum(self.noise.estimates))
+            half_X = stats.t.ppf(ci.TAILS[1], np.maximum(freedom_X, 1)) * np.hypot(sd_X, run)
+            centre_X = f_MX[0] if logs else np.exp(f_MX[0])
+            low_X, high_X = centre_X - half_X, centre_X + half_X
+            if logs:
+                low_X, high_X = np.exp(low_X), np.exp(high_X)
+        return (low_X * at.scale).reshape(shape), (high_X * at.scale).reshape(shape)
+
+    def at(self, theta_MP: Array) -> dict[str, Array]:
+        """Natural parameters of internal ones, (M,) each."""
+        return self.form.natural(theta_MP, self.problem.at)
+
+    def _at(self, params: Any, tokens: Any) -> tuple[Variables, tuple[int, ...]]:
+        params, tokens = np.broadcast_arrays(np.asarray(params, float), np.asarray(tokens, float))
+        if not ((params > 0) & (tokens > 0)).all():
+            raise UserError("predict: params and tokens must be above 0")
+        flops = self.rows.flops_per_product * params * tokens
+        values = {"params": params, "tokens": tokens, "flops": flops}
+        return self.problem.at.at(*(values[use].ravel() for use in self.form.uses)), params.shape
+
+    def to_dict(self) -> dict[str, Any]:
+        """The FIT object of fit.json."""
+        return {
+            "law": self.law,
+            "loss": self.loss,
+            "delta": self.delta,
+            "params": self.columns.params,
+            "tokens": self.columns.tokens,
+            "target": self.columns.target,
+            "rows": len(self.rows),
+            "estimates": dict(self.estimates),
+            "intervals": {key: None if value is None else list(value) for key, value in self.intervals.items()},
+            "interval_method": self.interval_method,
+            "objective": self.objective,
+            "predicts": self.predicts,
+            "certificate": asdict(self.certificate),
+        }
+
+
+def fit(
+    table: Any,
+    law: str = "chinchilla",
+    loss: str = "huber",
+    delta: float = 1e-3,
+    params: str = "params_with_head",
+    tokens: str = "tokens",
+    target: str = "loss",
+    bootstrap: int = 0,
+    seed: int = 0,
+    *,
+    flops: str = "flops",
+    weight: str | None = None,
+    cluster: str | None = None,
+    filter: str = "",
+) -> Fit:
+    """Fits a law to a run table: a path, a data frame, a mapping of columns, or a Table.
+
+    law: chinchilla, kaplan_params, kaplan_tokens, kaplan_flops. loss: huber (delta, on log loss), lad, log_mse,
+    mse. bootstrap: how many simulated tables give the intervals; 0 takes them from the curvature. cluster: the
+    column that names the run a row belongs to (default: `trunk`, then `cluster`, where the table has one).
+    weight: relative precisions of the rows. Without a flops column, C is 6 N D.
+
+    Raises UserError for an unknown choice, and for a table that cannot be fitted.
+    """
+    columns = Columns(params, tokens, target, flops, weight, cluster)
+    checked = filtered(as_table(table), filter)
+    check_comparable(checked)
+    return fit_rows(read_rows(checked, columns, law), columns, law, loss, delta, bootstrap, seed, checked.source)
+
+
+def read_rows(table: Table, columns: Columns, law: str) -> Rows:
+    """The numbers that a law needs out of a table; raises UserError naming row, column and value."""
+    form = _form(law)
+    if not len(table.frame):
+        raise UserError(f"{table.source} has no finished rows: train the sweep first")
+    loss = table.numbers(columns.target)
+    have = set(table.frame.columns)
+    exact = columns.flops in have
+    needed = [use for use in ("params", "tokens") if use in form.uses or not exact or getattr(columns, use) in have]
+    values = {use: table.numbers(getattr(columns, use)) for use in needed}
+    params, tokens = (values.get(use, np.ones(len(loss))) for use in ("params", "tokens"))
+    flops = table.numbers(columns.flops) if exact else 6 * params * tokens
+    weight = table.numbers(columns.weight) if columns.weight else np.ones(len(loss))
+    name = columns.cluster or next((name for name in ("trunk", "cluster") if name in have), None)
+    if name is not None and name not in have:
+        raise UserError(f"{table.source} has no column {name!r}: name the runs' column with columns.cluster=NAME")
+    labels = None if name is None else np.unique(table.frame[name].astype(str), return_inverse=True)[1]
+    return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact)
+
+
+def fit_rows(
+    rows: Rows,
+    columns: Columns,
+    law: str = "chinchilla",
+    loss: str = "huber",
+    delta: float = 1e-3,
+    bootstrap: int = 0,
+    seed: int = 0,
+    source: str = "the table",
+) -> Fit:
+    """`fit` on numbers that are read already."""
+    form = _form(law)
+    _check_choices(loss, delta, bootstrap, seed)
+    check_levels(rows, columns, form, source)
+    problem = _problem(rows, form, Loss(loss, delta))
+    starts_MP, solution = _minimise(problem, rows)
+    best = int(np.argmin(solution.objective_M))
+    theta_P = solution.theta_MP[best]
+    curvature = ci.linearise(problem, theta_P, rows.cluster)
+    noise = ci.row_noise(problem, theta_P, rows.cluster)
+    by_curvature = ci.curvature_intervals(problem, theta_P, curvature)
+    certificate = certify(problem, starts_MP, solution, by_curvature)
+    draws = None
+    intervals, method = by_curvature, "Student's t on the curvature with " + curvature.noise.curvature_words
+    if bootstrap:
+        draws = ci.refit(problem, theta_P, ci.simulate(problem, theta_P, noise, bootstrap, seed))
+        intervals = ci.percentile_intervals(problem, draws)
+        method = f"percentiles of {bootstrap} refitted simulations, fixed design, {noise.words}"
+    natural = form.natural(theta_P[None], problem.at)
+    return Fit(
+        law=law,
+        loss=loss,
+        delta=delta,
+        columns=columns,
+        rows=rows,
+        estimates={name: float(value[0]) for name, value in natural.items()},
+        intervals=intervals,
+        objective=float(solution.objective_M[best]) * (problem.at.scale**2 if loss == "mse" else 1.0),
+        certificate=certificate,
+        interval_method=method,
+        problem=problem,
+        theta_P=theta_P,
+        curvature=curvature,
+        noise=noise,
+        draws=draws,
+    )
+
+
+def _problem(rows: Rows, form: Form, loss: Loss) -> Problem:
+    at = centred(rows.loss, *(getattr(rows, use) for use in form.uses))
+    return Problem(form, at, (rows.loss / at.scale)[None], rows.weight, loss)
+
+
+def _minimise(problem: Problem, rows: Rows) -> tuple[Array, Solution]:
+    starts_MP = problem.form.starts(problem.target[0], problem.at)
+    if len(rows) > MANY_ROWS and len(starts_MP) > FEW_STARTS:
+        order_M = np.argsort([problem.objective(start_P[None])[0] for start_P in starts_MP])
+        starts_MP = starts_MP[order_M[:FEW_STARTS]]
+    solution = solve(problem, starts_MP)
+    if problem.loss.kind != "lad":
+        return starts_MP, solution
+    best = int(np.argmin(solution.objective_M))
+    theta_P, norm = polish_lad(problem, solution.theta_MP[best])
+    solution.theta_MP[best], solution.gradient_M[best] = theta_P, norm
+    solution.converged_M[best] = norm <= problem.loss.tolerance
+    solution.objective_M[best] = problem.loss.natural(problem.residual(theta_P[None]))[0] @ problem.weight_R
+    return starts_MP, solution
+
+
+def _form(law: str) -> Form:
+    if law not in FORMS:
+        raise UserError(f"law={law} is not known: choose {_listed(list(FORMS))}")
+    return FORMS[law]
+
+
+def _check_choices(loss: str, delta: float, bootstrap: int, seed: int) -> None:
+    if loss not in LOSSES:
+        raise UserError(f"loss={loss} is not known: choose {_listed(LOSSES)}")
+    if not 1e-8 <= delta <= 1e3:
+        raise UserError(f"delta={delta} is not a Huber threshold: give a number between 1e-8 and 1000")
+    if bootstrap < 0 or 0 < bootstrap < 200 or bootstrap > 1_000_000:
+        raise UserError(f"bootstrap={bootstrap} gives no 95 % interval: give 0 (curvature), or 200 to 1000000")
+    if seed < 0:
+        raise UserError(f"seed={seed} is negative: give 0 or more")
+
+
+def check_levels(rows: Rows, columns: Columns, form: Form, source: str) -> None:
+    """Raises UserError where the rows are too few, or vary too little, for the form."""
+    least = len(form.internal) + 1
+    if len(rows) < least:
+        raise UserError(f"{source} has {len(rows)} usable rows, and {form.name} needs at least {least}: add runs")
+    levels = 3 if len(form.uses) > 1 else 2
+    for use in form.uses:
+        values = getattr(rows, use)
+        # Levels that differ by less than this are one level with rounded budgets.
+        distinct = 1 + int((np.diff(np.sort(np.log(values))) > 1e-3).sum())
+        if distinct < levels:
+            raise UserError(
+                f"{source}, column {getattr(columns, use)} has {distinct} distinct "
+                f"{'level' if distinct == 1 else 'levels'}, and {form.name} needs at least {levels}: add runs"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"

@@ -1,0 +1,167 @@
+"""95 % intervals of a fit: from the curvature, or from simulated tables that are fitted like the real one.
+
+The design is held fixed: a sweep has too few trunks to resample them. Shapes: S draws, R rows, P parameters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from harness.laws.forms import Array
+from harness.laws.losses import Loss
+from harness.laws.noise import Labels, Noise, estimate
+from harness.laws.solver import Problem, solve
+
+LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+# Simulated targets held in memory at once.
+CHUNK = 2_000_000
+DRAW_ITERATIONS, DRAW_TOLERANCE = 60, 1e-5
+LAD_DRAW_DELTA = 1e-5
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Parameters fitted to simulated tables, theta_SP, and the noise of a new run in each, sd_S."""
+
+    theta_SP: Array
+    sd_S: Array
+    converged: float
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Linearised fit: the free parameters' gain (P, R) on the rows' noise, zero where a parameter is held."""
+
+    gain_PR: Array
+    noise: Noise
+
+    def spread(self, gradient_CP: Array) -> tuple[Array, Array]:
+        """Standard deviation and degrees of freedom of functions with these gradients, (C,) each."""
+        return self.noise.spread(gradient_CP @ self.gain_PR)
+
+
+def linearise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Curvature:
+    """The curvature at a solution; huber and lad by their influence functions.
+
+    theta moves by gain @ xi, where xi is slope(residual) / mean curvature of the loss (Huber 1964).
+    """
+    J_RP, residual_R = whitened(problem, theta_P)
+    low_P, high_P = problem.form.bounds()
+    free_P = (theta_P > low_P) & (theta_P < high_P)
+    xi_R = residual_R
+    if problem.loss.kind in ("huber", "lad"):
+        size_R = np.abs(residual_R)
+        # The share of rows within delta is too noisy to be counted where delta is small: widen it.
+        band = max(problem.loss.delta, 1.5 * float(np.median(size_R)) * len(size_R) ** -0.2, 1e-12)
+        delta = problem.loss.delta if problem.loss.kind == "huber" else 1e-12
+        xi_R = np.clip(residual_R, -delta, delta) / (delta / band * max((size_R <= band).mean(), 0.05))
+    gain_PR = np.zeros((len(theta_P), len(residual_R)))
+    gain_PR[free_P] = np.linalg.pinv(J_RP[:, free_P], rcond=1e-9)
+    return Curvature(gain_PR, estimate(J_RP[:, free_P], xi_R, cluster_R))
+
+
+def whitened(problem: Problem, theta_P: Array) -> tuple[Array, Array]:
+    """Gradient of the prediction and residual, both times the root of the weight, in the loss's own space."""
+    f_MR, J_MRP = problem.form.derivatives(theta_P[None], problem.at)
+    root_R = np.sqrt(problem.weight_R)
+    J_RP = J_MRP[0] if problem.loss.in_logs else J_MRP[0] * np.exp(f_MR[0])[:, None]
+    return J_RP * root_R[:, None], problem.residual(theta_P[None])[0] * root_R
+
+
+def row_noise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Noise:
+    """The noise of the (whitened) residuals of a fit."""
+    J_RP, residual_R = whitened(problem, theta_P)
+    low_P, high_P = problem.form.bounds()
+    return estimate(J_RP[:, (theta_P > low_P) & (theta_P < high_P)], residual_R, cluster_R)
+
+
+def simulate(
+    problem: Problem, theta_P: Array, noise: Noise, draws: int, seed: int
+) -> Iterator[tuple[Array, Array]]:
+    """Simulated targets (s, R) around the fit with the noise of a new run (s,), in chunks; the same each time."""
+    generator = np.random.default_rng(seed)
+    f_R = problem.form.log_prediction(theta_P[None], problem.at)[0]
+    root_R = np.sqrt(problem.weight_R)
+    left, most = draws, max(1, CHUNK // len(f_R))
+    while left > 0:
+        noise_SR, sd_S = noise.draw(min(left, most), generator)
+        left -= len(sd_S)
+        noise_SR = noise_SR / root_R
+        if problem.loss.in_logs:
+            yield np.exp(f_R + noise_SR), sd_S
+        else:
+            yield np.maximum(np.exp(f_R) + noise_SR, 1e-12), sd_S
+
+
+def refit(problem: Problem, theta_P: Array, targets: Iterator[tuple[Array, Array]]) -> Draws:
+    """Fits every simulated table, starting from the fit of the real one.
+
+    lad is fitted as Huber with a delta far below any noise: its exact kinks cost much and move no quantile.
+    """
+    if problem.loss.kind == "lad":
+        problem = replace(problem, loss=Loss("huber", LAD_DRAW_DELTA))
+    parts, sds, converged = [], [], []
+    for target_SR, sd_S in targets:
+        starts_SP = np.repeat(theta_P[None], len(target_SR), axis=0)
+        solution = solve(replace(problem, target=target_SR), starts_SP, DRAW_ITERATIONS, DRAW_TOLERANCE)
+        parts.append(solution.theta_MP)
+        sds.append(sd_S)
+        converged.append(solution.converged_M)
+    return Draws(np.concatenate(parts), np.concatenate(sds), float(np.concatenate(converged).mean()))
+
+
+def curvature_intervals(
+    problem: Problem, theta_P: Array, curvature: Curvature
+) -> dict[str, tuple[float, float] | None]:
+    """Student's t intervals of the natural parameters; on the log where the parameter is a coefficient.
+
+    None where a bound holds the parameter, or where the rows leave no finite interval.
+    """
+    natural = {name: float(value[0]) for name, value in _natural(problem, theta_P[None]).items()}
+    gradient = _gradient(problem, theta_P)
+    intervals: dict[str, tuple[float, float] | None] = {}
+    for name, value in natural.items():
+        sd_C, freedom_C = curvature.spread(gradient[name][None])
+        half = float(sd_C[0] * stats.t.ppf(TAILS[1], max(freedom_C[0], 1.0)))
+        intervals[name] = None
+        if np.isfinite(half) and np.any(gradient[name] @ curvature.gain_PR):
+            if _coefficient(name) and value > 0:
+                ends = value * np.exp(np.clip([-half / value, half / value], -700, 700))
+            else:
+                ends = np.array([value - half, value + half])
+            if np.isfinite(ends).all():
+                intervals[name] = (float(ends[0]), float(ends[1]))
+    return intervals
+
+
+def percentile_intervals(problem: Problem, draws: Draws) -> dict[str, tuple[float, float] | None]:
+    """The central 95 % of the natural parameters over the simulated tables."""
+    intervals: dict[str, tuple[float, float] | None] = {}
+    for name, value_S in _natural(problem, draws.theta_SP).items():
+        low, high = quantiles(value_S)
+        intervals[name] = (float(low), float(high)) if np.isfinite([low, high]).all() else None
+    return intervals
+
+
+def quantiles(value_S: Array) -> NDArray[np.float64]:
+    """The two ends of the central 95 % along the first axis."""
+    return np.quantile(value_S, TAILS, axis=0)
+
+
+def _natural(problem: Problem, theta_MP: Array) -> dict[str, Array]:
+    return problem.form.natural(theta_MP, problem.at)
+
+
+def _gradient(problem: Problem, theta_P: Array) -> dict[str, Array]:
+    """Central differences of the natural parameters; the map is smooth and cheap."""
+    step_PP = 1e-5 * np.eye(len(theta_P))
+    up, down = _natural(problem, theta_P + step_PP), _natural(problem, theta_P - step_PP)
+    return {name: (up[name] - down[name]) / 2e-5 for name in up}
+
+
+def _coefficient(name: str) -> bool:
+    return name in ("A", "B", "Nc", "Dc", "Cc")

@@ -1,0 +1,162 @@
+"""How much of the misfit the runs of one trunk share, and how well a few trunks can tell.
+
+Shapes: R rows, P parameters, K clusters (trunks), C contrasts, S draws.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.laws.forms import Array
+
+Labels = NDArray[np.intp]
+# From this many independent clusters on, their residuals speak for themselves.
+MANY_CLUSTERS = 40
+
+
+@dataclass(frozen=True)
+class Components:
+    """Normal noise: a variance that a trunk shares and a variance of each cell, both estimated.
+
+    `squares_J` are the sums of squared residuals between and within trunks, `freedom_J` their degrees of
+    freedom; `mixing_JC` maps the variances (trunk, cell) to the expected squares. J is 1 where rows count as
+    independent.
+    """
+
+    squares_J: Array
+    freedom_J: Array
+    mixing_JC: Array
+    cluster_R: Labels
+
+    @property
+    def words(self) -> str:
+        if len(self.squares_J) == 1:
+            return "independent normal noise of the rows, its variance drawn too"
+        return "normal noise of trunks and of cells, their variances estimated from the residuals and drawn too"
+
+    @property
+    def curvature_words(self) -> str:
+        if len(self.squares_J) == 1:
+            return "the residual variance"
+        return "variances of trunks and of cells estimated from the residuals (Satterthwaite)"
+
+    def variances(self, squares_SJ: Array) -> tuple[Array, Array]:
+        """Trunk and cell variances, (S,); a negative one is set to 0 and the squares are pooled."""
+        if len(self.squares_J) == 1:
+            return np.zeros(len(squares_SJ)), squares_SJ[:, 0] / self.freedom_J[0]
+        variance_SC = squares_SJ @ np.linalg.inv(self.mixing_JC).T
+        proper_S = (variance_SC > 0).all(1)
+        pooled_S = squares_SJ.sum(1) / self.freedom_J.sum()
+        return np.where(proper_S, variance_SC[:, 0], 0.0), np.where(proper_S, variance_SC[:, 1], pooled_S)
+
+    @property
+    def estimates(self) -> tuple[float, float]:
+        trunk_S, cell_S = self.variances(self.squares_J[None])
+        return float(trunk_S[0]), float(cell_S[0])
+
+    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Noise (S, R) and the standard deviation of a new run (S,).
+
+        The variances are drawn from their chi-square laws, which widens the quantiles as Student's t does.
+        """
+        chi_SJ = generator.chisquare(self.freedom_J, (draws, len(self.freedom_J)))
+        trunk_S, cell_S = self.variances(self.squares_J * self.freedom_J / chi_SJ)
+        noise_SR = generator.standard_normal((draws, len(self.cluster_R))) * np.sqrt(cell_S)[:, None]
+        if trunk_S.any():
+            shared_SK = generator.standard_normal((draws, int(self.cluster_R.max()) + 1))
+            noise_SR += (shared_SK * np.sqrt(trunk_S)[:, None])[:, self.cluster_R]
+        return noise_SR, np.sqrt(trunk_S + cell_S)
+
+    def spread(self, contrast_CR: Array) -> tuple[Array, Array]:
+        """Standard deviation and degrees of freedom (Satterthwaite) of contrasts of the rows, (C,) each."""
+        trunk, cell = self.estimates
+        cell_C = (contrast_CR**2).sum(1)
+        if len(self.squares_J) == 1:
+            return np.sqrt(cell * cell_C), np.full(len(contrast_CR), self.freedom_J[0])
+        trunk_C = (_sums(contrast_CR, self.cluster_R) ** 2).sum(1)
+        variance_C = trunk * trunk_C + cell * cell_C
+        if trunk == 0:
+            return np.sqrt(variance_C), np.full(len(contrast_CR), self.freedom_J.sum())
+        part_CJ = np.stack([trunk_C, cell_C], axis=1) @ np.linalg.inv(self.mixing_JC)
+        doubt_C = (part_CJ**2 * 2 * self.squares_J**2 / self.freedom_J).sum(1)
+        freedom_C = 2 * variance_C**2 / np.maximum(doubt_C, 1e-300)
+        return np.sqrt(variance_C), np.clip(freedom_C, 1.0, self.freedom_J.sum())
+
+
+@dataclass(frozen=True)
+class Wild:
+    """The residuals themselves, each cluster with a random sign; for many clusters, any distribution."""
+
+    residual_R: Array
+    cluster_R: Labels
+    freedom: float
+
+    words = "wild bootstrap: the residuals, one random sign a run"
+    curvature_words = "its cluster-robust sandwich"
+
+    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        sign_SK = generator.choice([-1.0, 1.0], (draws, int(self.cluster_R.max()) + 1))
+        sd = float(np.sqrt((self.residual_R**2).mean()))
+        return self.residual_R * sign_SK[:, self.cluster_R], np.full(draws, sd)
+
+    def spread(self, contrast_CR: Array) -> tuple[Array, Array]:
+        score_CK = _sums(contrast_CR * self.residual_R, self.cluster_R)
+        return np.sqrt((score_CK**2).sum(1)), np.full(len(contrast_CR), self.freedom)
+
+    @property
+    def estimates(self) -> tuple[float, float]:
+        return 0.0, float((self.residual_R**2).mean())
+
+
+Noise = Components | Wild
+
+
+def estimate(J_RP: Array, residual_R: Array, cluster_R: Labels | None) -> Noise:
+    """The noise behind residuals of a fit whose gradient is J_RP (full column rank, R > P)."""
+    rows, count = J_RP.shape
+    alone = cluster_R is None
+    labels_R = np.arange(rows) if cluster_R is None else np.unique(cluster_R, return_inverse=True)[1]
+    clusters = int(labels_R.max()) + 1
+    Q_RP, _ = np.linalg.qr(J_RP)
+    if clusters >= max(MANY_CLUSTERS, 3 * count):
+        leverage_R = np.minimum((Q_RP**2).sum(1), 0.9)
+        return Wild(residual_R / np.sqrt(1 - leverage_R), labels_R, float(clusters - count))
+    total = float((residual_R**2).sum())
+    independent = Components(np.array([total]), np.array([float(rows - count)]), np.ones((1, 1)), labels_R)
+    if alone or clusters == rows:
+        return independent
+    return _two_components(Q_RP, residual_R, labels_R) or independent
+
+
+def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Components | None:
+    """Henderson's method 3 on the linearised fit; None where trunks leave no degree of freedom."""
+    rows, count = Q_RP.shape
+    size_K = np.bincount(labels_R).astype(float)
+    sums_KP = _sums(Q_RP.T, labels_R).T
+    means_KP = sums_KP / np.sqrt(size_K)[:, None]
+    # The projection on trunks, between the residual projection, seen from trunk sums and from trunk means.
+    shared_KK = np.diag(np.sqrt(size_K)) - means_KP @ sums_KP.T
+    between_KK = np.eye(len(size_K)) - means_KP @ means_KP.T
+    between_freedom = float(np.trace(between_KK))
+    within_freedom = rows - count - between_freedom
+    if between_freedom < 0.9 or within_freedom < 0.9:
+        return None
+    shared_between = float((shared_KK**2).sum())
+    shared_total = float(size_K.sum() - (sums_KP**2).sum())
+    mixing_JC = np.array(
+        [[shared_between, between_freedom], [max(shared_total - shared_between, 0.0), within_freedom]]
+    )
+    between = float((_sums(residual_R[None], labels_R)[0] ** 2 / size_K).sum())
+    squares_J = np.array([between, max(float((residual_R**2).sum()) - between, 0.0)])
+    draft = Components(squares_J, np.array([between_freedom, within_freedom]), mixing_JC, labels_R)
+    trunk, cell = draft.estimates
+    law_KK = trunk * shared_KK @ shared_KK.T + cell * between_KK
+    spread = float((law_KK**2).sum())
+    effective = float(np.trace(law_KK)) ** 2 / spread if spread > 0 else between_freedom
+    return Components(squares_J, np.array([effective, within_freedom]), mixing_JC, labels_R)
+
+
+def _sums(values_CR: Array, labels_R: Labels) -> Array:
+    """Sums over the rows of each cluster, (C, K)."""
+    return np.stack([np.bincount(labels_R, weights=values_R) for values_R in values_CR])

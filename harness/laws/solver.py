@@ -1,0 +1,198 @@
+"""Damped Newton steps on many fits at once: every start and every simulated table is one problem of a batch.
+
+Shapes: M problems, R rows, P parameters.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.laws.forms import Array, Form, Variables
+from harness.laws.losses import Loss
+
+# Residuals below this are rounding, not misfit.
+FLOOR = 1e-13
+LARGEST_DAMPING = 1e12
+LONGEST_STEP = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Minimise sum_r weight_r loss(target_mr - law(theta_m)_r); targets relative to the scale.
+
+    `target` is (M, R) or (1, R), `weight_R` positive with mean 1.
+    """
+
+    form: Form
+    at: Variables
+    target: Array
+    weight_R: Array
+    loss: Loss
+
+    def take(self, which_M: NDArray[np.intp]) -> "Problem":
+        return self if len(self.target) == 1 else replace(self, target=self.target[which_M])
+
+    def residual(self, theta_MP: Array) -> Array:
+        f_MR = self.form.log_prediction(theta_MP, self.at)
+        return np.log(self.target) - f_MR if self.loss.in_logs else self.target - np.exp(f_MR)
+
+    def objective(self, theta_MP: Array) -> Array:
+        with np.errstate(all="ignore"):
+            value_M = self.loss.value(self.residual(theta_MP)) @ self.weight_R
+        return np.where(np.isfinite(value_M), value_M, np.inf)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """theta_MP with the objective, the relative gradient norm and whether it is within the tolerance, (M,)."""
+
+    theta_MP: Array
+    objective_M: Array
+    gradient_M: Array
+    converged_M: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Gradient and curvature of the objective in parameters scaled to a unit majorizer, bounds held."""
+
+    gradient_MP: Array
+    hessian_MPP: Array
+    unit_MP: Array
+    norm_M: Array
+
+
+def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
+    """The quadratic model at theta_MP.
+
+    The gradient norm is relative to the sum of the absolute contributions of the rows: 1 where all rows pull
+    the same way, 0 where they balance. Parameters at a bound that the gradient pushes against are held.
+    """
+    loss, weight_R = problem.loss, problem.weight_R
+    f_MR, J_MRP = problem.form.derivatives(theta_MP, problem.at)
+    if loss.in_logs:
+        residual_MR = np.log(problem.target) - f_MR
+        slope_MR, bend_MR = loss.slope(residual_MR) * weight_R, loss.curvature(residual_MR) * weight_R
+        G_MRP = J_MRP
+    else:
+        law_MR = np.exp(f_MR)
+        residual_MR = problem.target - law_MR
+        slope_MR = loss.slope(residual_MR) * weight_R * law_MR
+        bend_MR = loss.curvature(residual_MR) * weight_R * law_MR**2 - slope_MR
+        G_MRP = J_MRP * law_MR[..., None]
+    gradient_MP = -(slope_MR[:, None, :] @ J_MRP)[:, 0]
+    hessian_MPP = (J_MRP * bend_MR[..., None]).transpose(0, 2, 1) @ J_MRP
+    hessian_MPP -= problem.form.second(J_MRP, slope_MR, problem.at)
+    size_MRP = np.abs(J_MRP)
+    floor_R = np.abs(loss.slope(np.full(1, FLOOR))) * weight_R
+    pull_MP = ((np.abs(slope_MR) + floor_R)[:, None, :] @ size_MRP)[:, 0]
+    majorizer_MR = loss.majorizer(residual_MR) * weight_R
+    unit_MP = np.sqrt((majorizer_MR[:, None, :] @ G_MRP**2)[:, 0]) + 1e-150
+    low_P, high_P = problem.form.bounds()
+    held_MP = ((theta_MP <= low_P) & (gradient_MP > 0)) | ((theta_MP >= high_P) & (gradient_MP < 0))
+    relative_MP = np.where(held_MP, 0.0, np.abs(gradient_MP) / (pull_MP + 1e-300))
+    scaled_MPP = hessian_MPP / unit_MP[:, :, None] / unit_MP[:, None, :]
+    free_MPP = ~(held_MP[:, :, None] | held_MP[:, None, :])
+    scaled_MPP = np.where(free_MPP, scaled_MPP, np.eye(theta_MP.shape[1]))
+    gradient_MP = np.where(held_MP, 0.0, gradient_MP / unit_MP)
+    return LocalModel(gradient_MP, scaled_MPP, unit_MP, relative_MP.max(1))
+
+
+def solve(
+    problem: Problem, starts_MP: Array, max_iterations: int = 200, tolerance: float | None = None
+) -> Solution:
+    """Minimises every problem of the batch from its own start, through the stages of its loss.
+
+    `tolerance` is of the relative gradient (default: the loss's own).
+    """
+    low_P, high_P = problem.form.bounds()
+    theta_MP = np.clip(starts_MP, low_P, high_P)
+    stages = problem.loss.stages()
+    for stage in stages[:-1]:
+        theta_MP = _descend(replace(problem, loss=stage), theta_MP, min(max_iterations, 30), 1e-3).theta_MP
+    last = replace(problem, loss=stages[-1])
+    solution = _descend(last, theta_MP, max_iterations, tolerance or problem.loss.tolerance)
+    natural_M = problem.loss.natural(problem.residual(solution.theta_MP)) @ problem.weight_R
+    return replace(solution, objective_M=natural_M)
+
+
+def _descend(problem: Problem, theta_MP: Array, max_iterations: int, tolerance: float) -> Solution:
+    M = len(theta_MP)
+    theta_MP = theta_MP.copy()
+    value_M = problem.objective(theta_MP)
+    damping_M, norm_M = np.full(M, 1e-2), np.full(M, np.inf)
+    running = np.arange(M)
+    low_P, high_P = problem.form.bounds()
+    for iteration in range(max_iterations + 1):
+        part = problem.take(running)
+        here_MP = theta_MP[running]
+        model = local_model(part, here_MP)
+        norm_M[running] = model.norm_M
+        going = (model.norm_M > tolerance) & (damping_M[running] < LARGEST_DAMPING)
+        if not going.any() or iteration == max_iterations:
+            break
+        step_MP = _step(model, damping_M[running])
+        trial_MP = np.clip(here_MP + step_MP, low_P, high_P)
+        trial_M = part.objective(trial_MP)
+        # Near the minimum a full step gains less than rounding shows; it is taken nevertheless.
+        better = going & (trial_M <= value_M[running] * (1 + 1e-12))
+        theta_MP[running[better]] = trial_MP[better]
+        value_M[running[better]] = trial_M[better]
+        damping_M[running] *= np.where(better, 0.1, 8.0)
+        damping_M[running] = np.maximum(damping_M[running], 1e-14)
+        running = running[going]
+    return Solution(theta_MP, value_M, norm_M, norm_M <= tolerance)
+
+
+def _step(model: LocalModel, damping_M: Array) -> Array:
+    """The damped Newton step; directions of negative curvature are followed downhill."""
+    eigenvalue_MP, basis_MPP = np.linalg.eigh(model.hessian_MPP)
+    along_MP = (basis_MPP.transpose(0, 2, 1) @ model.gradient_MP[..., None])[..., 0]
+    along_MP /= np.maximum(np.abs(eigenvalue_MP), 1e-13) + damping_M[:, None]
+    step_MP = -(basis_MPP @ along_MP[..., None])[..., 0] / model.unit_MP
+    longest_M = np.abs(step_MP).max(1)
+    return step_MP * np.minimum(1.0, LONGEST_STEP / (longest_M + 1e-300))[:, None]
+
+
+def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
+    """The exact least-absolute-deviation optimum next to a smooth one, and its relative gradient norm.
+
+    Newton's method on the optimality conditions: the rows inside the last delta have residual 0 and a
+    multiplier between -1 and 1, the others keep their sign. Where that leads nowhere better, nothing changes.
+    """
+    smooth = replace(problem, loss=problem.loss.stages()[-1])
+    before = local_model(smooth, theta_P[None]).norm_M[0]
+    residual_R = problem.residual(theta_P[None])[0]
+    zero_R = np.abs(residual_R) < smooth.loss.delta
+    slope_R = smooth.loss.slope(residual_R)
+    low_P, high_P = problem.form.bounds()
+    free_P = (theta_P > low_P) & (theta_P < high_P)
+    count, zeros = int(free_P.sum()), int(zero_R.sum())
+    here_P, norm = theta_P.copy(), np.inf
+    if zeros > count:
+        return theta_P, float(before)
+    for _ in range(20):
+        _, J_MRP = problem.form.derivatives(here_P[None], problem.at)
+        J_RP, weighted_R = J_MRP[0], slope_R * problem.weight_R
+        H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at)[0]
+        gradient_P = -(weighted_R @ J_RP)[free_P]
+        residual_Z = problem.residual(here_P[None])[0, zero_R]
+        norm = float((np.abs(gradient_P) / (problem.weight_R @ np.abs(J_RP))[free_P]).max())
+        if norm < 1e-12 and np.abs(residual_Z).max(initial=0.0) < FLOOR:
+            break
+        J_ZP = J_RP[zero_R][:, free_P]
+        system = np.zeros((count + zeros, count + zeros))
+        system[:count, :count] = H_PP[np.ix_(free_P, free_P)]
+        system[:count, count:] = -(J_ZP * problem.weight_R[zero_R, None]).T
+        system[count:, :count] = J_ZP
+        move = np.linalg.lstsq(system, np.concatenate([-gradient_P, residual_Z]), rcond=None)[0]
+        here_P[free_P] += move[:count]
+        slope_R[zero_R] += move[count:]
+    valid = np.isfinite(here_P).all() and (here_P >= low_P).all() and (here_P <= high_P).all()
+    exact = replace(problem, loss=replace(problem.loss, delta=1e-300))
+    if valid and norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9:
+        gained = exact.objective(theta_P[None])[0] - exact.objective(here_P[None])[0]
+        if gained >= -1e-12:
+            return here_P, norm
+    return theta_P, float(before)
