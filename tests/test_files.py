@@ -1,0 +1,45 @@
+import os
+
+import pytest
+
+from harness.errors import UserError
+from harness.files import make_folder, write_atomically
+
+
+def test_replaces_whole_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_writer_that_fails_leaves_the_old_content(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+
+    def half(temporary):
+        temporary.write_text("ha")
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_one_sentence():
+    # /dev/full refuses every write, as a full disk does
+    from harness.files import file_error
+
+    with pytest.raises(OSError) as caught, open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    message = str(file_error(__import__("pathlib").Path("runs/x/run.json"), caught.value))
+    assert message.startswith("no space left to write runs/x/run.json")
+    assert "\n" not in message
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "outputs").write_text("")
+    with pytest.raises(UserError, match="choose an output_directory"):
+        make_folder(tmp_path / "outputs" / "cpu")
