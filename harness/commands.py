@@ -1,0 +1,91 @@
+"""The entry of every script: composing its configuration, and one sentence for a user's mistake."""
+
+import difflib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import UserError
+
+
+@contextmanager
+def configuration() -> Iterator[None]:
+    """Within it Hydra composes from conf/; its errors leave as UserError, one sentence each."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with initialize_config_module("harness.conf", version_base=None):
+                yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_sentence(error)) from error
+
+
+def compose_config(name: str, arguments: list[str]) -> DictConfig:
+    """conf/<name>.yaml with the command line's overrides; raises UserError."""
+    with configuration():
+        return compose(name, known_keys(name, arguments))
+
+
+def known_keys(name: str, arguments: list[str]) -> list[str]:
+    """`arguments`, checked to be overrides of keys that conf/<name>.yaml has."""
+    known = _keys(compose(name))
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if not equals and not key.startswith("~"):
+            raise UserError(f"{argument} is not an override: write key=value")
+        group = key.split("@")[0].lstrip("+~")
+        if argument[0] in "+~" or group in known or group.startswith("hydra"):
+            continue
+        near = difflib.get_close_matches(group, known, 1, 0.6)
+        hint = f"did you mean {near[0]}?" if near else f"conf/{name}.yaml names the keys"
+        raise UserError(f"{argument}: there is no key {group}; {hint}")
+    return arguments
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in config:
+        full = f"{prefix}{key}"
+        keys.append(full)
+        if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key]):
+            keys.extend(_keys(config[key], f"{full}."))
+    return keys
+
+
+def _sentence(error: Exception) -> str:
+    """What one of Hydra's errors says, in one sentence."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name} is not there: choose {', '.join(error.options)}"
+    cause: BaseException = error
+    while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = " ".join(str(cause).split("\n")[0].split())
+    key = getattr(cause, "full_key", None)
+    if key and key not in text:
+        text = f"{key}: {text}"
+    launcher = "Could not find 'hydra/launcher/"
+    if launcher in text:
+        name = text.split(launcher)[1].split("'")[0]
+        return f"hydra/launcher={name} is not installed: pip install 'scaling-harness[{name}]'"
+    return text.rstrip(".") + "; give a value of that kind or see conf/"
+
+
+def run_script(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2."""
+    try:
+        status = main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        status = 130
+    sys.exit(status)

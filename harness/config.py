@@ -1,0 +1,217 @@
+"""The typed configuration of one job: fields, units, defaults and bounds."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from harness.data.corpus import DataConfig
+from harness.data.tokenizer import TokenizerConfig
+from harness.errors import UserError
+from harness.model.gpt import ModelConfig
+from harness.tracking import TrackingConfig
+
+# Above this float64 no longer counts every token.
+MOST_TOKENS = 2**53
+
+
+@dataclass
+class Rule:
+    """A hyperparameter as a power law of the model's size, and under schedule=cosine of the budget too.
+
+    value * (params_with_head / reference_params)^params_exponent * (tokens / reference_tokens)^tokens_exponent
+    """
+
+    value: float = MISSING
+    params_exponent: float = 0.0
+    reference_params: float = 1e6
+    tokens_exponent: float = 0.0
+    reference_tokens: float = 1e6
+
+    def at(self, params_with_head: int, tokens: float | None) -> float:
+        """The value at a model size; `tokens` may be None where the rule does not use them."""
+        value = self.value * (params_with_head / self.reference_params) ** self.params_exponent
+        if self.tokens_exponent:
+            assert tokens is not None
+            value *= (tokens / self.reference_tokens) ** self.tokens_exponent
+        return value
+
+    def check(self, key: str, least: float = 0.0) -> None:
+        numbers = [self.value, self.params_exponent, self.tokens_exponent]
+        if not all(math.isfinite(number) for number in numbers) or self.value < least:
+            raise UserError(f"{key}.value={self.value:g} must be finite and at least {least:g}")
+        for name in ("reference_params", "reference_tokens"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{key}.{name}={getattr(self, name):g} must be above 0")
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer and its rules of size; learning rate is that of the trunk (the peak under cosine)."""
+
+    name: str = MISSING  # adamw | muon
+    learning_rate: Rule = field(default_factory=Rule)
+    batch_tokens: Rule = field(default_factory=Rule)
+    warmup_tokens: Rule = field(default_factory=Rule)
+    weight_decay: Rule = field(default_factory=Rule)
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    gradient_clip: float = 1.0
+    # The most tokens that pass through the model at once; a larger batch is accumulated.
+    micro_batch_tokens: int = 65536
+
+    def rules(self) -> dict[str, Rule]:
+        names = ("learning_rate", "batch_tokens", "warmup_tokens", "weight_decay")
+        return {name: getattr(self, name) for name in names}
+
+    def check(self) -> None:
+        if self.name not in ("adamw", "muon"):
+            raise UserError(f"optimizer.name={self.name} is not known: choose adamw or muon")
+        for name, rule in self.rules().items():
+            rule.check(f"optimizer.{name}", least=1.0 if name == "batch_tokens" else 0.0)
+        if self.learning_rate.value == 0:
+            raise UserError("optimizer.learning_rate.value=0 trains nothing: give a rate above 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optimizer.{name}={getattr(self, name):g} must be at least 0 and below 1")
+        for name in ("eps", "gradient_clip", "micro_batch_tokens"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"optimizer.{name}={getattr(self, name):g} must be above 0")
+
+
+@dataclass
+class ScheduleConfig:
+    """wsd: a constant rate with a 1-sqrt cooldown branched off for each budget; cosine: one run a budget."""
+
+    name: str = MISSING  # wsd | cosine
+    cooldown_fraction: float = 0.2  # of each budget (wsd)
+    final_fraction: float = 0.0  # of the peak rate, at the end (cosine)
+
+    def check(self) -> None:
+        if self.name not in ("wsd", "cosine"):
+            raise UserError(f"schedule.name={self.name} is not known: choose wsd or cosine")
+        if not 0 < self.cooldown_fraction < 1:
+            raise UserError(
+                f"schedule.cooldown_fraction={self.cooldown_fraction:g} must lie between 0 and 1, both excluded"
+            )
+        if not 0 <= self.final_fraction <= 1:
+            raise UserError(f"schedule.final_fraction={self.final_fraction:g} must lie between 0 and 1")
+
+
+@dataclass
+class TrainConfig:
+    """One job: one shape and seed, trained through its token budgets."""
+
+    name: str = MISSING  # the sweep, and its folder in output_directory
+    output_directory: str = "outputs"
+    shape: str | None = None  # w64-d4, or w64-d4-s1 with its own seed; overrides model.width, model.depth
+    tokens: Any = None  # a number or a list: the token budgets
+    tokens_per_param: Any = None  # instead of tokens: budgets as multiples of params_with_head
+    flops: Any = None  # instead of tokens: budgets in training FLOPs
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: str = "auto"  # auto | float32 | bf16
+    compile: bool | None = None  # None: on CUDA only
+    threads: int = 1  # CPU threads of a job
+    save_model: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def check(self) -> None:
+        """Raises UserError for the first value that cannot be trained; needs no corpus."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise UserError(f"name={self.name} cannot name a folder: use letters, digits, '.', '_' and '-'")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise UserError(f"device={self.device} is not known: choose auto, cpu, mps, cuda or cuda:N")
+        if self.precision not in ("auto", "float32", "bf16"):
+            raise UserError(f"precision={self.precision} is not known: choose auto, float32 or bf16")
+        if self.threads < 1:
+            raise UserError(f"threads={self.threads} must be at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
+        for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
+            part.check()
+        self.budgets()
+        if self.schedule.name == "wsd":
+            for name, rule in self.optimizer.rules().items():
+                if rule.tokens_exponent:
+                    raise UserError(
+                        f"optimizer.{name}.tokens_exponent={rule.tokens_exponent:g} makes the trunk depend on "
+                        "its token budgets: set it to 0, or take schedule=cosine"
+                    )
+
+    def budgets(self) -> tuple[str, list[float]]:
+        """The key that gives the budgets and its values, ascending.
+
+        Raises UserError where none or two keys are given, or a value is not a budget.
+        """
+        given = {key: getattr(self, key) for key in ("tokens", "tokens_per_param", "flops")}
+        given = {key: value for key, value in given.items() if value is not None}
+        if not given:
+            raise UserError("no budget is given: set tokens, for example tokens=1e6 or 'tokens=[1e6,2e6]'")
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} are both given: keep one, and set the other to null")
+        key, value = next(iter(given.items()))
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        return key, _ascending(key, [_budget(key, value) for value in values])
+
+
+def _budget(key: str, value: Any) -> float:
+    """One budget as a number; Hydra hands over 1e6, 1000000 and '1e6' alike."""
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number <= 0:
+        raise UserError(f"{key}={value} is not a budget: give numbers above 0, such as 1e6")
+    if key == "tokens" and number > MOST_TOKENS:
+        raise UserError(f"tokens={value} is more than float64 counts exactly: stay below 2^53, about 9e15")
+    return number
+
+
+def _ascending(key: str, values: list[float]) -> list[float]:
+    if not values:
+        raise UserError(f"{key}=[] names no budget: give at least one, such as {key}=[1e6]")
+    for before, after in zip(values, values[1:], strict=False):
+        if after <= before:
+            what = "is doubled" if after == before else f"comes after {before:g}"
+            raise UserError(f"{key}: {after:g} {what}: list each budget once, in ascending order")
+    return values
+
+
+def apply_shape(config: TrainConfig) -> TrainConfig:
+    """Resolves `shape` into model.width, model.depth and, where it names one, seed."""
+    if config.shape is None:
+        return config
+    match = re.fullmatch(r"w(\d+)-d(\d+)(?:-s(\d+))?", config.shape)
+    if not match:
+        raise UserError(f"shape={config.shape} is not a shape: write w64-d4, or w64-d4-s1 to give its seed")
+    config.model.width, config.model.depth = int(match[1]), int(match[2])
+    if match[3] is not None:
+        config.seed = int(match[3])
+    return config
+
+
+def to_config(composed: Any) -> TrainConfig:
+    """A composed Hydra configuration as a checked TrainConfig; raises UserError."""
+    OmegaConf.resolve(composed)
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give it on the command line")
+    config = apply_shape(OmegaConf.to_object(composed))
+    assert isinstance(config, TrainConfig)
+    config.check()
+    return config
+
+
+def register() -> None:
+    """Makes the schema known to Hydra, so that a wrong key or type fails when a job is composed."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)

@@ -1,0 +1,16 @@
+import pytest
+
+from harness.config import TrainConfig
+from harness.sweep import compose_grid
+
+
+@pytest.fixture
+def compose(tmp_path):
+    """Composes the one job of a command line, its files under tmp_path and its tracking off."""
+
+    def one(*arguments: str) -> TrainConfig:
+        grid = compose_grid([f"output_directory={tmp_path}/outputs", "tracking=none", *arguments])
+        assert len(grid.jobs) == 1
+        return grid.jobs[0]
+
+    return one
