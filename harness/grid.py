@@ -1,0 +1,196 @@
+"""The cells of a grid and what they cost."""
+
+import copy
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.accounting import ParamCounts, count_params, train_flops_per_token
+from harness.config import TrainConfig
+from harness.errors import UserError
+
+# Raise by hand when a change of the training code changes losses: finished cells are then trained anew.
+TRAINING_REVISION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One shape x token budget x seed. Steps are optimizer steps; the cooldown starts at branch_step."""
+
+    name: str
+    trunk: str
+    config_hash: str
+    tokens: int  # steps * batch_tokens
+    steps: int
+    branch_step: int
+    flops: int  # as if trained alone
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One run at a constant rate (wsd) or one whole run (cosine), with every number its rules gave."""
+
+    name: str
+    job: TrainConfig
+    vocab_size: int
+    params: ParamCounts
+    flops_per_token: int
+    batch_sequences: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    cells: tuple[Cell, ...]  # ascending in tokens
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.job.model.seq_len
+
+    @property
+    def flops_to_train(self) -> int:
+        """FLOPs of the trunk, counted once, and its cooldowns."""
+        cooldowns = sum(cell.steps - cell.branch_step for cell in self.cells)
+        return (self.cells[-1].branch_step + cooldowns) * self.batch_tokens * self.flops_per_token
+
+
+def plan(job: TrainConfig, vocab_size: int, recipe_hash: str, precision: str) -> list[Trunk]:
+    """The trunks of one job: one under wsd, one a budget under cosine.
+
+    vocab_size is the tokenizer's, recipe_hash the token store's, precision the resolved one. Raises UserError
+    for a budget that no run can have.
+    """
+    job = copy.deepcopy(job)
+    if job.model.vocab_size is not None and job.model.vocab_size < vocab_size:
+        raise UserError(
+            f"model.vocab_size={job.model.vocab_size} is below the tokenizer's {vocab_size}: "
+            "set it to null, or to that or more"
+        )
+    vocab_size = job.model.vocab_size or vocab_size
+    params = count_params(job.model, vocab_size)
+    flops_per_token = train_flops_per_token(job.model, vocab_size)
+    key, values = job.budgets()
+    scale = {"tokens": 1.0, "tokens_per_param": params.with_head, "flops": 1 / flops_per_token}[key]
+    budgets = [value * scale for value in values]
+    groups = [budgets] if job.schedule.name == "wsd" else [[budget] for budget in budgets]
+    return [_trunk(job, group, vocab_size, params, flops_per_token, recipe_hash, precision) for group in groups]
+
+
+def _trunk(
+    job: TrainConfig,
+    budgets: list[float],
+    vocab_size: int,
+    params: ParamCounts,
+    flops_per_token: int,
+    recipe_hash: str,
+    precision: str,
+) -> Trunk:
+    rules = {
+        name: rule.at(params.with_head, budgets[-1] if rule.tokens_exponent else None)
+        for name, rule in job.optimizer.rules().items()
+    }
+    sequences = max(1, round(rules["batch_tokens"] / job.model.seq_len))
+    batch_tokens = sequences * job.model.seq_len
+    warmup_steps = round(rules["warmup_tokens"] / batch_tokens)
+    identity = {
+        "revision": TRAINING_REVISION,
+        "model": asdict(job.model) | {"vocab_size": vocab_size},
+        "tokens": recipe_hash,
+        "precision": precision,
+        "seed": job.seed,
+        "batch_tokens": batch_tokens,
+        "warmup_steps": warmup_steps,
+        "learning_rate": rules["learning_rate"],
+        "weight_decay": rules["weight_decay"],
+        "optimizer": {
+            name: getattr(job.optimizer, name) for name in ("name", "beta1", "beta2", "eps", "gradient_clip")
+        },
+        "schedule": job.schedule.name,
+    }
+    if job.schedule.name == "cosine":
+        identity |= {"budget": budgets[0], "final_fraction": job.schedule.final_fraction}
+    trunk_hash = short_hash(identity)
+    name = f"w{job.model.width}-d{job.model.depth}-s{job.seed}-{trunk_hash}"
+    cells = tuple(_cell(job, budget, batch_tokens, warmup_steps, flops_per_token, name) for budget in budgets)
+    for before, after in zip(cells, cells[1:], strict=False):
+        if before.steps == after.steps:
+            raise UserError(
+                f"tokens: two budgets of {name} round to the same {after.tokens} tokens of "
+                f"{batch_tokens} a step: set them further apart"
+            )
+    return Trunk(
+        name=name,
+        job=job,
+        vocab_size=vocab_size,
+        params=params,
+        flops_per_token=flops_per_token,
+        batch_sequences=sequences,
+        learning_rate=rules["learning_rate"],
+        warmup_steps=warmup_steps,
+        weight_decay=rules["weight_decay"],
+        cells=cells,
+    )
+
+
+def _cell(
+    job: TrainConfig, budget: float, batch_tokens: int, warmup_steps: int, flops_per_token: int, trunk: str
+) -> Cell:
+    if budget < batch_tokens:
+        raise UserError(
+            f"tokens={budget:g} is below one batch of {batch_tokens} tokens: raise it, or lower "
+            "optimizer.batch_tokens.value"
+        )
+    steps = round(budget / batch_tokens)
+    cooldown = job.schedule.cooldown_fraction if job.schedule.name == "wsd" else 0.0
+    branch_step = steps - max(1, round(steps * cooldown)) if cooldown else steps
+    if warmup_steps > branch_step:
+        raise UserError(
+            f"optimizer.warmup_tokens={warmup_steps * batch_tokens} outlasts the constant rate of "
+            f"tokens={budget:g}: lower optimizer.warmup_tokens.value or drop that budget"
+        )
+    config_hash = short_hash({"trunk": trunk, "budget": budget, "cooldown": cooldown})
+    name = f"w{job.model.width}-d{job.model.depth}-t{token_label(budget)}-s{job.seed}-{config_hash}"
+    tokens = steps * batch_tokens
+    return Cell(name, trunk, config_hash, tokens, steps, branch_step, tokens * flops_per_token)
+
+
+def short_hash(value: Any) -> str:
+    """Eight hexadecimal digits that name `value`, any JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def token_label(tokens: float) -> str:
+    """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most four significant digits."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.4g}{unit}"
+    return f"{tokens:.4g}"
+
+
+def check_distinct(trunks: list[Trunk]) -> None:
+    """Raises UserError where two jobs of a sweep would train the same trunk or cell."""
+    seen: set[str] = set()
+    for trunk in trunks:
+        if trunk.name in seen:
+            raise UserError(f"the grid names {trunk.name.rsplit('-', 1)[0]} twice: list each shape and seed once")
+        seen.add(trunk.name)
+
+
+def schedule_makespan(seconds: list[float], slots: int) -> float:
+    """Wall time of jobs that start in the given order, each on the first slot that is free."""
+    ends = [0.0] * max(1, slots)
+    for duration in seconds:
+        first = min(range(len(ends)), key=ends.__getitem__)
+        ends[first] += duration
+    return max(ends)
+
+
+def check_unique(trunks: list[Trunk], unique_tokens: int, exhausted: bool) -> None:
+    """Raises UserError where a cell sees more tokens than there are, unless data.repeat allows it."""
+    for trunk in trunks:
+        most = trunk.cells[-1].tokens
+        if most > unique_tokens and not trunk.job.data.repeat:
+            assert exhausted
+            raise UserError(
+                f"tokens={most} is more than the {unique_tokens} unique ones of the training split: lower it, "
+                "or allow epochs with data.repeat=true"
+            )

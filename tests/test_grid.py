@@ -1,0 +1,108 @@
+import pytest
+
+from harness.errors import UserError
+from harness.grid import check_distinct, check_unique, plan, schedule_makespan, token_label
+
+
+def trunks(job):
+    return plan(job, vocab_size=1024, recipe_hash="0", precision="float32")
+
+
+def test_budgets_are_whole_steps_and_the_cooldown_is_their_last_fifth(compose):
+    job = compose("shape=w64-d4", "tokens=[1e6,2e6]", "optimizer.batch_tokens.value=1024")
+    (trunk,) = trunks(job)
+    # 1e6/1024 = 976.6 -> 977 steps, a fifth of them 195; 2e6/1024 = 1953.1 -> 1953, a fifth 391
+    assert [(cell.steps, cell.branch_step, cell.tokens) for cell in trunk.cells] == [
+        (977, 782, 1_000_448),
+        (1953, 1562, 1_999_872),
+    ]
+    assert trunk.batch_sequences == 8
+    # the trunk to the last branch once, and both cooldowns
+    assert trunk.flops_to_train == (1562 + 195 + 391) * 1024 * trunk.flops_per_token
+    assert trunk.cells[0].name.startswith("w64-d4-t1M-s0-")
+
+
+def test_a_trunk_does_not_know_its_budgets_and_a_cell_does(compose):
+    one, two = trunks(compose("tokens=1e6"))[0], trunks(compose("tokens=[1e6,2e6]"))[0]
+    assert one.name == two.name
+    assert one.cells[0].name == two.cells[0].name
+    assert two.cells[0].name != two.cells[1].name
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "model.width=128", "optimizer.learning_rate.value=.01", "optimizer.beta2=.99", "model.tied=true",
+     "optimizer.weight_decay.value=0", "optimizer=muon", "schedule=cosine", "model.norm_eps=1e-5"],
+)  # fmt: skip
+def test_what_can_change_a_loss_changes_the_trunk(compose, change):
+    base = ("tokens=1e6", "model.parametrization=sp")
+    assert trunks(compose(*base))[0].name != trunks(compose(*base, change))[0].name
+
+
+@pytest.mark.parametrize("change", ["device=cpu", "threads=2", "tracking.project=x", "save_model=true", "name=y"])
+def test_what_cannot_change_a_loss_keeps_the_trunk(compose, change):
+    assert trunks(compose("tokens=1e6"))[0].name == trunks(compose("tokens=1e6", change))[0].name
+
+
+def test_the_cooldown_is_the_cell_s_own(compose):
+    before = trunks(compose("tokens=1e6"))[0]
+    after = trunks(compose("tokens=1e6", "schedule.cooldown_fraction=.3"))[0]
+    assert before.name == after.name
+    assert before.cells[0].name != after.cells[0].name
+
+
+def test_cosine_is_one_trunk_a_budget_without_a_branch(compose):
+    found = trunks(compose("tokens=[1e6,2e6]", "schedule=cosine"))
+    assert [len(trunk.cells) for trunk in found] == [1, 1]
+    assert all(trunk.cells[0].branch_step == trunk.cells[0].steps for trunk in found)
+
+
+def test_budgets_in_parameters_and_in_flops(compose):
+    by_params = trunks(compose("shape=w48-d2", "tokens_per_param=20", "optimizer.batch_tokens.value=1024"))[0]
+    expected = 20 * by_params.params.with_head
+    assert abs(by_params.cells[0].tokens - expected) <= 512
+    by_flops = trunks(compose("shape=w48-d2", "flops=1e12", "optimizer.batch_tokens.value=1024"))[0]
+    assert by_flops.cells[0].flops == pytest.approx(1e12, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tokens=100"], "tokens=100 is below one batch of"),
+        (["tokens=[1e6,1000100]"], "round to the same"),
+        (["tokens=2e5", "optimizer.warmup_tokens.value=3e5"], "outlasts the constant rate of tokens=200000"),
+        (["tokens=1e6", "model.vocab_size=300"], "model.vocab_size=300 is below the tokenizer's 1024"),
+    ],
+)
+def test_a_budget_that_no_run_can_have(compose, arguments, said):
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        trunks(compose(*arguments))
+
+
+def test_more_tokens_than_unique_ones(compose):
+    with pytest.raises(UserError, match="is more than the 500000 unique ones"):
+        check_unique(trunks(compose("tokens=1e6")), 500_000, exhausted=True)
+    check_unique(trunks(compose("tokens=1e6", "data.repeat=true")), 500_000, exhausted=True)
+
+
+def test_a_shape_named_twice(compose):
+    twice = trunks(compose("tokens=1e6")) * 2
+    with pytest.raises(UserError, match="twice"):
+        check_distinct(twice)
+
+
+def test_makespan_fills_the_first_free_slot():
+    # slots end at 5 and 3; then 2 goes to the second (5), 4 to the first (9)
+    assert schedule_makespan([5, 3, 2, 4], 2) == 9
+    assert schedule_makespan([5, 3, 2, 4], 1) == 14
+    assert schedule_makespan([], 2) == 0
+
+
+def test_token_labels():
+    assert [token_label(tokens) for tokens in (2e6, 1.5e6, 5e5, 2.5e9, 999)] == [
+        "2M",
+        "1.5M",
+        "500k",
+        "2.5B",
+        "999",
+    ]
