@@ -1,0 +1,120 @@
+"""Run directories, run records, the run table."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError
+from harness.files import write_atomically
+
+SCHEMA = 1
+STATUSES = ("finished", "diverged", "failed")
+FINAL = ("finished", "diverged")
+
+COLUMNS = (
+    "cell", "status", "width", "depth", "heads", "seq_len", "vocab_size", "seed", "tokens", "unique_tokens",
+    "epochs", "batch_tokens", "steps", "learning_rate", "schedule", "params_total", "params_non_embedding",
+    "params_with_head", "flops", "flops_6nd", "loss", "loss_se", "bits_per_byte", "wall_seconds",
+    "tokens_per_second", "device", "flops_utilization", "config_hash", "code_version", "trunk", "family",
+    "parametrization", "optimizer", "precision", "data", "bytes_per_token", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Where the files of one sweep lie."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "runs.csv"
+
+    def run(self, cell: str) -> Path:
+        return self.path / "runs" / cell
+
+    def trunk(self, name: str) -> Path:
+        return self.path / "trunks" / name
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes run.json, the last file of a cell; `record` holds every column of the run table."""
+    assert set(record) == set(COLUMNS), set(record) ^ set(COLUMNS)
+    assert record["status"] in STATUSES
+    text = json.dumps({"schema": SCHEMA} | {key: _plain(record[key]) for key in COLUMNS}, indent=1)
+    write_atomically(folder / "run.json", text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what is not a number is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a cell, or None where there is none or it is damaged, which counts as not done.
+
+    Raises UserError for a record of another schema.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if record.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder}/run.json has schema {record.get('schema')}, this version reads {SCHEMA}: "
+            "train into another name=, or move that folder away"
+        )
+    if record.get("status") not in STATUSES or not set(COLUMNS) <= set(record):
+        return None
+    loss = record["loss"]
+    if record["status"] == "finished" and not (isinstance(loss, float) and math.isfinite(loss)):
+        return None
+    return record
+
+
+def is_final(folder: Path) -> bool:
+    """Whether a cell has ended for good: finished or diverged. A failed one is tried again."""
+    record = read_record(folder)
+    return record is not None and record["status"] in FINAL
+
+
+def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
+    write_atomically(folder.plan, yaml.safe_dump({"schema": SCHEMA} | plan, sort_keys=False))
+
+
+def read_sweep(folder: SweepFolder) -> dict[str, Any]:
+    """sweep.yaml; raises UserError where it is missing, broken or of another schema."""
+    try:
+        plan = yaml.safe_load(folder.plan.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder.path} holds no sweep.yaml: give the folder of a sweep") from None
+    except yaml.YAMLError:
+        raise UserError(f"{folder.plan} is not YAML: train the sweep again to write it anew") from None
+    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
+        found = plan.get("schema") if isinstance(plan, dict) else None
+        raise UserError(f"{folder.plan} has schema {found}, this version reads {SCHEMA}: train into another name=")
+    return plan
+
+
+def write_table(folder: SweepFolder) -> list[dict[str, Any]]:
+    """Writes runs.csv, one row a cell of sweep.yaml that has a record, in its order; returns the rows."""
+    names = [cell["cell"] for cell in read_sweep(folder)["cells"]]
+    rows = [record for name in names if (record := read_record(folder.run(name))) is not None]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder.table, text.getvalue())
+    return rows

@@ -1,0 +1,77 @@
+import json
+
+import pandas as pd
+import pytest
+
+from harness.errors import UserError
+from harness.records import (
+    COLUMNS,
+    SweepFolder,
+    is_final,
+    read_record,
+    read_sweep,
+    write_record,
+    write_sweep,
+    write_table,
+)
+
+
+def record(**changes):
+    row = dict.fromkeys(COLUMNS, 1) | {"cell": "a", "status": "finished", "loss": 3.25, "error": None}
+    return row | changes
+
+
+def test_a_record_comes_back_and_is_final(tmp_path):
+    assert read_record(tmp_path) is None
+    assert not is_final(tmp_path)
+    write_record(tmp_path, record(loss=0.1 + 0.2))
+    assert read_record(tmp_path)["loss"] == 0.1 + 0.2
+    assert is_final(tmp_path)
+
+
+@pytest.mark.parametrize(("status", "final"), [("finished", True), ("diverged", True), ("failed", False)])
+def test_only_a_failed_cell_is_tried_again(tmp_path, status, final):
+    write_record(tmp_path, record(status=status))
+    assert is_final(tmp_path) is final
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "status": "finished"}'])
+def test_a_damaged_record_counts_as_not_done(tmp_path, damage):
+    (tmp_path / "run.json").write_text(damage)
+    assert read_record(tmp_path) is None
+
+
+def test_a_finished_record_without_a_loss_counts_as_not_done(tmp_path):
+    write_record(tmp_path, record(loss=float("nan")))
+    assert json.loads((tmp_path / "run.json").read_text())["loss"] is None
+    assert read_record(tmp_path) is None
+
+
+def test_another_schema_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"schema": 0}')
+    with pytest.raises(UserError, match="has schema 0, this version reads 1"):
+        read_record(tmp_path)
+    (tmp_path / "sweep.yaml").write_text("schema: 0")
+    with pytest.raises(UserError, match="has schema 0, this version reads 1"):
+        read_sweep(SweepFolder(tmp_path))
+
+
+def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no sweep.yaml"):
+        read_sweep(SweepFolder(tmp_path))
+    (tmp_path / "sweep.yaml").write_text("{")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_sweep(SweepFolder(tmp_path))
+
+
+def test_the_table_has_the_cells_of_the_grid_in_its_order(tmp_path):
+    folder = SweepFolder(tmp_path)
+    write_sweep(folder, {"sweep": "x", "cells": [{"cell": "b"}, {"cell": "a"}, {"cell": "missing"}]})
+    for name in ("a", "b", "stray"):
+        folder.run(name).mkdir(parents=True)
+        write_record(folder.run(name), record(cell=name, loss=1 / 3))
+    assert [row["cell"] for row in write_table(folder)] == ["b", "a"]
+    table = pd.read_csv(folder.table, float_precision="round_trip")
+    assert list(table.columns) == list(COLUMNS)
+    assert table["cell"].tolist() == ["b", "a"]
+    assert table["loss"].tolist() == [1 / 3, 1 / 3]
