@@ -1,0 +1,97 @@
+"""Where and how a job computes: device, precision, threads, allocator."""
+
+import ctypes
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from harness.config import TrainConfig
+from harness.errors import UserError
+
+# glibc's mallopt: below these sizes freed memory stays with the process, which spares a page fault a page a step.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEEP_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Device:
+    """kind is cpu, cuda or mps; precision float32 or bf16 (autocast); compile: whether torch.compile is used."""
+
+    torch_device: torch.device
+    precision: str
+    compile: bool
+
+    @property
+    def kind(self) -> str:
+        return self.torch_device.type
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "bf16":
+            return torch.autocast(self.kind, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        if self.kind == "cuda":
+            torch.cuda.synchronize(self.torch_device)
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+
+def resolve(job: TrainConfig, job_number: int = 0) -> Device:
+    """The device of a job; jobs of one sweep go round the GPUs by their number. Raises UserError."""
+    name = job.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count()
+        index = int(name[5:]) if ":" in name else job_number % max(1, count)
+        if index >= count:
+            raise UserError(f"device={job.device} is not here ({count} CUDA devices): take device=auto or cpu")
+        name = f"cuda:{index}"
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not here: take device=auto or cpu")
+    kind = name.split(":")[0]
+    precision = job.precision if job.precision != "auto" else "bf16" if kind == "cuda" else "float32"
+    return Device(torch.device(name), precision, kind == "cuda" if job.compile is None else job.compile)
+
+
+def configure_process(job: TrainConfig, device: Device) -> None:
+    """Settings of the whole process that make a run fast and repeatable."""
+    if device.kind == "cpu":
+        torch.set_num_threads(job.threads)
+        # Tiny second moments of Adam become denormal, which costs a CPU many times a normal product.
+        torch.set_flush_denormal(True)
+        keep_freed_memory()
+    elif device.kind == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.cuda.set_device(device.torch_device)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@lru_cache
+def keep_freed_memory() -> None:
+    """Tells glibc to keep freed memory; does nothing with another C library."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+@lru_cache
+def matmul_rate(device: Device) -> float:
+    """FLOP/s of a large matrix product on this device at its precision, the best of five."""
+    size = 512 if device.kind == "cpu" else 4096
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    a = torch.ones(size, size, device=device.torch_device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        device.synchronize()
+        start = time.perf_counter()
+        a @ a
+        device.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,42 @@
+"""Validation loss on one fixed token set, the same for every cell."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from harness.model.gpt import GPT
+from harness.training.device import Device
+
+# Sequences at once: on a CPU the activations stay in cache.
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """loss: mean nats a token; loss_se: its standard error over sequences; bits_per_byte: tokenizer-free."""
+
+    loss: float
+    loss_se: float
+    bits_per_byte: float
+    sequences: int
+
+
+def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
+    """Evaluates `model` on all whole sequences of `validation` (tokens,)."""
+    count = (len(validation) - 1) // seq_len
+    tokens = torch.from_numpy(validation[: count * seq_len + 1].astype(np.int64)).to(device.torch_device)
+    inputs_ST, targets_ST = tokens[:-1].view(count, seq_len), tokens[1:].view(count, seq_len)
+    at_once = max(1, TOKENS_AT_ONCE[device.kind] // seq_len)
+    model.eval()
+    with torch.no_grad(), device.autocast():
+        parts = [
+            model.sequence_losses(inputs_ST[start : start + at_once], targets_ST[start : start + at_once])
+            for start in range(0, count, at_once)
+        ]
+    model.train()
+    losses_S = torch.cat(parts).double().cpu()
+    loss = losses_S.mean().item()
+    spread = losses_S.std(correction=1).item() / math.sqrt(count) if count > 1 else math.nan
+    return Evaluation(loss, spread, loss / math.log(2) / bytes_per_token, count)

@@ -1,0 +1,212 @@
+"""One job from its trunk to its run records: resuming, branching, evaluating, failing."""
+
+import math
+import time
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from harness import tracking
+from harness.data.tokens import TokenStore
+from harness.files import make_folder, write_atomically
+from harness.grid import Cell, Trunk, short_hash
+from harness.model.gpt import GPT
+from harness.records import SCHEMA, SweepFolder, is_final, write_record
+from harness.training import checkpoint
+from harness.training.curve import Curve, read_curve
+from harness.training.device import Device, configure_process, matmul_rate
+from harness.training.evaluation import Evaluation, evaluate
+from harness.training.trainer import Diverged, Trainer
+
+
+def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str) -> None:
+    """Trains every cell of `trunk` that has not ended for good, and writes their records.
+
+    A cell that fails or diverges gets a record that says so; only an interrupt leaves this function as an
+    exception. Two processes never train one trunk at once.
+    """
+    trunk_folder = make_folder(folder.trunk(trunk.name))
+    with FileLock(trunk_folder / "lock"):
+        pending = [cell for cell in trunk.cells if not is_final(folder.run(cell.name))]
+        if not pending:
+            return
+        for cell in pending:
+            _start_folder(trunk, cell, folder)
+        run = _TrunkRun(trunk, store, device, folder, code_version)
+        with tracking.start(trunk.job.tracking, folder.path, [cell.name for cell in pending]):
+            for index, cell in enumerate(pending):
+                try:
+                    run.cell(cell, live=pending[-1])
+                except Diverged as diverged:
+                    # The cells after it share the trunk or its rate: they would end in the same way.
+                    for lost in pending[index:]:
+                        run.record(lost, "diverged", error=str(diverged))
+                    return
+                except Exception as error:
+                    text = f"{type(error).__name__}: {error}"
+                    write_atomically(trunk_folder / "error.txt", traceback.format_exc())
+                    for lost in pending[index:]:
+                        run.record(lost, "failed", error=text)
+                    return
+
+
+def _start_folder(trunk: Trunk, cell: Cell, folder: SweepFolder) -> None:
+    run = make_folder(folder.run(cell.name))
+    (run / "run.json").unlink(missing_ok=True)
+    write_atomically(run / "config.yaml", yaml.safe_dump(_description(trunk, cell, folder), sort_keys=False))
+
+
+def _description(trunk: Trunk, cell: Cell, folder: SweepFolder) -> dict[str, Any]:
+    """config.yaml: all that names a cell, for W&B and for readers."""
+    job = trunk.job
+    return {
+        "schema": SCHEMA,
+        "sweep": folder.path.name,
+        "cell": cell.name,
+        "trunk": trunk.name,
+        "config_hash": cell.config_hash,
+        "run_id": short_hash([folder.path.name, cell.name]),
+        "tags": [job.model.family, job.model.parametrization, job.schedule.name, job.optimizer.name],
+        "job": asdict(job),
+        "derived": {
+            "width": job.model.width,
+            "depth": job.model.depth,
+            "heads": job.model.heads,
+            "vocab_size": trunk.vocab_size,
+            "tokens": cell.tokens,
+            "steps": cell.steps,
+            "branch_step": cell.branch_step,
+            "batch_tokens": trunk.batch_tokens,
+            "learning_rate": trunk.learning_rate,
+            "warmup_steps": trunk.warmup_steps,
+            "weight_decay": trunk.weight_decay,
+            "params_total": trunk.params.total,
+            "params_non_embedding": trunk.params.non_embedding,
+            "params_with_head": trunk.params.with_head,
+            "flops": cell.flops,
+            "flops_per_token": trunk.flops_per_token,
+        },
+    }
+
+
+class _TrunkRun:
+    """The state of one trunk's training across its cells."""
+
+    def __init__(self, trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str):
+        self.trunk, self.store, self.device = trunk, store, device
+        self.folder, self.code_version = folder, code_version
+        self.trainer: Trainer | None = None
+        self.trunk_folder = folder.trunk(trunk.name)
+        self.trunk_curve = self.trunk_folder / "curve.jsonl"
+        self.checkpoints = checkpoint.TrunkCheckpoints(self.trunk_folder, {cell.branch_step for cell in trunk.cells})
+
+    def cell(self, cell: Cell, live: Cell) -> None:
+        """Trains, evaluates and records one cell; the curve of `live` follows the trunk as it goes."""
+        folder = self.folder.run(cell.name)
+        cooldown_path = folder / "checkpoint.pt"
+        if self.trainer is None:
+            configure_process(self.trunk.job, self.device)
+            self.trainer = Trainer(self.trunk, self.store, self.device)
+        cooldown = checkpoint.load(cooldown_path, self.device.torch_device)
+        if cooldown is not None and cell.branch_step < cooldown["step"] < cell.steps:
+            self.trainer.restore(cooldown)
+        else:
+            self.trainer = self._train_trunk(self.trainer, cell, live)
+        trainer = self.trainer
+        curve = Curve(
+            [folder / "curve.jsonl"],
+            read_curve(self.trunk_curve, cell.branch_step)
+            + [row for row in read_curve(folder / "curve.jsonl", trainer.step) if row["phase"] == "cooldown"],
+        )
+        trainer.run_cooldown(cell, curve, lambda: checkpoint.save(cooldown_path, trainer.state()))
+        result, seconds = self._evaluate(trainer.model)
+        if self.trunk.job.save_model:
+            checkpoint.save_model(folder / "model.pt", trainer.model)
+        uniform = math.log(self.trunk.vocab_size)
+        if not result.loss < uniform:
+            why = f"the validation loss {result.loss:.4g} is no better than a uniform guess, {uniform:.4g}"
+            self.record(cell, "diverged", result, seconds, why)
+        else:
+            self.record(cell, "finished", result, seconds)
+        cooldown_path.unlink(missing_ok=True)
+
+    def _train_trunk(self, trainer: Trainer, cell: Cell, live: Cell) -> Trainer:
+        """A trainer at the branch of `cell`, gone on from the newest checkpoint before it."""
+        state = self.checkpoints.load_up_to(cell.branch_step, self.device.torch_device)
+        if state is not None:
+            trainer.restore(state)
+        elif trainer.step:
+            # Its checkpoints are damaged, and the trainer has moved on: begin again.
+            trainer = Trainer(self.trunk, self.store, self.device)
+        live_path = self.folder.run(live.name) / "curve.jsonl"
+        curve = Curve([self.trunk_curve, live_path], read_curve(self.trunk_curve, trainer.step))
+
+        def save() -> None:
+            self.checkpoints.save(trainer.step, trainer.state())
+
+        trainer.run_trunk(cell.branch_step, curve, save)
+        if cell.branch_step < cell.steps:
+            save()
+        return trainer
+
+    def _evaluate(self, model: GPT) -> tuple[Evaluation, float]:
+        start = time.perf_counter()
+        result = evaluate(
+            model,
+            self.store.validation,
+            self.trunk.job.model.seq_len,
+            self.store.bytes_per_token,
+            self.device,
+        )
+        return result, time.perf_counter() - start
+
+    def record(
+        self,
+        cell: Cell,
+        status: str,
+        result: Evaluation | None = None,
+        evaluation_seconds: float = 0.0,
+        error: str | None = None,
+    ) -> None:
+        """Writes run.json; costs are as if the cell were trained alone."""
+        trunk, job = self.trunk, self.trunk.job
+        seconds = self.trainer.seconds if self.trainer else 0.0
+        unique = min(cell.tokens, self.store.unique_tokens(job.model.seq_len))
+        finished = result is not None
+        write_record(self.folder.run(cell.name), {
+            "cell": cell.name, "status": status, "trunk": trunk.name, "config_hash": cell.config_hash,
+            "width": job.model.width, "depth": job.model.depth, "heads": job.model.heads,
+            "seq_len": job.model.seq_len, "vocab_size": trunk.vocab_size, "seed": job.seed,
+            "tokens": cell.tokens, "unique_tokens": unique, "epochs": cell.tokens / unique,
+            "batch_tokens": trunk.batch_tokens, "steps": cell.steps,
+            "learning_rate": trunk.learning_rate, "schedule": job.schedule.name,
+            "params_total": trunk.params.total, "params_non_embedding": trunk.params.non_embedding,
+            "params_with_head": trunk.params.with_head,
+            "flops": cell.flops, "flops_6nd": 6 * trunk.params.with_head * cell.tokens,
+            "loss": result.loss if result else None, "loss_se": result.loss_se if result else None,
+            "bits_per_byte": result.bits_per_byte if result else None,
+            "wall_seconds": seconds + evaluation_seconds,
+            "tokens_per_second": cell.tokens / seconds if finished else None,
+            "flops_utilization": cell.flops / seconds / matmul_rate(self.device) if finished else None,
+            "device": self.device.kind, "precision": self.device.precision,
+            "code_version": self.code_version, "family": job.model.family,
+            "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,
+            "data": self.store.recipe_hash, "bytes_per_token": self.store.bytes_per_token, "error": error,
+        })  # fmt: skip
+
+
+def measured_step_seconds(trunk: Trunk, store: TokenStore, device: Device) -> float:
+    """Seconds of one training step of `trunk` on this device, the median of a few."""
+    configure_process(trunk.job, device)
+    trainer = Trainer(trunk, store, device)
+    times = []
+    for step in range(6):
+        start = time.perf_counter()
+        trainer.gradients(step)
+        trainer.optimizer.step(0.0)
+        device.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times[2:])[2]

@@ -1,0 +1,132 @@
+"""The step loop of one trunk and its cooldowns."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.data.batches import Batches
+from harness.data.tokens import TokenStore
+from harness.grid import Cell, Trunk
+from harness.model.gpt import GPT
+from harness.model.parametrization import initialize
+from harness.training.curve import Curve
+from harness.training.device import Device
+from harness.training.optimizer import Optimizer, clip_gradients
+from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
+
+CURVE_POINTS = 200  # of a trunk
+CHECKPOINT_SECONDS = 60.0
+
+
+class Diverged(Exception):
+    """The training loss is no longer a number."""
+
+
+class Trainer:
+    """A model with its optimizer at some step of a trunk or of one cell's cooldown."""
+
+    def __init__(self, trunk: Trunk, store: TokenStore, device: Device):
+        self.trunk, self.device = trunk, device
+        job = trunk.job
+        self.model = GPT(job.model, trunk.vocab_size)
+        initialize(self.model, job.seed)
+        self.model.to(device.torch_device)
+        self.optimizer = Optimizer(self.model, trunk)
+        self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
+        self.loss = torch.compile(self.model.loss, dynamic=False) if device.compile else self.model.loss
+        self.micro_sequences = max(1, job.optimizer.micro_batch_tokens // job.model.seq_len)
+        self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
+        self.step = 0
+        self.seconds = 0.0  # of training, from the first step of the trunk
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"].cpu())
+
+    def gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch, forward, backward and clipping of one step; loss and gradient norm, both on the device.
+
+        Nothing here waits for the device.
+        """
+        inputs_BT, targets_BT = self.batches.batch(step)
+        loss = torch.zeros((), device=self.device.torch_device)
+        for start in range(0, len(inputs_BT), self.micro_sequences):
+            part = slice(start, start + self.micro_sequences)
+            with self.device.autocast():
+                part_loss = self.loss(inputs_BT[part], targets_BT[part])
+            part_loss = part_loss * (len(inputs_BT[part]) / len(inputs_BT))
+            part_loss.backward()
+            loss += part_loss.detach()
+        return loss, clip_gradients(self.model, self.trunk.job.optimizer.gradient_clip)
+
+    def trunk_factor(self, step: int) -> float:
+        """The learning-rate factor before any cooldown."""
+        schedule = self.trunk.job.schedule
+        if schedule.name == "wsd":
+            return trunk_factor(step, self.trunk.warmup_steps)
+        return cosine_factor(step, self.trunk.warmup_steps, self.trunk.cells[-1].steps, schedule.final_fraction)
+
+    def run_trunk(self, until: int, curve: Curve, checkpoint: Callable[[], None]) -> None:
+        """Trains the trunk up to `until`; raises Diverged."""
+        self._run(until, "trunk", self.trunk_factor, curve, checkpoint)
+
+    def run_cooldown(self, cell: Cell, curve: Curve, checkpoint: Callable[[], None]) -> None:
+        """Trains the rest of `cell`'s cooldown; raises Diverged."""
+        self._run(
+            cell.steps, "cooldown", lambda step: cooldown_factor(step, cell.branch_step, cell.steps), curve,
+            checkpoint,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        until: int,
+        phase: str,
+        factor: Callable[[int], float],
+        curve: Curve,
+        checkpoint: Callable[[], None],
+    ) -> None:
+        saved = started = time.perf_counter()
+        logged, loss_sum = self.step, torch.zeros((), device=self.device.torch_device)
+        while self.step < until:
+            rate_factor = factor(self.step)
+            loss, norm = self.gradients(self.step)
+            self.optimizer.step(rate_factor)
+            loss_sum += loss
+            self.step += 1
+            if self.step % self.log_every and self.step != until:
+                continue
+            steps, train_loss = self.step - logged, loss_sum.item() / (self.step - logged)
+            now = time.perf_counter()
+            self.seconds += now - started
+            tokens = self.step * self.trunk.batch_tokens
+            curve.append({
+                "phase": phase,
+                "step": self.step,
+                "tokens": tokens,
+                "flops": tokens * self.trunk.flops_per_token,
+                "train_loss": train_loss if math.isfinite(train_loss) else None,
+                "learning_rate": self.trunk.learning_rate * rate_factor,
+                "grad_norm": norm.item() if math.isfinite(norm.item()) else None,
+                "tokens_per_second": steps * self.trunk.batch_tokens / (now - started),
+            })  # fmt: skip
+            if not math.isfinite(train_loss):
+                raise Diverged(f"the training loss is not finite at step {self.step}")
+            logged, loss_sum = self.step, torch.zeros_like(loss_sum)
+            if now - saved > CHECKPOINT_SECONDS and self.step < until:
+                checkpoint()
+                saved = time.perf_counter()
+            started = time.perf_counter()
