@@ -1,0 +1,269 @@
+"""One sweep from its command line to its run table: compose, check, plan, launch, tell."""
+
+import contextlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from harness import __version__, tracking
+from harness.commands import configuration, known_keys
+from harness.config import TrainConfig, register, to_config
+from harness.data.tokens import TokenStore, prepare
+from harness.errors import UserError
+from harness.files import make_folder
+from harness.grid import Trunk, check_distinct, check_unique, plan
+from harness.plan import Plan
+from harness.progress import Progress
+from harness.records import SweepFolder, is_final, read_record, write_sweep, write_table
+from harness.training.device import resolve
+from harness.training.job import measured_step_seconds, run_trunk
+
+# Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The jobs that a command line stands for; slots is how many run at once on this machine."""
+
+    jobs: tuple[TrainConfig, ...]
+    overrides: tuple[str, ...]
+    multirun: bool
+    slots: int
+
+    @property
+    def folder(self) -> SweepFolder:
+        return SweepFolder(Path(self.jobs[0].output_directory) / self.jobs[0].name)
+
+
+def compose_grid(arguments: Sequence[str]) -> Grid:
+    """Composes and checks every job of a command line, as Hydra's sweeper will. Raises UserError."""
+    register()
+    asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    with configuration():
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(known_keys("train", asked))
+        axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
+        fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        base = compose("train", fixed, return_hydra_config=True)
+        multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
+        if axes and not multirun:
+            raise UserError(f"{axes[0]} has several values: add -m to train them all")
+        lines = list(asked)
+        if multirun:
+            lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
+        batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
+        jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
+        slots = base.hydra.launcher.get("n_jobs", 1) if multirun else 1
+    return Grid(jobs, tuple(asked), multirun, max(1, int(slots)))
+
+
+def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
+    """The token store of a sweep, with as many tokens as its largest budget needs; raises UserError."""
+    first = jobs[0]
+    for job in jobs[1:]:
+        if (job.data, job.tokenizer) != (first.data, first.tokenizer):
+            raise UserError("data and tokenizer differ within the grid: train one sweep for each, then pool them")
+    if all(job.budgets()[0] == "tokens" for job in jobs):
+        return prepare(first.data, first.tokenizer, int(max(job.budgets()[1][-1] for job in jobs)))
+    # Budgets in parameters or FLOPs become tokens only when the vocabulary is known.
+    store = prepare(first.data, first.tokenizer, 1)
+    most = max(trunk.cells[-1].tokens for trunk in plan_trunks(jobs, store))
+    return prepare(first.data, first.tokenizer, most)
+
+
+def plan_trunks(jobs: Sequence[TrainConfig], store: TokenStore) -> list[Trunk]:
+    """The distinct trunks of all jobs; raises UserError."""
+    trunks = []
+    for job in jobs:
+        trunks += plan(job, store.vocab_size, store.recipe_hash, resolve(job).precision)
+    check_distinct(trunks)
+    return trunks
+
+
+def make_plan(grid: Grid, trunks: Sequence[Trunk], store: TokenStore) -> Plan:
+    """The plan of a grid, its time from a short measurement of each shape on this device."""
+    cells = [cell for trunk in trunks for cell in trunk.cells]
+    finished = frozenset(cell.name for cell in cells if is_final(grid.folder.run(cell.name)))
+    seconds = {
+        trunk.name: measured_step_seconds(trunk, store, resolve(trunk.job))
+        for trunk in trunks
+        if any(cell.name not in finished for cell in trunk.cells)
+    }
+    return Plan(grid.folder.path.name, tuple(trunks), grid.slots, finished, seconds)
+
+
+def prepare_plan(grid: Grid) -> tuple[TokenStore, Plan]:
+    """Everything that can be refused is refused here, before any training."""
+    store = open_store(grid.jobs)
+    trunks = plan_trunks(grid.jobs, store)
+    for trunk in trunks:
+        check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
+    return store, make_plan(grid, trunks, store)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Trains what a command line asks for; the exit status of scripts/train.py."""
+    os.environ.update(QUIET)
+    console = Console()
+    grid = compose_grid(arguments)
+    folder = grid.folder
+    make_folder(folder.path)
+    store, sweep_plan = prepare_plan(grid)
+    console.print(store_line(store))
+    console.print(sweep_plan.table())
+    console.print(sweep_plan.summary())
+    _warn_of_older_code(folder, sweep_plan, console)
+    write_sweep(folder, sweep_file(grid, sweep_plan))
+    try:
+        with Progress(folder.path, console):
+            launch(grid, arguments)
+    finally:
+        rows = write_table(folder)
+        for message in tracking.wait(folder.path, timeout=60):
+            console.print(message)
+    return tell(rows, folder, sweep_plan, console)
+
+
+def launch(grid: Grid, arguments: Sequence[str]) -> None:
+    """Runs the jobs: through Hydra's launcher in a multirun, else in this process."""
+    if not grid.multirun:
+        run_jobs(grid.jobs, job_number=0)
+        return
+    sys.argv = [sys.argv[0], *arguments]
+    # A job that fails leaves a record; Hydra's own verdict on it, an exit, adds nothing.
+    with contextlib.suppress(SystemExit):
+        hydra.main(version_base=None, config_path="pkg://harness.conf", config_name="train")(run_composed)()
+
+
+def run_composed(composed: DictConfig) -> None:
+    """One job of a multirun, in a worker of Hydra's launcher."""
+    os.environ.update(QUIET)
+    run_jobs([to_config(composed)], HydraConfig.get().job.num)
+
+
+def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
+    for job in jobs:
+        store = open_store([job])
+        folder = SweepFolder(Path(job.output_directory) / job.name)
+        device = resolve(job, job_number)
+        for trunk in plan(job, store.vocab_size, store.recipe_hash, device.precision):
+            run_trunk(trunk, store, device, folder, code_version())
+
+
+def sweep_file(grid: Grid, sweep_plan: Plan) -> dict[str, Any]:
+    """sweep.yaml: the grid, the code and package versions, and every cell by name."""
+    packages = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "hydra-core", "wandb")
+    return {
+        "sweep": sweep_plan.name,
+        "code_version": code_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "overrides": list(grid.overrides),
+        "slots": sweep_plan.slots,
+        "estimated_seconds": round(sweep_plan.wall_seconds, 1),
+        "cells": [
+            {
+                "cell": cell.name,
+                "trunk": trunk.name,
+                "width": trunk.job.model.width,
+                "depth": trunk.job.model.depth,
+                "heads": trunk.job.model.heads,
+                "seed": trunk.job.seed,
+                "tokens": cell.tokens,
+                "steps": cell.steps,
+                "branch_step": cell.branch_step,
+                "batch_tokens": trunk.batch_tokens,
+                "learning_rate": trunk.learning_rate,
+                "params_total": trunk.params.total,
+                "params_non_embedding": trunk.params.non_embedding,
+                "params_with_head": trunk.params.with_head,
+                "flops": cell.flops,
+            }
+            for trunk in sweep_plan.trunks
+            for cell in trunk.cells
+        ],
+    }
+
+
+def store_line(store: TokenStore) -> str:
+    manifest = store.manifest
+    return (
+        f"tokens: {manifest['source']}, {len(store.train):,} to train on and {len(store.validation):,} to validate, "
+        f"vocabulary {store.vocab_size}, {store.bytes_per_token:.2f} bytes a token"
+    )
+
+
+def _warn_of_older_code(folder: SweepFolder, sweep_plan: Plan, console: Console) -> None:
+    records = [read_record(folder.run(name)) for name in sweep_plan.finished]
+    older = {record["code_version"] for record in records if record} - {code_version()}
+    if older:
+        console.print(
+            f"finished cells are kept, some made by other code ({', '.join(sorted(older))}; this is {code_version()})"
+        )
+
+
+def tell(rows: list[dict[str, Any]], folder: SweepFolder, sweep_plan: Plan, console: Console) -> int:
+    """Prints how the sweep ended; 0 where every cell finished, else 1."""
+    by_status = {status: [row for row in rows if row["status"] == status] for status in ("failed", "diverged")}
+    finished = sum(row["status"] == "finished" for row in rows)
+    console.print(f"{finished} of {sweep_plan.cells} cells finished; run table: {folder.table}")
+    for status, bad in by_status.items():
+        for row in bad:
+            console.print(f"{status}: {row['cell']}: {row['error']}", markup=False, highlight=False)
+    missing = sweep_plan.cells - len(rows)
+    if missing:
+        console.print(f"{missing} cells have no record: their process died")
+    if by_status["failed"] or missing:
+        console.print("the same command trains just those again")
+    return 0 if finished == sweep_plan.cells else 1
+
+
+def code_version() -> str:
+    """The commit of a checkout, marked where it is changed, or the version of the package."""
+    checkout = Path(__file__).parent.parent
+    if (checkout / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            command = [
+                "git",
+                "-C",
+                str(checkout),
+                "describe",
+                "--always",
+                "--dirty",
+                "--exclude=*",
+                "--abbrev=10",
+            ]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return __version__
+
+
+def slots(device: str) -> int:
+    """How many jobs this machine runs at once: one a GPU, else one a core."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        return 1 if ":" in device else torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+OmegaConf.register_new_resolver("slots", slots, replace=True)
