@@ -1,0 +1,50 @@
+# `make sweep` and `make test` set up what is missing by themselves.
+SWEEP ?= $(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),gpu,cpu)
+LAUNCHER ?= local
+ARGS ?=
+PYTHON ?= python3
+OUTPUTS := outputs/$(SWEEP)
+PY := .venv/bin/python
+
+.PHONY: sweep plan fit report status test lint bench clean
+.DEFAULT_GOAL := sweep
+
+sweep: .venv/installed
+	@status=0; \
+	$(PY) scripts/train.py -m +sweep=$(SWEEP) hydra/launcher=$(LAUNCHER) $(ARGS) || status=$$?; \
+	if [ $$status -le 1 ]; then \
+		$(PY) scripts/fit.py runs=$(OUTPUTS) && $(PY) scripts/report.py runs=$(OUTPUTS) || status=$$?; \
+	fi; exit $$status
+
+plan: .venv/installed
+	@$(PY) scripts/plan.py -m +sweep=$(SWEEP) $(ARGS)
+
+fit: .venv/installed
+	@$(PY) scripts/fit.py runs=$(OUTPUTS) $(ARGS)
+
+report: .venv/installed
+	@$(PY) scripts/report.py runs=$(OUTPUTS) $(ARGS)
+
+status: .venv/installed
+	@$(PY) scripts/status.py runs=$(OUTPUTS)
+
+test: .venv/tested
+	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+lint: .venv/tested
+	@$(PY) -m ruff check . && $(PY) -m mypy
+
+clean:
+	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"
+
+.venv/bin/python:
+	@echo "setting up .venv (once; a few minutes)"
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing the package and its dependencies"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . && touch $@
+
+.venv/tested: pyproject.toml | .venv/bin/python
+	@echo "installing the package with its test dependencies"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]' && touch $@ .venv/installed
