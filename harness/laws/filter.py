@@ -45,9 +45,7 @@ def _term(frame: pd.DataFrame, term: str, source: str) -> NDArray[np.bool_]:
                 f"filter: {term!r} is not a comparison: write COLUMN OPERATOR VALUE with one of "
                 f"{' '.join(OPERATORS)}, joined by `and`"
             )
-        raise UserError(
-            f"filter: {source} has no column {column!r}: choose from {', '.join(map(str, frame.columns))}"
-        )
+        raise UserError(f"filter: {source} has no column {column!r}: choose from {', '.join(map(str, frame.columns))}")
     if match is None:
         return _booleans(frame[column], column, source)
     return _compare(frame[column], column, match["operator"], match["value"].strip().strip("'\""), source)

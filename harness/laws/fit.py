@@ -1,7 +1,7 @@
 """One fit: a law on a table, with estimates, intervals and a certificate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,6 +123,18 @@ class Fit:
             if logs:
                 low_X, high_X = np.exp(low_X), np.exp(high_X)
         return (low_X * at.scale).reshape(shape), (high_X * at.scale).reshape(shape)
+
+    def interval(self, function: Callable[[Array], Array]) -> tuple[Array, Array]:
+        """95 % interval of functions (M, P) -> (M, X) of the internal parameters, two arrays (X,)."""
+        if self.draws is not None:
+            low_X, high_X = ci.quantiles(function(self.draws.theta_SP))
+            return low_X, high_X
+        step_PP = 1e-5 * np.eye(len(self.theta_P))
+        gradient_XP = (function(self.theta_P + step_PP) - function(self.theta_P - step_PP)).T / 2e-5
+        sd_X, freedom_X = self.curvature.spread(gradient_XP)
+        half_X = sd_X * stats.t.ppf(ci.TAILS[1], np.maximum(freedom_X, 1))
+        value_X = function(self.theta_P[None])[0]
+        return value_X - half_X, value_X + half_X
 
     def at(self, theta_MP: Array) -> dict[str, Array]:
         """Natural parameters of internal ones, (M,) each."""

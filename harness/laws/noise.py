@@ -144,9 +144,7 @@ def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Compone
         return None
     shared_between = float((shared_KK**2).sum())
     shared_total = float(size_K.sum() - (sums_KP**2).sum())
-    mixing_JC = np.array(
-        [[shared_between, between_freedom], [max(shared_total - shared_between, 0.0), within_freedom]]
-    )
+    mixing_JC = np.array([[shared_between, between_freedom], [max(shared_total - shared_between, 0.0), within_freedom]])
     between = float((_sums(residual_R[None], labels_R)[0] ** 2 / size_K).sum())
     squares_J = np.array([between, max(float((residual_R**2).sum()) - between, 0.0)])
     draft = Components(squares_J, np.array([between_freedom, within_freedom]), mixing_JC, labels_R)

@@ -99,9 +99,7 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
     return LocalModel(gradient_MP, scaled_MPP, unit_MP, relative_MP.max(1))
 
 
-def solve(
-    problem: Problem, starts_MP: Array, max_iterations: int = 200, tolerance: float | None = None
-) -> Solution:
+def solve(problem: Problem, starts_MP: Array, max_iterations: int = 200, tolerance: float | None = None) -> Solution:
     """Minimises every problem of the batch from its own start, through the stages of its loss.
 
     `tolerance` is of the relative gradient (default: the loss's own).

@@ -19,9 +19,19 @@ from harness.laws.forms import Array
 
 SWEEP_SCHEMA = 1
 # Columns that must not vary within a fit, beside shape, tokens and seed.
-FIXED = (
-    "schedule data dataset train_set tokenizer vocab_size seq_len family parametrization precision optimizer"
-).split()
+FIXED = [
+    "schedule",
+    "data",
+    "dataset",
+    "train_set",
+    "tokenizer",
+    "vocab_size",
+    "seq_len",
+    "family",
+    "parametrization",
+    "precision",
+    "optimizer",
+]
 # Columns that may follow from the shape, but must not vary within one.
 BY_SHAPE = ("learning_rate", "batch_tokens", "heads")
 SMALLEST, LARGEST = 1e-12, 1e30

@@ -1,0 +1,70 @@
+"""How far the exponents move when the smallest width or the smallest budget is left out."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.laws import intervals as ci
+from harness.laws.fit import Fit, fit_rows
+from harness.laws.holdout import Grid
+
+WATCHED = ("alpha", "beta", "a")
+# Where the intervals of the fit come from its curvature, a move still needs simulations.
+LEAST_DRAWS = 1000
+
+
+def drops(grid: Grid) -> list[tuple[str, NDArray[np.bool_]]]:
+    """What is left out, in words, and the rows that stay."""
+    frame, rows = grid.table.frame, grid.rows
+    if "width" in frame.columns:
+        width_R = grid.table.numbers("width")
+        smallest = f"smallest width {width_R.min():g}", width_R > width_R.min()
+    else:
+        smallest = f"smallest shape, {rows.params.min():.3g} params", grid.shape_R > 0
+    least = f"smallest budget, {rows.tokens[grid.budget_R == 0].mean():.3g} tokens", grid.budget_R > 0
+    return [smallest, least]
+
+
+def move(fit: Fit, dropped: str, keep_R: NDArray[np.bool_], bootstrap: int, seed: int) -> dict[str, Any]:
+    """The refit on the rows that stay, with 95 % intervals of the move that noise alone makes.
+
+    Each simulated table is fitted with all rows and with the rows that stay, so the interval is paired.
+    Raises UserError where the rows that stay cannot carry the law.
+    """
+    try:
+        part = fit_rows(fit.rows.keep(keep_R), fit.columns, fit.law, fit.loss, fit.delta)
+    except UserError as error:
+        raise UserError(f"the move without the {dropped} is left out: {error}") from error
+    problem, draws = fit.problem, fit.draws
+    count = bootstrap or LEAST_DRAWS
+    if draws is None:
+        draws = ci.refit(problem, fit.theta_P, ci.simulate(problem, fit.theta_P, fit.noise, count, seed))
+    fewer = replace(
+        problem,
+        at=problem.at.rows(keep_R),
+        target=problem.target[:, keep_R],
+        weight_R=problem.weight_R[keep_R] / problem.weight_R[keep_R].mean(),
+    )
+    targets = ci.simulate(problem, fit.theta_P, fit.noise, count, seed)
+    paired = ci.refit(fewer, fit.theta_P, ((target_SR[:, keep_R], sd_S) for target_SR, sd_S in targets))
+    whole, rest = fit.at(draws.theta_SP), fit.at(paired.theta_SP)
+    report: dict[str, Any] = {
+        "dropped": dropped,
+        "rows": len(part.rows),
+        "certified": part.certificate.certified,
+        "certificate_reasons": part.certificate.reasons,
+    }
+    for name in (name for name in WATCHED if name in fit.estimates):
+        low, high = ci.quantiles(rest[name] - whole[name])
+        moved = part.estimates[name] - fit.estimates[name]
+        report[name] = {
+            "value": part.estimates[name],
+            "move": moved,
+            "low": float(low),
+            "high": float(high),
+            "inside": bool(low <= moved <= high),
+        }
+    return report

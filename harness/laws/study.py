@@ -1,0 +1,277 @@
+"""The whole analysis of a run table, which becomes fit.json."""
+
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from harness import __version__
+from harness.errors import UserError
+from harness.files import write_atomically
+from harness.laws.fit import Columns, Fit, fit_rows, read_rows
+from harness.laws.frontier import frontier
+from harness.laws.holdout import Grid, hold_out, splits
+from harness.laws.kaplan import kaplan_fits
+from harness.laws.levels import budget_labels, level_values, shape_labels
+from harness.laws.losses import LOSSES
+from harness.laws.moves import drops, move
+from harness.laws.seeds import seed_noise
+from harness.laws.table import Table, check_comparable, filtered, read_runs
+
+SCHEMA = 1
+PARAM_COUNTS = ("params_with_head", "params_total", "params_non_embedding")
+CURVE_POINTS, MOST_CURVES = 41, 12
+# How far a drawn curve reaches beyond the sampled range.
+BEYOND = 1.3
+
+
+@dataclass
+class ColumnsConfig:
+    """The columns of a run table; None: weight not used, cluster `trunk` or `cluster` where the table has one."""
+
+    params: str = "params_with_head"
+    tokens: str = "tokens"
+    target: str = "loss"
+    flops: str = "flops"
+    weight: str | None = None
+    cluster: str | None = None
+
+
+@dataclass
+class FitConfig:
+    """What scripts/fit.py reads; `bootstrap` simulated tables give the intervals, 0 takes the curvature."""
+
+    runs: str = ""  # a sweep directory, a CSV or a Parquet file
+    out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
+    law: str = "chinchilla"
+    loss: str = "log_mse"  # log_mse | huber | lad | mse
+    delta: float = 1e-3  # of huber, on log loss
+    bootstrap: int = 2000
+    seed: int = 0
+    filter: str = ""  # such as "width>=48 and schedule==wsd"
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+
+    def check(self) -> None:
+        if not self.runs:
+            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/cpu")
+        for key, value in asdict(self.columns).items():
+            if value == "":
+                raise UserError(f"columns.{key} is empty: name a column of the table")
+
+
+def output_path(config: FitConfig) -> Path:
+    """Where the study is written."""
+    if config.out:
+        return Path(config.out)
+    runs = Path(config.runs)
+    return runs / "fit.json" if runs.is_dir() else runs.with_suffix(".fit.json")
+
+
+def write_study(config: FitConfig) -> dict[str, Any]:
+    """Runs the study and writes it; raises UserError before anything is written."""
+    path = output_path(config)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
+    report = study(read_runs(config.runs), config)
+    write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def study(table: Table, config: FitConfig) -> dict[str, Any]:
+    """The content of fit.json for a table; raises UserError where the headline fit is not possible."""
+    config.check()
+    columns = Columns(**asdict(config.columns))
+    table = filtered(table, config.filter)
+    check_comparable(table)
+    rows = read_rows(table, columns, config.law)
+    best = fit_rows(rows, columns, config.law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
+    grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
+    notes = list(table.notes) + _notes(table, best)
+    kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
+    holdouts, moves, skipped = _checks(grid, best, config)
+    report = {
+        "schema": SCHEMA,
+        "source": _source(table, best),
+        "choices": _choices(config, best),
+        "versions": _versions(),
+        "fit": best.to_dict(),
+        "by_loss": [_with(best, config, loss=loss).to_dict() for loss in LOSSES],
+        "by_params": _by_params(table, best, config),
+        "kaplan": kaplan,
+        "frontier": frontier(best),
+        "seed_noise": seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster),
+        "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
+        "holdouts": holdouts,
+        "moves": moves,
+        "residuals": _residuals(grid, best),
+        "bands": _bands(grid, best),
+        "notes": notes + kaplan_notes + skipped,
+    }
+    return _plain(report)
+
+
+def _with(fit: Fit, config: FitConfig, loss: str) -> Fit:
+    """The headline fit under another loss."""
+    if loss == fit.loss:
+        return fit
+    return fit_rows(fit.rows, fit.columns, fit.law, loss, fit.delta, config.bootstrap, config.seed)
+
+
+def _by_params(table: Table, fit: Fit, config: FitConfig) -> list[dict[str, Any]]:
+    """The headline fit under each parameter count that the table holds."""
+    counts = [name for name in PARAM_COUNTS if name in table.frame.columns]
+    if fit.columns.params not in counts:
+        counts.insert(0, fit.columns.params)
+    fits = []
+    for name in counts:
+        if name == fit.columns.params:
+            fits.append(fit)
+            continue
+        columns = replace(fit.columns, params=name)
+        rows = read_rows(table, columns, fit.law)
+        fits.append(fit_rows(rows, columns, fit.law, fit.loss, fit.delta, config.bootstrap, config.seed, table.source))
+    return [each.to_dict() for each in fits]
+
+
+def _checks(grid: Grid, fit: Fit, config: FitConfig) -> tuple[list[Any], list[Any], list[str]]:
+    """Hold-outs and moves, and sentences for those that the rows do not allow."""
+    holdouts, moves, skipped = [], [], []
+    for name, description, test_R in splits(grid):
+        try:
+            holdouts.append(hold_out(grid, fit, name, description, test_R))
+        except UserError as error:
+            skipped.append(f"{error}.")
+    for dropped, keep_R in drops(grid):
+        try:
+            moves.append(move(fit, dropped, keep_R, config.bootstrap, config.seed))
+        except UserError as error:
+            skipped.append(f"{error}.")
+    return holdouts, moves, skipped
+
+
+def _notes(table: Table, fit: Fit) -> list[str]:
+    """What a reader must know to read the numbers rightly."""
+    notes = []
+    if not fit.certificate.certified:
+        notes.append(f"The fit is not certified: {'; '.join(fit.certificate.reasons)}.")
+    if fit.draws is not None and fit.draws.converged < 0.99:
+        notes.append(f"{1 - fit.draws.converged:.1%} of the simulated fits did not converge.")
+    ratio_R = fit.rows.flops / fit.rows.params / fit.rows.tokens
+    kappa = fit.rows.flops_per_product
+    if fit.rows.flops_exact:
+        notes.append(
+            f"The frontier takes C = {kappa:.3g} N D, the geometric mean of the cells' own flops "
+            f"({ratio_R.min():.3g} to {ratio_R.max():.3g} times N D)."
+        )
+    else:
+        notes.append(f"The table has no column {fit.columns.flops}, so C = 6 N D.")
+    if fit.rows.cluster is None:
+        notes.append("The table names no trunk or cluster column, so its rows count as independent.")
+    if "epochs" in table.frame.columns and (table.numbers("epochs") > 1 + 1e-9).any():
+        notes.append("Some cells repeat their data (epochs above 1), which this law counts as fresh tokens.")
+    if table.excluded:
+        notes.append(f"{len(table.excluded)} rows are left out, listed under source.excluded.")
+    return notes
+
+
+def _source(table: Table, fit: Fit) -> dict[str, Any]:
+    return {
+        "path": table.source,
+        "sha256": table.sha256,
+        "rows": table.rows_read,
+        "rows_used": len(fit.rows),
+        "excluded": table.excluded,
+        "filter": table.filter,
+        "columns": asdict(fit.columns),
+    }
+
+
+def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
+    return {
+        "law": fit.law,
+        "loss": fit.loss,
+        "delta": fit.delta,
+        "params": fit.columns.params,
+        "tokens": fit.columns.tokens,
+        "target": fit.columns.target,
+        "bootstrap": config.bootstrap,
+        "seed": config.seed,
+        "interval_method": fit.interval_method,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "harness": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "pandas": pd.__version__,
+    }
+
+
+def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
+    rows = fit.rows
+    predicted_R = fit.predict(rows.params, rows.tokens)
+    return [
+        {
+            "cell": grid.table.name(index),
+            "params": rows.params[index],
+            "tokens": rows.tokens[index],
+            "loss": rows.loss[index],
+            "predicted": predicted_R[index],
+            "residual": math.log(rows.loss[index] / predicted_R[index]),
+        }
+        for index in range(len(rows))
+    ]
+
+
+def _bands(grid: Grid, fit: Fit) -> dict[str, Any]:
+    """Curves over tokens, one a shape, and over params, one a budget, with the interval of a new run."""
+    rows = fit.rows
+    shapes = _some(level_values(rows.params, grid.shape_R))
+    budgets = _some(level_values(rows.tokens, grid.budget_R))
+    tokens_X = np.geomspace(rows.tokens.min() / BEYOND, rows.tokens.max() * BEYOND, CURVE_POINTS)
+    params_X = np.geomspace(rows.params.min() / BEYOND, rows.params.max() * BEYOND, CURVE_POINTS)
+
+    def curve(params: Any, tokens: Any) -> dict[str, Any]:
+        low_X, high_X = fit.predict_interval(params, tokens)
+        return {
+            "params": params,
+            "tokens": tokens,
+            "predicted": fit.predict(params, tokens),
+            "low": low_X,
+            "high": high_X,
+        }
+
+    return {
+        "kind": "95 % interval for the loss of one new run",
+        "by_tokens": [curve(shape, tokens_X) for shape in shapes],
+        "by_params": [curve(params_X, budget) for budget in budgets],
+    }
+
+
+def _some(values: Any) -> Any:
+    """At most MOST_CURVES of the values, spread evenly over their ranks."""
+    if len(values) <= MOST_CURVES:
+        return values
+    return values[np.linspace(0, len(values) - 1, MOST_CURVES).round().astype(int)]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, lists and text that JSON can say; what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,71 @@
+"""fit.json as a short readable table for the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """Prints the exponents, the hold-outs, the moves, the certificate and the notes of a study."""
+    head, source = report["fit"], report["source"]
+    console.print(
+        f"[bold]{escape(head['predicts'])}[/]   {source['rows_used']} of {source['rows']} rows", soft_wrap=True
+    )
+    console.print(_exponents(report))
+    console.print(_certificate(head), soft_wrap=True)
+    for entry in report["holdouts"]:
+        doubt = "" if entry["certified"] else " (that fit is not certified)"
+        console.print(
+            f"hold-out: {entry['description']}: mean error {entry['mean_relative_error']:.2%}, "
+            f"additive table {entry['competitor_mean_relative_error']:.2%}{doubt}",
+            soft_wrap=True,
+        )
+    for entry in report["moves"]:
+        parts = [
+            f"{name} {entry[name]['move']:+.3f} ({entry[name]['low']:+.3f} to {entry[name]['high']:+.3f}"
+            + (")" if entry[name]["inside"] else ", OUTSIDE)")
+            for name in ("alpha", "beta", "a")
+            if name in entry
+        ]
+        doubt = "" if entry["certified"] else " (that fit is not certified)"
+        console.print(f"without the {entry['dropped']}: {', '.join(parts)}{doubt}", soft_wrap=True)
+    noise = report["seed_noise"]
+    if noise:
+        console.print(
+            f"seed noise: sd {noise['sd_nats']:.4f} nats, {noise['sd_relative']:.3%} "
+            f"({noise['degrees_of_freedom']} degrees of freedom)"
+        )
+    for note in report["notes"]:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _exponents(report: dict[str, Any]) -> Table:
+    """One row a fit: headline, then by parameter count, then by loss."""
+    head = report["fit"]
+    keys = [key for key in ("alpha", "beta", "a", "E") if key in head["estimates"]]
+    table = Table(title="95 % intervals", title_justify="left")
+    for title in ("params", "loss", *keys, "certified"):
+        table.add_column(title)
+    others = [fit for fit in report["by_params"] if fit["params"] != head["params"]]
+    others += [fit for fit in report["by_loss"] if fit["loss"] != head["loss"]]
+    for fit in (head, *others):
+        cells = [_number(fit["estimates"][key], fit["intervals"][key]) for key in keys]
+        verdict = "yes" if fit["certificate"]["certified"] else "NO"
+        table.add_row(fit["params"], fit["loss"], *cells, verdict, style="bold" if fit is head else None)
+    return table
+
+
+def _number(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f} " + ("(none)" if interval is None else f"({interval[0]:.3f}-{interval[1]:.3f})")
+
+
+def _certificate(fit: dict[str, Any]) -> str:
+    seal = fit["certificate"]
+    if not seal["certified"]:
+        return f"NOT certified: {escape('; '.join(seal['reasons']))}"
+    return (
+        f"certified: gradient {seal['gradient_norm']:.0e}, {seal['starts_agree']} of {seal['starts']} starts agree, "
+        f"condition {seal['condition']:.0f}"
+    )
