@@ -38,7 +38,7 @@ def certify(
     """Judges the best of the solutions; `intervals` are those of the curvature at it."""
     form, best = problem.form, int(np.argmin(solution.objective_M))
     theta_P = solution.theta_MP[best]
-    agree_M = solution.objective_M <= solution.objective_M[best] * (1 + 1e-6) + 1e-20
+    agree_M = solution.objective_M <= solution.objective_M[best] * (1 + 1e-6) + 1e-20 + _slack(problem)
     distance_M = np.abs(solution.theta_MP - starts_MP).max(1)
     moved = bool((distance_M[agree_M] > 1e-6).any())
     converged = bool(solution.converged_M[best])
@@ -73,6 +73,11 @@ def certify(
         identified=not doubts,
         reasons=reasons,
     )
+
+
+def _slack(problem: Problem) -> float:
+    """How far starts of lad may lie above the exact kink: its smooth stages end within the last delta a row."""
+    return problem.loss.stages()[-1].delta * len(problem.weight_R) if problem.loss.kind == "lad" else 0.0
 
 
 def _curvature(problem: Problem, theta_P: Array) -> tuple[int, float | None, list[str]]:

@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
 from harness.laws.moves import drops, move
 from harness.laws.seeds import seed_noise
+from harness.laws.settings import FitConfig
 from harness.laws.table import Table, check_comparable, filtered, read_runs
 
 SCHEMA = 1
@@ -29,40 +30,6 @@ PARAM_COUNTS = ("params_with_head", "params_total", "params_non_embedding")
 CURVE_POINTS, MOST_CURVES = 41, 12
 # How far a drawn curve reaches beyond the sampled range.
 BEYOND = 1.3
-
-
-@dataclass
-class ColumnsConfig:
-    """The columns of a run table; None: weight not used, cluster `trunk` or `cluster` where the table has one."""
-
-    params: str = "params_with_head"
-    tokens: str = "tokens"
-    target: str = "loss"
-    flops: str = "flops"
-    weight: str | None = None
-    cluster: str | None = None
-
-
-@dataclass
-class FitConfig:
-    """What scripts/fit.py reads; `bootstrap` simulated tables give the intervals, 0 takes the curvature."""
-
-    runs: str = ""  # a sweep directory, a CSV or a Parquet file
-    out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
-    law: str = "chinchilla"
-    loss: str = "log_mse"  # log_mse | huber | lad | mse
-    delta: float = 1e-3  # of huber, on log loss
-    bootstrap: int = 2000
-    seed: int = 0
-    filter: str = ""  # such as "width>=48 and schedule==wsd"
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-
-    def check(self) -> None:
-        if not self.runs:
-            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/cpu")
-        for key, value in asdict(self.columns).items():
-            if value == "":
-                raise UserError(f"columns.{key} is empty: name a column of the table")
 
 
 def output_path(config: FitConfig) -> Path:

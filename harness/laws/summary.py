@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -42,12 +43,12 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 
 def _exponents(report: dict[str, Any]) -> Table:
-    """One row a fit: headline, then by parameter count, then by loss."""
+    """One row a fit with values and 95 % intervals: headline, then by parameter count, then by loss."""
     head = report["fit"]
     keys = [key for key in ("alpha", "beta", "a", "E") if key in head["estimates"]]
-    table = Table(title="95 % intervals", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("params", "loss", *keys, "certified"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=True)
     others = [fit for fit in report["by_params"] if fit["params"] != head["params"]]
     others += [fit for fit in report["by_loss"] if fit["loss"] != head["loss"]]
     for fit in (head, *others):
@@ -58,7 +59,7 @@ def _exponents(report: dict[str, Any]) -> Table:
 
 
 def _number(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} " + ("(none)" if interval is None else f"({interval[0]:.3f}-{interval[1]:.3f})")
+    return f"{value:.3f} " + ("none" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}")
 
 
 def _certificate(fit: dict[str, Any]) -> str:

@@ -1,0 +1,65 @@
+"""The configuration of a fit: conf/fit.yaml and the command line of scripts/fit.py."""
+
+import re
+from dataclasses import asdict, dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from harness.commands import compose_config
+from harness.errors import UserError
+
+TEXTS = ("runs", "out", "law", "loss", "filter")
+
+
+@dataclass
+class ColumnsConfig:
+    """The columns of a run table; `weight` None: all rows alike; `cluster` None: trunk or cluster, if there."""
+
+    params: str = "params_with_head"
+    tokens: str = "tokens"
+    target: str = "loss"
+    flops: str = "flops"
+    weight: str | None = None
+    cluster: str | None = None
+
+
+@dataclass
+class FitConfig:
+    """What scripts/fit.py reads; `bootstrap` simulated tables give the intervals, 0 takes the curvature."""
+
+    runs: str = ""  # a sweep directory, a CSV or a Parquet file
+    out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
+    law: str = "chinchilla"
+    loss: str = "log_mse"  # log_mse | huber | lad | mse
+    delta: float = 1e-3  # of huber, on log loss
+    bootstrap: int = 2000
+    seed: int = 0
+    filter: str = ""  # such as width>=48 and schedule==wsd
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+
+    def check(self) -> None:
+        if not self.runs:
+            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/cpu")
+        for key, value in asdict(self.columns).items():
+            if value == "":
+                raise UserError(f"columns.{key} is empty: name a column of the table")
+
+
+def fit_config(arguments: list[str]) -> FitConfig:
+    """conf/fit.yaml with the command line's overrides, checked; raises UserError."""
+    ConfigStore.instance().store(name="fit_schema", node=FitConfig)
+    config = OmegaConf.to_object(compose_config("fit", [_quoted(argument) for argument in arguments]))
+    assert isinstance(config, FitConfig)
+    config.check()
+    return config
+
+
+def _quoted(argument: str) -> str:
+    """Paths, filters and column names reach Hydra in quotes, so that its grammar leaves them alone."""
+    key, equals, value = argument.partition("=")
+    text = key in TEXTS or key.startswith("columns.")
+    if not (text and equals) or value == "null" or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return argument
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}='{escaped}'"

@@ -1,0 +1,23 @@
+"""Fits the laws to a run table: python scripts/fit.py runs=outputs/cpu"""
+
+from rich.console import Console
+
+from harness.commands import run_script
+from harness.laws.settings import fit_config
+from harness.laws.study import output_path, write_study
+from harness.laws.summary import show
+
+
+def main(arguments: list[str]) -> int:
+    config = fit_config(arguments)
+    report = write_study(config)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    show(report, console)
+    console.print(f"written to {output_path(config)}", soft_wrap=True, markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
