@@ -30,6 +30,10 @@ FAMILIES = {
 }
 
 
+# The largest attention logit, in nats, of normed queries and keys at initialisation; docs/tuning.md compares bounds.
+QK_LOGIT_BOUND = 16.0
+
+
 @dataclass
 class ModelConfig:
     """The shape of a model and how its hyperparameters follow from the shape.
@@ -127,6 +131,9 @@ class Attention(nn.Module):
         super().__init__()
         family = FAMILIES[config.family]
         self.heads, self.head_size, self.scale = config.heads, config.head_size, scale.attention
+        if family.qk_norm:
+            # Normed queries and keys bound the logits by head_size * scale; at 1 nat attention could not sharpen.
+            self.scale = QK_LOGIT_BOUND / config.head_size
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=family.bias)
         self.out = nn.Linear(config.width, config.width, bias=family.bias)
         self.query_norm = make_norm(config, config.head_size) if family.qk_norm else None
