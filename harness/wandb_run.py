@@ -1,0 +1,58 @@
+"""W&B runs as this project opens and ends them; imported by mirrors only, never by a training process."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from harness import tracking
+from harness.tracking import MirrorJob
+
+INIT_SECONDS = 20.0
+FINISH_SECONDS = 20.0
+
+
+def open_run(job: MirrorJob, **about: Any) -> Any:
+    """A wandb run of this sweep; an online one goes on where the server's copy of it ends."""
+    assert job.mode != "none"
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        symlink=False,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        project=job.project,
+        entity=job.entity,
+        dir=job.sweep_dir,
+        mode=job.mode,
+        reinit="create_new",
+        resume="allow" if job.mode == "online" else None,
+        settings=settings,
+        **about,
+    )
+
+
+def finish_run(run: Any, job: MirrorJob, cell: str, exit_code: int) -> None:
+    """Ends a run, says where it is, and drops older folders of it: this one holds all that they hold."""
+    folder, run_id, url = Path(run.dir).parent, run.id, run.url
+    run.finish(exit_code=exit_code)
+    for other in folder.parent.glob(f"*run-*-{run_id}"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    if job.mode == "online":
+        group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(job.sweep_dir).name}"
+        tracking.say(Path(job.sweep_dir), cell, "uploaded", url if cell == "fit" else group)
+    else:
+        tracking.say(Path(job.sweep_dir), cell, "offline", job.why)
