@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from harness.data.tokens import WINDOW_TOKENS
+from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 
 
 class Batches:
@@ -19,6 +19,7 @@ class Batches:
     def __init__(
         self, tokens: np.ndarray, seq_len: int, batch_sequences: int, seed: int, device: torch.device | str
     ) -> None:
+        assert WINDOW_TOKENS % seq_len == 0 or seq_len <= LONGEST_SEQUENCE
         self.rows_NT = rows_of(tokens, seq_len, device)
         self.rows = len(self.rows_NT)
         self.window_rows = max(1, WINDOW_TOKENS // seq_len)
@@ -67,7 +68,7 @@ def widen(tokens: torch.Tensor, mask: int) -> torch.Tensor:
 def epoch_order(rows: int, window_rows: int, seed: int, epoch: int) -> np.ndarray:
     """The rows in the order of an epoch, (rows,) int64: a sort by splitmix64 of (seed, epoch, row), ours for ever,
     where a library's generator may change with its version."""
-    key = splitmix64(splitmix64(np.array([seed], np.uint64)) ^ np.uint64(epoch))
+    key = splitmix64(splitmix64(np.array([seed % 2**64], np.uint64)) ^ np.uint64(epoch))
     keys = splitmix64(splitmix64(np.arange(rows, dtype=np.uint64)) ^ key)
     if epoch > 0:
         return np.argsort(keys, kind="stable")

@@ -126,7 +126,7 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
     Raises UserError where the corpus is missing, unreachable, unreadable or empty.
     """
     if data.source == "hub":
-        return StreamedCorpus(data, resolve_revision(data, revision))
+        return StreamedCorpus(data, resolve_revision(data, revision), cache)
     if data.source == "disk":
         return FiniteCorpus(_load_from_disk(data), data, [])
     files = _text_files(data)
@@ -140,10 +140,10 @@ class FiniteCorpus:
     the start of the training split, and ends with what validation left of the first.
     """
 
-    revision = None
     aside_share = "half"
 
     def __init__(self, dataset: Any, data: DataConfig, files: list[Path]) -> None:
+        self.revision: str | None = None
         self.dataset = dataset
         self.field = data.text_field if not files or local_files.builder_of(files[0]) != "text" else "text"
         digests, rows = self._digests(files)
@@ -196,8 +196,9 @@ class StreamedCorpus:
     duplicates = 0
     aside_share = "a tenth"
 
-    def __init__(self, data: DataConfig, revision: str) -> None:
+    def __init__(self, data: DataConfig, revision: str, cache: Path) -> None:
         self.data = data
+        self.cache = cache
         self.revision: str | None = revision
 
     def aside(self) -> Iterator[Document]:
@@ -223,7 +224,12 @@ class StreamedCorpus:
         with quiet_datasets():
             try:
                 stream = datasets.load_dataset(
-                    data.name, data.config, split=data.split, revision=self.revision, streaming=True
+                    data.name,
+                    data.config,
+                    split=data.split,
+                    revision=self.revision,
+                    streaming=True,
+                    cache_dir=str(self.cache),
                 )
             except (ValueError, RuntimeError, FileNotFoundError) as error:  # config, split, script, no data
                 reason = str(error).splitlines()[0]
@@ -243,7 +249,7 @@ def resolve_revision(data: DataConfig, revision: str | None) -> str:
         info = huggingface_hub.HfApi().dataset_info(str(data.name), revision=wanted, timeout=HUB_TIMEOUT_SECONDS)
     except HfHubHTTPError as error:
         raise UserError(
-            f"data.name={data.name} data.revision={wanted} is not on the hub or not open to you "
+            f"data.name={data.name}{f' data.revision={wanted}' if wanted else ''} is not on the hub or not open to you "
             f"(HTTP {error.response.status_code}): check the names, or log in by `hf auth login`"
         ) from error
     except Exception as error:  # its network library has changed twice; whatever it raises, no answer came
@@ -293,9 +299,7 @@ def _load_files(data: DataConfig, files: list[Path], cache: Path) -> Any:
     names = [glob_escape(file) for file in files]
     with quiet_datasets():
         try:
-            dataset = datasets.load_dataset(
-                builder, data_files=names, split="train", cache_dir=str(cache), **options
-            )
+            dataset = datasets.load_dataset(builder, data_files=names, split="train", cache_dir=str(cache), **options)
         except datasets.exceptions.DatasetGenerationError as error:
             fault = local_files.first_fault(files, data.text_field)
             if fault is None:

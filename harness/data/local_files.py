@@ -4,7 +4,6 @@ import codecs
 import glob
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,23 +105,17 @@ def first_fault(files: list[Path], field: str) -> UserError | None:
 
 def _text_fault(file: Path) -> UserError | None:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
-    try:
-        for block in _blocks(file):
-            waiting = len(decoder.getstate()[0])
-            decoder.decode(block)
-            position += len(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        at = position - waiting + error.start if error.object else position
-        return UserError(f"data.path: {file} is not UTF-8 at byte {at}: convert it to UTF-8")
-    return None
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
+    start = 0  # of what the decoder is given, the bytes it has kept back included
     with open(file, "rb") as content:
-        while block := content.read(END_BYTES):
-            yield block
+        while True:
+            block = content.read(END_BYTES)
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                return UserError(f"data.path: {file} is not UTF-8 at byte {start + error.start}: convert it to UTF-8")
+            if not block:
+                return None
+            start = content.tell() - len(decoder.getstate()[0])
 
 
 def _json_fault(file: Path, field: str) -> UserError | None:

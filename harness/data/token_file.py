@@ -1,5 +1,6 @@
 """An append-only file of token ids with a checksum a chunk."""
 
+import contextlib
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
@@ -66,10 +67,8 @@ class TokenWriter:
 
     def abandon(self) -> None:
         """Closes without a word: what was appended does not count."""
-        try:
+        with contextlib.suppress(OSError):  # the buffer's rest does not fit on a full disk either
             self.file.close()
-        except OSError:  # the buffer's rest does not fit on the disk either
-            pass
 
     def _end_chunk(self) -> None:
         self.extent.chunks.append(self.sum.hexdigest())

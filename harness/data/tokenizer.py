@@ -161,8 +161,7 @@ def bpe_encoding(ranks: dict[bytes, int]) -> tiktoken.Encoding:
 def write_ranks(ranks: dict[bytes, int]) -> bytes:
     """tiktoken's file format: a line of base64 token and rank, in the order of ranks."""
     return b"".join(
-        base64.b64encode(token) + b" %d\n" % rank
-        for token, rank in sorted(ranks.items(), key=lambda item: item[1])
+        base64.b64encode(token) + b" %d\n" % rank for token, rank in sorted(ranks.items(), key=lambda item: item[1])
     )
 
 
@@ -176,9 +175,7 @@ def read_ranks(content: bytes) -> dict[bytes, int]:
 
 
 def _printable_bytes() -> dict[int, str]:
-    """GPT-2's table (Radford et al. 2019, encoder.py): printable bytes stand for themselves, the others for U+0100 on."""
+    """GPT-2's table (Radford et al. 2019, encoder.py): printable bytes are themselves, the others U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {
-        byte: chr(256 + position) for position, byte in enumerate(others)
-    }
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + position) for position, byte in enumerate(others)}

@@ -199,6 +199,8 @@ def _grow(
                     _write(document, encoder, writer)
             if read < manifest["documents_read"]:
                 raise _changed(folder)
+            if writer.extent.documents == 0:
+                raise UserError(f"{manifest['source']} has no documents to train on: take a larger corpus")
             train = writer.close()
         finally:
             writer.abandon()
@@ -215,7 +217,12 @@ def _grow(
 
 
 def _write(document: Document, encoder: Tokenizer, writer: TokenWriter) -> None:
-    ids = np.append(encoder.encode(document.text), np.uint32(encoder.end_of_text))
+    try:
+        ids = np.append(encoder.encode(document.text), np.uint32(encoder.end_of_text))
+    except ValueError as error:  # a million spaces or newlines in a row overflow the stack of tiktoken's regex
+        raise UserError(
+            f"the document that begins {document.text[:40]!r} cannot be encoded ({error}): remove it from the corpus"
+        ) from error
     writer.append(ids, len(document.text.encode()))
 
 
@@ -267,6 +274,8 @@ def _stored_tokenizer(config: TokenizerConfig, folder: Path, manifest: dict[str,
 
 
 def _too_little_to_validate(data: DataConfig, documents: Corpus, encoder: Tokenizer, aside: int) -> UserError:
+    if aside == 0:
+        return UserError(f"{corpus.describe(data)} has no documents to validate on: take a larger corpus")
     rest = sum(len(encoder.encode(d.text)) + 1 for d in _distinct(documents.training(), set()) if not d.aside)
     return UserError(
         f"data.validation_tokens={data.validation_tokens} is more than {documents.aside_share} of the documents "
@@ -303,19 +312,18 @@ def _disk_errors(data: DataConfig) -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in _DISK):
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in _DISK:
+                raise UserError(
+                    f"data.store_directory={data.store_directory} {_DISK[cause.errno]}: choose another directory"
+                ) from error
             cause = cause.__cause__
-        if cause is None:
-            raise
-        raise UserError(
-            f"data.store_directory={data.store_directory} {_DISK[cause.errno]}: free some space there, or choose "
-            "another directory"
-        ) from error
+        raise
 
 
 _DISK = {
-    errno.ENOSPC: "has no space left",
-    errno.EDQUOT: "has no space left in its quota",
+    errno.ENOSPC: "has no space left (free some)",
+    errno.EDQUOT: "has no space left in its quota (free some)",
     errno.EFBIG: "has no space left for files of this size",
     errno.EACCES: "is not writable",
     errno.EPERM: "is not writable",
