@@ -226,7 +226,7 @@ def _percent(share: float) -> str:
 
 
 def _power(flops: float) -> str:
-    return f"{flops:.1e}".replace("e+", "e") if flops else "0"
+    return f"{flops:.1e}".replace("e+0", "e").replace("e+", "e") if flops else "0"
 
 
 def short(number: float | None) -> str:
