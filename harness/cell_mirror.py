@@ -110,7 +110,7 @@ class CellMirror:
         self._run.define_metric("tokens")
         self._run.define_metric("flops")
         self._run.define_metric("*", step_metric="tokens")
-        self._curve = CurveReader(curve, skip=self._run.step)
+        self._curve = CurveReader(curve, skip=self._run.starting_step)
         return True
 
     def _locked(self, wait: bool) -> bool:
