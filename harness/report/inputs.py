@@ -1,0 +1,166 @@
+"""What a report reads: one sweep directory, and nothing else."""
+
+import csv
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from harness.errors import UserError
+from harness.records import SweepFolder, read_sweep
+
+FIT_SCHEMA = 1
+# Means over tokens bins this wide (in log tokens) tame the noise of a single batch.
+BIN_WIDTH = 0.03
+NEEDED = ("cell", "trunk", "status", "width", "depth", "seed", "tokens", "flops", "loss", "params_with_head")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its directory tells it.
+
+    cells: one row a planned cell: the run table's columns, or the plan's where the cell has not ended yet; the
+    columns `shape` (w64-d4) and `repeat` (a further seed of a shape) are added.
+    curves: training loss by tokens, in bins: cell, trunk, shape, phase, line, tokens, train_loss.
+    """
+
+    path: Path
+    plan: dict[str, Any]
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    fit: dict[str, Any] | None
+    fit_is_stale: bool
+    job: dict[str, Any]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        return self.cells[self.cells.status == "finished"]
+
+    @property
+    def shapes(self) -> list[str]:
+        """The shapes, ascending in params_with_head."""
+        return list(dict.fromkeys(self.cells.sort_values(["params_with_head", "shape"])["shape"]))
+
+
+def read(path: Path) -> Sweep:
+    """Reads a sweep directory; raises UserError where it is none, or its files are damaged or of another schema."""
+    if not path.is_dir():
+        raise UserError(f"runs={path} is not a folder: give the folder of a sweep, such as runs=outputs/cpu")
+    folder = SweepFolder(path)
+    plan = read_sweep(folder)
+    cells = _cells(plan, _table(folder.table), folder)
+    fit = _fit(path / "fit.json")
+    digest = hashlib.sha256(folder.table.read_bytes()).hexdigest()
+    stale = fit is not None and fit["source"].get("sha256") not in (None, digest)
+    return Sweep(path, plan, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        with open(path, newline="") as file:
+            header = next(csv.reader(file), [])
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: train the sweep first") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: train the sweep again to write it anew") from None
+    missing = [name for name in NEEDED if name not in header]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]}: train the sweep again to write it anew")
+    text = {name: str for name in ("cell", "trunk", "status", "error", "code_version", "config_hash", "device")}
+    table = pd.read_csv(path, dtype={name: kind for name, kind in text.items() if name in header})
+    for name in ("width", "depth", "seed", "tokens", "flops", "loss", "params_with_head"):
+        if not pd.api.types.is_numeric_dtype(table[name]) and len(table):
+            raise UserError(f"{path} has text in its column {name}: train the sweep again to write it anew")
+    return table
+
+
+def _cells(plan: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) -> pd.DataFrame:
+    """The planned cells in the plan's order, each with its row of the run table where it has one."""
+    planned = pd.DataFrame(plan.get("cells") or [])
+    if planned.empty:
+        raise UserError(f"{folder.plan} names no cells: train the sweep again to write it anew")
+    absent = planned[~planned.cell.isin(table.cell)].assign(status="not done")
+    rows = [part for part in (table[table.cell.isin(planned.cell)], absent) if len(part)]
+    columns = list(dict.fromkeys([*table.columns, *planned.columns]))
+    cells = (
+        pd.concat(rows, ignore_index=True).reindex(columns=columns).set_index("cell").loc[planned.cell].reset_index()
+    )
+    cells["shape"] = [f"w{width}-d{depth}" for width, depth in zip(cells.width, cells.depth, strict=True)]
+    cells["repeat"] = cells.seed != cells.groupby("shape").seed.transform("min")
+    return cells
+
+
+def _fit(path: Path) -> dict[str, Any] | None:
+    try:
+        fit = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{path} is not JSON: fit the sweep again to write it anew") from None
+    if not isinstance(fit, dict) or fit.get("schema") != FIT_SCHEMA:
+        found = fit.get("schema") if isinstance(fit, dict) else None
+        raise UserError(f"{path} has schema {found}, this version reads {FIT_SCHEMA}: fit the sweep again")
+    return fit
+
+
+def _job(folder: SweepFolder, cells: pd.DataFrame) -> dict[str, Any]:
+    """The configuration that all jobs share but for shape and seed: that of the first cell that has one."""
+    for cell in cells.cell:
+        try:
+            return yaml.safe_load((folder.run(cell) / "config.yaml").read_text()).get("job") or {}
+        except FileNotFoundError:
+            continue
+    return {}
+
+
+def _curves(folder: SweepFolder, cells: pd.DataFrame) -> pd.DataFrame:
+    """Each trunk once, from its longest curve, and each cell's cooldown, joined to the trunk where it branches."""
+    lines = []
+    for _, members in cells.groupby("trunk", sort=False):
+        curves = {cell: read_curve(folder.run(cell) / "curve.jsonl") for cell in members.cell}
+        trunk_rows = [curve[curve.phase == "trunk"] for curve in curves.values() if len(curve)]
+        if not trunk_rows:
+            continue
+        trunk = _binned(max(trunk_rows, key=len))
+        first = members.iloc[0]
+        lines.append(trunk.assign(cell=first.cell, trunk=first.trunk, shape=first["shape"], line=first.trunk))
+        for cell, curve in curves.items():
+            branch = _binned(curve[curve.phase == "cooldown"]) if len(curve) else curve
+            if len(branch):
+                start = trunk[trunk.tokens < branch.tokens.min()].tail(1).assign(phase="cooldown")
+                branch = pd.concat([start, branch])
+                lines.append(branch.assign(cell=cell, trunk=first.trunk, shape=first["shape"], line=cell))
+    columns = ["cell", "trunk", "shape", "phase", "line", "tokens", "train_loss"]
+    return pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """phase, tokens and train_loss of a curve.jsonl; a torn last line and rows without a finite loss are left out."""
+    rows = []
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        lines = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        loss = row.get("train_loss")
+        if isinstance(loss, float | int) and math.isfinite(loss) and row["tokens"] > 0:
+            rows.append((row["phase"], row["tokens"], loss))
+    return pd.DataFrame(rows, columns=["phase", "tokens", "train_loss"])
+
+
+def _binned(curve: pd.DataFrame) -> pd.DataFrame:
+    """Means over bins of equal width in log tokens."""
+    if not len(curve):
+        return curve
+    bins = np.floor(np.log(curve.tokens.astype(float)) / BIN_WIDTH)
+    return curve.groupby(bins).agg({"phase": "first", "tokens": "mean", "train_loss": "mean"}).reset_index(drop=True)

@@ -1,0 +1,34 @@
+"""The configuration of a report: conf/report.yaml and the command line of scripts/report.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+
+from harness.commands import compose_config
+from harness.errors import UserError
+
+
+@dataclass
+class ReportConfig:
+    """What scripts/report.py reads."""
+
+    runs: str = ""  # the sweep's directory
+
+
+def report_config(arguments: list[str]) -> Path:
+    """The sweep directory that the command line names; raises UserError where it names none."""
+    ConfigStore.instance().store(name="report_schema", node=ReportConfig)
+    runs = str(compose_config("report", [_quoted(argument) for argument in arguments]).runs)
+    if not runs:
+        raise UserError("runs has no value: give a sweep directory, as in runs=outputs/cpu")
+    return Path(runs)
+
+
+def _quoted(argument: str) -> str:
+    """A path reaches Hydra in quotes, so that its grammar leaves commas and equal signs alone."""
+    key, equals, value = argument.partition("=")
+    if key != "runs" or not equals or value[:1] in ("'", '"'):
+        return argument
+    escaped = value.replace("'", "\\'")
+    return f"runs='{escaped}'"

@@ -1,0 +1,265 @@
+"""The tables of a report: every number carries the certificate of the fit that it comes from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from harness.report.diagnostics import LOSS_NAMES
+from harness.report.inputs import Sweep
+from harness.report.style import count, scientific
+
+SYMBOLS = {"alpha": "α", "beta": "β", "a": "a = β/(α+β)", "E": "E", "A": "A", "B": "B"}
+PLACES = {"alpha": 3, "beta": 3, "a": 3, "E": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table or of the text; `doubt` where it comes from a fit that is not certified."""
+
+    text: str
+    doubt: bool = False
+    mark: str = ""  # a CSS class: bad, muted
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; the first column names the rows."""
+
+    key: str
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+def doubtful(fit: dict[str, Any]) -> bool:
+    return not fit["certificate"]["certified"]
+
+
+def number(value: float | None, places: int | None = None) -> str:
+    """A number with its decimals, or with three digits; a dash where there is none."""
+    if value is None or value != value:
+        return "–"
+    if places is not None:
+        return f"{value:.{places}f}".replace("-", "−")
+    if 1e3 <= abs(value) < 1e5:
+        return f"{float(f'{value:.3g}'):.0f}"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else scientific(value)
+
+
+def estimate(fit: dict[str, Any], key: str) -> Cell:
+    """An estimate with its interval, as in 0.395 [0.362, 0.429]."""
+    places = PLACES.get(key)
+    interval = (fit["intervals"] or {}).get(key)
+    if interval is None or None in interval:
+        shown = "(no interval)"
+    else:
+        shown = f"[{number(interval[0], places)}, {number(interval[1], places)}]"
+    return Cell(number(fit["estimates"].get(key), places), doubtful(fit), interval=shown)
+
+
+def tables(sweep: Sweep) -> list[Table]:
+    """All tables that the sweep's files allow, in the order of the page."""
+    makers: tuple[Callable[[Sweep], Table | None], ...] = (_by_params, _by_loss, _kaplan, _holdouts, _moves, _noise)
+    found = [maker(sweep) for maker in makers] if sweep.fit else []
+    return [table for table in found if table is not None and table.rows]
+
+
+def _fit_rows(fits: list[dict[str, Any]], keys: list[str], name: Callable[[dict[str, Any]], str]) -> list[list[Cell]]:
+    return [
+        [
+            Cell(name(fit)),
+            *(estimate(fit, key) for key in keys),
+            Cell(number(fit["objective"]), doubtful(fit)),
+            _seal(fit),
+        ]
+        for fit in fits
+    ]
+
+
+def _seal(fit: dict[str, Any]) -> Cell:
+    if not doubtful(fit):
+        return Cell("yes")
+    return Cell("NO: " + "; ".join(fit["certificate"]["reasons"]), mark="bad")
+
+
+def _by_params(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    keys = [key for key in SYMBOLS if key in sweep.fit["fit"]["estimates"]]
+    return Table(
+        "by-params",
+        "Exponents by parameter count",
+        "The same cells and loss function; only what counts as a parameter differs. Estimate and 95 % interval.",
+        ["N counted as", *(SYMBOLS[key] for key in keys), "objective", "certified"],
+        _fit_rows(sweep.fit["by_params"], keys, lambda fit: fit["params"]),
+    )
+
+
+def _by_loss(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    keys = [key for key in SYMBOLS if key in sweep.fit["fit"]["estimates"]]
+    return Table(
+        "by-loss",
+        "Exponents by loss function of the fit",
+        f"The same cells and parameter count ({sweep.fit['choices']['params']}). Objectives are sums over rows and "
+        "comparable within a loss function only.",
+        ["loss function", *(SYMBOLS[key] for key in keys), "objective", "certified"],
+        _fit_rows(sweep.fit["by_loss"], keys, lambda fit: LOSS_NAMES.get(fit["loss"], fit["loss"])),
+    )
+
+
+def _kaplan(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    rows = []
+    for fit in (sweep.fit.get("kaplan") or {}).values():
+        if fit is None:
+            continue
+        constant = next((key for key in fit["estimates"] if key != "alpha"), "")
+        value, law = estimate(fit, constant), str(fit.get("predicts") or fit["law"])
+        rows.append(
+            [
+                Cell(law),
+                estimate(fit, "alpha"),
+                replace(value, text=f"{constant} = {value.text}"),
+                Cell(f"{fit['rows']}" + (f": {fit['rows_used']}" if fit.get("rows_used") else "")),
+                _seal(fit),
+            ]
+        )
+    return Table(
+        "kaplan",
+        "Single power laws (Kaplan et al. 2020)",
+        "One variable at a time, without a floor: local slopes of the curves above, not asymptotic exponents.",
+        ["law", "α", "constant", "rows", "certified"],
+        rows,
+    )
+
+
+def _holdouts(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    rows = []
+    for held in sweep.fit["holdouts"]:
+        law, plain = held["mean_relative_error"], held["competitor_mean_relative_error"]
+        ratio = Cell("–") if not law or plain is None else Cell(f"{plain / law:.1f} ×", not held["certified"])
+        cells = (
+            Cell(f"{held['n_test']} of {held['n_test'] + held['n_train']}"),
+            Cell(_percent(law, 2), not held["certified"]),
+            Cell(_percent(plain, 2)),
+            ratio,
+        )
+        rows.append([Cell(held["description"]), *cells])
+    return Table(
+        "holdouts",
+        "Hold-outs",
+        "Mean relative error of the predicted loss of cells kept from the fit, beside the plainest competitor: an "
+        "additive table of shape and budget effects, extended in log-log.",
+        ["held out", "cells", "law", "competitor", "competitor / law"],
+        rows,
+    )
+
+
+def _percent(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{100 * value:.{places}f} %"
+
+
+def _moves(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    rows = []
+    keys = [key for key in ("alpha", "beta", "a") if any(key in move for move in sweep.fit["moves"])]
+    for move in sweep.fit["moves"]:
+        rows.append([Cell(str(move["dropped"])), Cell(str(move["rows"]))])
+        rows[-1] += [_move(move.get(key), not move["certified"]) for key in keys]
+    return Table(
+        "moves",
+        "How far the exponents move",
+        "Move of each exponent when the smallest width or budget is dropped, with the paired 95 % interval that noise "
+        "alone would give if the law held; outside means that those cells do not follow the same law.",
+        ["dropped", "rows left", *(SYMBOLS[key] for key in keys)],
+        rows,
+    )
+
+
+def _move(entry: dict[str, Any] | None, doubt: bool) -> Cell:
+    if entry is None:
+        return Cell("–", mark="muted")
+    moved = f"{entry['move']:+.3f}".replace("-", "−")
+    if entry["low"] is None or entry["high"] is None:
+        return Cell(moved, doubt, interval="(no interval)")
+    verdict = "inside" if entry["inside"] else "OUTSIDE"
+    interval = f"[{number(entry['low'], 3)}, {number(entry['high'], 3)}] {verdict}"
+    return Cell(moved, doubt, "" if entry["inside"] else "bad", interval)
+
+
+def _noise(sweep: Sweep) -> Table | None:
+    assert sweep.fit is not None
+    noise = sweep.fit["seed_noise"]
+    if not noise:
+        return None
+    parts = (
+        ("loss, nats per token", number(noise["sd_nats"], 4)),
+        ("loss, relative", _percent(noise["sd_relative"], 3)),
+        ("of which shared by a trunk", _percent(noise.get("trunk_sd_relative"), 3)),
+        ("of which a cell's own", _percent(noise.get("cell_sd_relative"), 3)),
+    )
+    return Table(
+        "noise",
+        "Seed noise",
+        f"Standard deviation between runs that differ in their seed only: {noise['groups']} groups, "
+        f"{noise['degrees_of_freedom']} degrees of freedom. Hold-out errors below it say nothing more.",
+        ["of", "standard deviation"],
+        [[Cell(name), Cell(value)] for name, value in parts],
+    )
+
+
+def run_table(sweep: Sweep) -> Table:
+    """Every planned cell, those that failed, diverged or have not ended included."""
+    header = [
+        "cell",
+        "status",
+        "N with head",
+        "D",
+        "C (FLOPs)",
+        "steps",
+        "learning rate",
+        "loss (nats)",
+        "± se",
+        "bits/byte",
+    ]
+    return Table(
+        "runs",
+        "All cells",
+        "One row a planned cell, in the order of the plan. The standard error is over validation sequences and common "
+        "to all cells, which share one validation set; minutes are as if a cell were trained alone.",
+        [*header, "minutes", "error"],
+        [_run_row(dict(zip(sweep.cells.columns, row, strict=True))) for row in sweep.cells.itertuples(index=False)],
+    )
+
+
+def _run_row(row: dict[str, Any]) -> list[Cell]:
+    def value(key: str, write: Callable[[float], str]) -> Cell:
+        found = row.get(key)
+        return Cell("–", mark="muted") if found is None or pd.isna(found) else Cell(write(found))
+
+    wrong = row["status"] != "finished"
+    return [
+        Cell(row["cell"]),
+        Cell(row["status"], mark="bad" if wrong else ""),
+        value("params_with_head", lambda found: f"{found:,.0f}"),
+        value("tokens", lambda found: f"{found:,.0f}"),
+        value("flops", lambda found: scientific(found)),
+        value("steps", lambda found: f"{found:,.0f}"),
+        value("learning_rate", lambda found: f"{found:.3g}"),
+        value("loss", lambda found: f"{found:.4f}"),
+        value("loss_se", lambda found: f"{found:.4f}"),
+        value("bits_per_byte", lambda found: f"{found:.4f}"),
+        value("wall_seconds", lambda found: f"{found / 60:.1f}"),
+        Cell("" if pd.isna(row.get("error")) else str(row["error"]), mark="bad" if wrong else ""),
+    ]
+
+
+def span(values: Any, write: Callable[[float], str] = count) -> str:
+    """The range of some values, as in 104k to 918k (a factor of 8.8)."""
+    low, high = float(min(values)), float(max(values))
+    return write(low) if low == high else f"{write(low)} to {write(high)} (a factor of {high / low:.3g})"
