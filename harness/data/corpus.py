@@ -163,17 +163,22 @@ class FiniteCorpus:
     def _digests(self, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         digests, rows = [], []
         row = 0
-        for batch in self.dataset.select_columns([self.field]).iter(batch_size=256):
-            for text in batch[self.field]:
-                if not isinstance(text, str):
-                    raise local_files.first_fault(files, self.field) or UserError(
-                        f"data.text_field={self.field} is missing in row {row + 1}: repair that row"
-                    )
-                if text.strip():
-                    digests.append(digest_of(text))
-                    rows.append(row)
-                row += 1
+        try:
+            for batch in self.dataset.select_columns([self.field]).iter(batch_size=256):
+                for text in batch[self.field]:
+                    if not isinstance(text, str):
+                        raise self._fault(files, f"is missing in row {row + 1}")
+                    if text.strip():
+                        digests.append(digest_of(text))
+                        rows.append(row)
+                    row += 1
+        except UnicodeDecodeError as error:
+            raise self._fault(files, f"is not UTF-8 near row {row + 1}") from error
         return np.array(digests, np.uint64), np.array(rows, np.int64)
+
+    def _fault(self, files: list[Path], what: str) -> UserError:
+        known = local_files.first_fault(files, self.field)
+        return known or UserError(f"data.text_field={self.field} {what}: repair that row")
 
     def aside(self) -> Iterator[Document]:
         return self._documents(range(self.half))
