@@ -96,9 +96,7 @@ class SweepReader:
             begun = set(os.listdir(self.folder.path / "runs"))
         except FileNotFoundError:
             begun = set()
-        found = {
-            plan["cell"]: self._cell(plan) if plan["cell"] in begun else self._waiting(plan) for plan in plans
-        }
+        found = {plan["cell"]: self._cell(plan) if plan["cell"] in begun else self._waiting(plan) for plan in plans}
         trunks = defaultdict(list)
         for plan in plans:
             trunks[plan["trunk"]].append(plan)
@@ -113,9 +111,7 @@ class SweepReader:
             flops_done=sum(trunk.done for trunk in work),
             flops_total=sum(trunk.total for trunk in work),
             tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
-            seconds_left=_seconds_left(
-                work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")
-            ),
+            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")),
         )
 
     def _read_plan(self) -> None:
@@ -128,9 +124,7 @@ class SweepReader:
     def _waiting(self, plan: dict[str, Any], **known: Any) -> CellState:
         state = {"status": "waiting", "steps": plan["steps"]} | known
         row = f"w{plan['width']}-d{plan['depth']}-s{plan['seed']}"
-        return CellState(
-            plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state
-        )
+        return CellState(plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state)
 
     def _cell(self, plan: dict[str, Any]) -> CellState:
         folder = self.folder.run(plan["cell"])
