@@ -97,7 +97,7 @@ def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
 def read_sweep(folder: SweepFolder) -> dict[str, Any]:
     """sweep.yaml; raises UserError where it is missing, broken or of another schema."""
     try:
-        plan = yaml.safe_load(folder.plan.read_text())
+        plan = yaml.load(folder.plan.read_text(), Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         raise UserError(f"{folder.path} holds no sweep.yaml: give the folder of a sweep") from None
     except yaml.YAMLError:
