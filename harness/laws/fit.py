@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,8 @@ class Rows:
 
     def keep(self, keep_R: NDArray[np.bool_]) -> "Rows":
         cluster = None if self.cluster is None else self.cluster[keep_R]
-        parts = (part[keep_R] for part in (self.params, self.tokens, self.flops, self.loss, self.weight))
-        return Rows(*parts, cluster, self.flops_exact)
+        parts = {name: getattr(self, name)[keep_R] for name in ("params", "tokens", "flops", "loss", "weight")}
+        return replace(self, cluster=cluster, **parts)
 
     @property
     def flops_per_product(self) -> float:
@@ -111,7 +111,7 @@ class Fit:
             # One quantile a draw, the same along a curve, keeps the band as smooth as the curve.
             normal_S = stats.norm.ppf((np.random.default_rng(0).permutation(len(f_SX)) + 0.5) / len(f_SX))
             noise_SX = (normal_S * self.draws.sd_S)[:, None]
-            low_X, high_X = ci.quantiles(np.exp(f_SX + noise_SX) if logs else np.exp(f_SX) + noise_SX)
+            low_X, high_X = ci.quantiles(f_SX + noise_SX if logs else np.exp(f_SX) + noise_SX)
         else:
             f_MX, J_MXP = self.form.derivatives(self.theta_P[None], at)
             J_XP = J_MXP[0] if logs else J_MXP[0] * np.exp(f_MX[0])[:, None]
@@ -120,9 +120,10 @@ class Fit:
             half_X = stats.t.ppf(ci.TAILS[1], np.maximum(freedom_X, 1)) * np.hypot(sd_X, run)
             centre_X = f_MX[0] if logs else np.exp(f_MX[0])
             low_X, high_X = centre_X - half_X, centre_X + half_X
+        with np.errstate(over="ignore"):
             if logs:
                 low_X, high_X = np.exp(low_X), np.exp(high_X)
-        return (low_X * at.scale).reshape(shape), (high_X * at.scale).reshape(shape)
+            return (low_X * at.scale).reshape(shape), (high_X * at.scale).reshape(shape)
 
     def interval(self, function: Callable[[Array], Array]) -> tuple[Array, Array]:
         """95 % interval of functions (M, P) -> (M, X) of the internal parameters, two arrays (X,)."""

@@ -43,11 +43,23 @@ def centred(loss_R: Array, *values: Array) -> Variables:
 class Form(Protocol):
     """A law: its log prediction relative to the scale, the derivatives, starts, bounds and natural units."""
 
-    name: str
-    equation: str
-    uses: tuple[str, ...]  # of params, tokens, flops: the variables, in the order of x_KR
-    internal: tuple[str, ...]  # names of the P internal parameters, for the certificate
-    bounded_below: tuple[str, ...]  # internal parameters whose lower bound means that a term vanished
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def equation(self) -> str: ...
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Of params, tokens, flops: the variables, in the order of x_KR."""
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        """Names of the P internal parameters, for the certificate."""
+
+    @property
+    def bounded_below(self) -> tuple[str, ...]:
+        """Internal parameters whose lower bound means that a term vanished."""
 
     def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
         """Log prediction f_MR and its gradient J_MRP."""

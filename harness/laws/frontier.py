@@ -1,5 +1,6 @@
 """The compute-optimal N*(C), D*(C), L*(C) of a Chinchilla fit (Hoffmann et al. 2022, equation 4)."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ def optimum(natural: dict[str, Array], product_X: Array) -> dict[str, Array]:
     return {"params": params_MX, "tokens": tokens_MX, "loss": loss_MX}
 
 
+def _log_optimum(fit: Fit, product_X: Array, name: str, theta_MP: Array) -> Array:
+    return optimum(fit.at(theta_MP), product_X)[name]
+
+
 def frontier(fit: Fit) -> dict[str, Any] | None:
     """The frontier over the sampled compute and modestly beyond, with 95 % intervals; None for other laws.
 
@@ -40,7 +45,7 @@ def frontier(fit: Fit) -> dict[str, Any] | None:
     report: dict[str, Any] = {"flops": flops_X.tolist()}
     best = optimum(fit.at(fit.theta_P[None]), flops_X / kappa)
     for name in ("params", "tokens", "loss"):
-        ends = fit.interval(lambda theta, name=name: optimum(fit.at(theta), flops_X / kappa)[name])
+        ends = fit.interval(partial(_log_optimum, fit, flops_X / kappa, name))
         report[name] = {
             key: np.exp(value_X).tolist()
             for key, value_X in zip(("value", "low", "high"), (best[name][0], *ends), strict=True)

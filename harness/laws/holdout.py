@@ -60,8 +60,8 @@ def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[
     predicted_R = part.predict(rows.params, rows.tokens)
     low_R, high_R = part.predict_interval(rows.params, rows.tokens)
     competitor_R = additive_prediction(rows, grid.shape_R, grid.budget_R, ~test_R)
-    cells = []
-    for index in np.flatnonzero(test_R):
+    cells: list[dict[str, Any]] = []
+    for index in np.flatnonzero(test_R).tolist():
         loss = float(rows.loss[index])
         cells.append(
             {
@@ -111,7 +111,7 @@ def additive_prediction(rows: Rows, shape_R: Labels, budget_R: Labels, train_R: 
         plane = np.stack([np.ones_like(log_loss_R), log_params_R, log_tokens_R], axis=1)
         slope = np.linalg.lstsq(plane[train_R], log_loss_R[train_R], rcond=None)[0]
         return np.exp(plane @ slope)
-    effect = np.linalg.lstsq(trained, log_loss_R[train_R], rcond=None)[0]
+    effect: Array = np.linalg.lstsq(trained, log_loss_R[train_R], rcond=None)[0].astype(float)
     shape_S = np.log(level_values(rows.params, shape_R))
     budget_B = np.log(level_values(rows.tokens, budget_R))
     of_shape_S = _extended(effect[: len(shapes)], shapes, shape_S)

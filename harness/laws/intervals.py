@@ -21,6 +21,9 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 CHUNK = 2_000_000
 DRAW_ITERATIONS, DRAW_TOLERANCE = 60, 1e-5
 LAD_DRAW_DELTA = 1e-5
+COEFFICIENTS = ("A", "B", "Nc", "Dc", "Cc")
+# Simulated log losses stay where float64 can say them, however wild the noise of a hopeless table.
+LARGEST_LOG = 100.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def simulate(problem: Problem, theta_P: Array, noise: Noise, draws: int, seed: i
         left -= len(sd_S)
         noise_SR = noise_SR / root_R
         if problem.loss.in_logs:
-            yield np.exp(f_R + noise_SR), sd_S
+            yield np.exp(np.clip(f_R + noise_SR, -LARGEST_LOG, LARGEST_LOG)), sd_S
         else:
             yield np.maximum(np.exp(f_R) + noise_SR, 1e-12), sd_S
 
@@ -119,20 +122,21 @@ def curvature_intervals(
 
     None where a bound holds the parameter, or where the rows leave no finite interval.
     """
-    natural = {name: float(value[0]) for name, value in _natural(problem, theta_P[None]).items()}
-    gradient = _gradient(problem, theta_P)
+    step_PP = 1e-5 * np.eye(len(theta_P))
+    here, up, down = (_natural(problem, theta_P + step) for step in (np.zeros((1, 1)), step_PP, -step_PP))
     intervals: dict[str, tuple[float, float] | None] = {}
-    for name, value in natural.items():
-        sd_C, freedom_C = curvature.spread(gradient[name][None])
+    for name in here:
+        # Coefficients such as A span orders of magnitude.
+        on_log = name in COEFFICIENTS
+        value, above_P, below_P = (np.log(part[name]) if on_log else part[name] for part in (here, up, down))
+        gradient_P = (above_P - below_P) / 2e-5
+        sd_C, freedom_C = curvature.spread(gradient_P[None])
         half = float(sd_C[0] * stats.t.ppf(TAILS[1], max(freedom_C[0], 1.0)))
-        intervals[name] = None
-        if np.isfinite(half) and np.any(gradient[name] @ curvature.gain_PR):
-            if _coefficient(name) and value > 0:
-                ends = value * np.exp(np.clip([-half / value, half / value], -700, 700))
-            else:
-                ends = np.array([value - half, value + half])
-            if np.isfinite(ends).all():
-                intervals[name] = (float(ends[0]), float(ends[1]))
+        ends = value[0] + np.array([-half, half])
+        with np.errstate(over="ignore"):
+            ends = np.exp(ends) if on_log else ends
+        held = not np.any(gradient_P @ curvature.gain_PR)
+        intervals[name] = None if held or not np.isfinite(ends).all() else (float(ends[0]), float(ends[1]))
     return intervals
 
 
@@ -152,14 +156,3 @@ def quantiles(value_S: Array) -> NDArray[np.float64]:
 
 def _natural(problem: Problem, theta_MP: Array) -> dict[str, Array]:
     return problem.form.natural(theta_MP, problem.at)
-
-
-def _gradient(problem: Problem, theta_P: Array) -> dict[str, Array]:
-    """Central differences of the natural parameters; the map is smooth and cheap."""
-    step_PP = 1e-5 * np.eye(len(theta_P))
-    up, down = _natural(problem, theta_P + step_PP), _natural(problem, theta_P - step_PP)
-    return {name: (up[name] - down[name]) / 2e-5 for name in up}
-
-
-def _coefficient(name: str) -> bool:
-    return name in ("A", "B", "Nc", "Dc", "Cc")

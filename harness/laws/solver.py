@@ -176,7 +176,7 @@ def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
         H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at)[0]
         gradient_P = -(weighted_R @ J_RP)[free_P]
         residual_Z = problem.residual(here_P[None])[0, zero_R]
-        norm = float((np.abs(gradient_P) / (problem.weight_R @ np.abs(J_RP))[free_P]).max())
+        norm = float((np.abs(gradient_P) / ((problem.weight_R @ np.abs(J_RP))[free_P] + 1e-300)).max())
         if norm < 1e-12 and np.abs(residual_Z).max(initial=0.0) < FLOOR:
             break
         J_ZP = J_RP[zero_R][:, free_P]
@@ -186,10 +186,11 @@ def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
         system[count:, :count] = J_ZP
         move = np.linalg.lstsq(system, np.concatenate([-gradient_P, residual_Z]), rcond=None)[0]
         here_P[free_P] += move[:count]
+        if not ((here_P >= low_P) & (here_P <= high_P)).all():
+            return theta_P, float(before)
         slope_R[zero_R] += move[count:]
-    valid = np.isfinite(here_P).all() and (here_P >= low_P).all() and (here_P <= high_P).all()
     exact = replace(problem, loss=replace(problem.loss, delta=1e-300))
-    if valid and norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9:
+    if norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9:
         gained = exact.objective(theta_P[None])[0] - exact.objective(here_P[None])[0]
         if gained >= -1e-12:
             return here_P, norm

@@ -69,7 +69,7 @@ class Table:
             return self
         excluded = [
             {"cell" if "cell" in self.frame.columns else "row": self.name(index), "why": why[index]}
-            for index in np.flatnonzero(drop_R)
+            for index in np.flatnonzero(drop_R).tolist()
         ]
         return replace(self.keep(~drop_R), excluded=self.excluded + excluded)
 

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from harness.laws.noise import Components, Wild, estimate
+from harness.laws.seeds import seed_noise
+
+ONES = np.ones((8, 1))
+PAIRS = np.repeat(np.arange(4), 2)
+
+
+def test_components_are_those_of_the_analysis_of_variance():
+    # Four trunks of two cells around a mean: between 2 (4 + 0 + 4 + 0) = 16 with 3 degrees of freedom,
+    # within 8 with 4; so cell variance 2, trunk variance (16/3 - 2) / 2 = 5/3.
+    noise = estimate(ONES, np.array([1.0, 3, -1, 1, -3, -1, -1, 1]), PAIRS)
+    assert isinstance(noise, Components)
+    assert noise.squares_J == pytest.approx([16, 8])
+    assert noise.freedom_J == pytest.approx([3, 4])
+    assert noise.estimates == pytest.approx((5 / 3, 2))
+    # The mean's variance is the mean square between trunks over 8, with its 3 degrees of freedom.
+    sd, freedom = noise.spread(np.full((1, 8), 1 / 8))
+    assert sd[0] == pytest.approx(np.sqrt(16 / 3 / 8))
+    assert freedom[0] == pytest.approx(3)
+
+
+def test_a_negative_trunk_variance_is_pooled():
+    noise = estimate(ONES, np.array([1.0, -1, 1, -1, 1, -1, 1, -1]), PAIRS)
+    assert noise.estimates == pytest.approx((0, 8 / 7))
+    assert noise.spread(np.full((1, 8), 1 / 8))[1][0] == pytest.approx(7)
+
+
+def test_rows_without_clusters_are_independent():
+    noise = estimate(ONES, np.array([1.0, -1, 1, -1, 1, -1, 1, -1]), None)
+    assert noise.estimates == pytest.approx((0, 8 / 7))
+
+
+def test_one_trunk_leaves_no_trunk_variance():
+    assert estimate(ONES, np.arange(8.0) - 3.5, np.zeros(8, np.intp)).estimates == pytest.approx((0, 6))
+
+
+def test_drawn_noise_has_the_estimated_correlation():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 4)
+    residual = generator.standard_normal(20)[labels] * 2 + generator.standard_normal(80)
+    noise = estimate(np.ones((80, 1)), residual - residual.mean(), labels)
+    trunk, cell = noise.estimates
+    drawn, sd = noise.draw(20000, generator)
+    covariance = np.cov(drawn.T)
+    # The drawn variances exceed the estimates by the mean of freedom / chi-square, 19/17.
+    assert covariance[0, 1] == pytest.approx(trunk * 19 / 17, rel=0.15)
+    assert covariance[0, 4] == pytest.approx(0, abs=0.15)
+    assert (sd**2).mean() == pytest.approx(covariance[0, 0], rel=0.1)
+    assert cell == pytest.approx(1, rel=0.4)
+
+
+def test_many_clusters_keep_their_own_residuals():
+    residual = np.tile([3.0, 1.0], 50) * np.repeat([1.0, -1.0], 50)
+    noise = estimate(np.ones((100, 1)), residual, np.repeat(np.arange(50), 2))
+    assert isinstance(noise, Wild)
+    drawn, _ = noise.draw(10, np.random.default_rng(0))
+    assert np.abs(drawn[:, ::2]) == pytest.approx(3 / np.sqrt(0.99))
+    assert (np.sign(drawn[:, ::2]) * np.sign(residual[::2]) == np.sign(drawn[:, 1::2]) * np.sign(residual[1::2])).all()
+
+
+def test_seed_noise_by_hand():
+    # log loss of two seeds at two budgets, around 1: (.01, .03) and (-.01, -.03).
+    loss = np.exp(1 + np.array([0.01, 0.03, -0.01, -0.03]))
+    shape, budget, trunk = np.zeros(4, int), np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    noise = seed_noise(loss, shape, budget, trunk)
+    assert noise["sd_relative"] == pytest.approx(np.sqrt(0.002 / 2))
+    assert noise["sd_nats"] == pytest.approx(np.e * np.sqrt(0.001), rel=1e-3)
+    assert (noise["groups"], noise["degrees_of_freedom"]) == (2, 2)
+    # Trunk means +-.02, cells +-.01 around them: within .0004 on 1, between .0016 on 1 = 2 trunk + cell.
+    assert noise["cell_sd_relative"] == pytest.approx(0.02)
+    assert noise["trunk_sd_relative"] == pytest.approx(np.sqrt(0.0006))
+
+
+def test_seed_noise_needs_repeats():
+    assert seed_noise(np.ones(3), np.arange(3), np.zeros(3, int), None) is None
+    repeated = seed_noise(np.exp([0.0, 0.02]), np.zeros(2, int), np.zeros(2, int), None)
+    assert repeated["sd_relative"] == pytest.approx(0.01 * np.sqrt(2))
+    assert repeated["trunk_sd_relative"] is None

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linprog, minimize
+
+from harness.laws import fit
+from harness.laws.certificate import certify
+from harness.laws.forms import FORMS, centred
+from harness.laws.losses import Loss
+from harness.laws.solver import Problem, solve
+
+PARAMS = np.repeat(np.geomspace(1e5, 1e6, 5), 4)
+TOKENS = np.tile(np.geomspace(1e6, 8e6, 4), 5)
+FORM = FORMS["chinchilla"]
+
+
+def problem(loss: Loss, noise: float = 0.01) -> Problem:
+    errors = noise * np.random.default_rng(3).standard_t(3, len(PARAMS))
+    losses = (2 + 100 * PARAMS**-0.4 + 900 * TOKENS**-0.45) * np.exp(errors)
+    at = centred(losses, PARAMS, TOKENS)
+    return Problem(FORM, at, (losses / at.scale)[None], np.ones(len(losses)), loss)
+
+
+@given(
+    st.sampled_from(sorted(FORMS)),
+    st.floats(0.05, 1.5),
+    st.floats(0.05, 1.5),
+    st.floats(0.01, 1),
+    st.floats(-2, 1),
+)
+def test_derivatives_agree_with_finite_differences(law, alpha, beta, E, logA):
+    form = FORMS[law]
+    at = centred(np.ones(20), *(PARAMS, TOKENS)[: len(form.uses)])
+    theta = np.array([E, logA, alpha, -0.5, beta]) if law == "chinchilla" else np.array([logA, alpha])
+    f, J = form.derivatives(theta[None], at)
+    assert f[0] == pytest.approx(form.log_prediction(theta[None], at)[0])
+    weight = np.linspace(-1, 2, 20)
+    second = form.second(J, weight[None], at)[0]
+    for index in range(len(theta)):
+        step = np.zeros(len(theta))
+        step[index] = 1e-6
+        up, down = form.derivatives((theta + step)[None], at), form.derivatives((theta - step)[None], at)
+        assert J[0, :, index] == pytest.approx((up[0] - down[0])[0] / 2e-6, abs=1e-6)
+        assert second[index] == pytest.approx(weight @ (up[1] - down[1])[0] / 2e-6, abs=1e-5, rel=1e-5)
+
+
+def test_form_in_natural_units_and_back():
+    at = centred(np.full(20, 3.0), PARAMS, TOKENS)
+    estimates = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.34, "beta": 0.37}
+    natural = FORM.natural(FORM.from_natural(estimates, at)[None], at)
+    assert {key: natural[key][0] for key in estimates} == pytest.approx(estimates)
+    assert natural["a"][0] == pytest.approx(0.37 / 0.71)
+    predicted = np.exp(FORM.log_prediction(FORM.from_natural(estimates, at)[None], at)[0]) * 3
+    assert predicted == pytest.approx(1.7 + 400 / PARAMS**0.34 + 2000 / TOKENS**0.37)
+
+
+@pytest.mark.parametrize("loss", [Loss("log_mse"), Loss("mse"), Loss("huber", 1e-2)])
+def test_scipy_finds_nothing_better(loss):
+    task = problem(loss)
+    solution = solve(task, FORM.starts(task.target[0], task.at))
+    best = solution.theta_MP[np.argmin(solution.objective_M)]
+    other = minimize(
+        lambda theta: 1e4 * task.objective(theta[None])[0],
+        best + 0.05,
+        method="Nelder-Mead",
+        options={"maxiter": 20000, "maxfev": 20000, "xatol": 1e-11, "fatol": 1e-14},
+    )
+    assert solution.converged_M.sum() > 40
+    assert other.x == pytest.approx(best, abs=1e-5)
+    assert task.objective(best[None])[0] <= other.fun / 1e4 * (1 + 1e-12)
+
+
+def test_lad_cannot_be_improved_by_linear_programming():
+    result = fit({"params_with_head": PARAMS, "tokens": TOKENS, "loss": _losses()}, loss="lad")
+    task, theta = result.problem, result.theta_P
+    _, J = FORM.derivatives(theta[None], task.at)
+    residual = task.residual(theta[None])[0]
+    rows, count = J[0].shape
+    program = linprog(
+        np.r_[np.zeros(count), np.ones(rows)],
+        A_ub=np.block([[-J[0], -np.eye(rows)], [J[0], -np.eye(rows)]]),
+        b_ub=np.r_[-residual, residual],
+        bounds=[(-1e-3, 1e-3)] * count + [(0, None)] * rows,
+    )
+    assert (np.abs(residual) < 1e-12).sum() == 5
+    assert program.fun == pytest.approx(result.objective, rel=1e-7)
+
+
+def _losses():
+    return (problem(Loss("lad")).target * 2.5)[0]
+
+
+def test_an_unconverged_fit_is_not_certified():
+    task = problem(Loss("log_mse"))
+    starts = FORM.starts(task.target[0], task.at)
+    certificate = certify(task, starts, solve(task, starts, max_iterations=2), {})
+    assert not certificate.certified
+    assert not certificate.converged
+    assert certificate.gradient_norm > certificate.tolerance
+    assert certificate.reasons[0].startswith("it did not converge")
+
+
+def test_a_fit_that_equals_its_start_is_not_certified():
+    task = problem(Loss("huber", 1e-3))
+    starts = FORM.starts(task.target[0], task.at)[:3]
+    stuck = solve(replace(task, loss=Loss("log_mse")), starts, max_iterations=0)
+    certificate = certify(task, starts, stuck, {})
+    assert not certificate.moved
+    assert "it did not move from its start" in certificate.reasons
+
+
+def test_weights_count_rows():
+    table = {"params_with_head": PARAMS, "tokens": TOKENS, "loss": _losses(), "w": np.where(PARAMS < 2e5, 2.0, 1.0)}
+    twice = {key: np.r_[value, value[PARAMS < 2e5]] for key, value in table.items()}
+    weighted, doubled = fit(table, loss="log_mse", weight="w"), fit(twice, loss="log_mse")
+    for key, value in doubled.estimates.items():
+        assert weighted.estimates[key] == pytest.approx(value, rel=1e-6)
