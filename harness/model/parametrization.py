@@ -1,27 +1,34 @@
 """How initialisation, learning rate and multipliers follow from a model's shape.
 
-With m = width / base_width and k = depth / base_depth (AdamW):
+With m = width / base_width and k = depth / base_depth, relative to sp, under AdamW:
 
-| quantity                        | sp             | mup       | completep |
-|---------------------------------|----------------|-----------|-----------|
-| embedding, head: init std, lr   | 1              | 1         | 1         |
-| matrix: init std                | 1              | m^-1/2    | m^-1/2    |
-| matrix: learning rate           | 1              | 1/m       | 1/m       |
-| matrix: weight decay            | 1              | m         | m         |
-| vector: learning rate           | 1              | 1         | 1         |
-| Adam epsilon, inside blocks     | 1              | 1/m       | 1/(m k)   |
-| Adam epsilon, embedding, head   | 1              | 1/m       | 1/m       |
-| logits                          | 1              | 1/m       | 1/m       |
-| attention                       | d_head^-1/2    | 1/d_head  | 1/d_head  |
-| residual branch                 | 1              | 1         | 1/k       |
+| quantity                         | sp           | mup        | completep  |
+|----------------------------------|--------------|------------|------------|
+| matrix: init std                 | 1            | m^-1/2     | m^-1/2     |
+| matrix: learning rate            | 1            | 1/m        | 1/m        |
+| matrix: weight decay             | 1            | m          | m          |
+| embedding, head, vector: std, lr | 1            | 1          | 1          |
+| vector: weight decay             | 0            | 0          | 0          |
+| Adam epsilon in the blocks       | 1            | 1/m        | 1/(m k)    |
+| Adam epsilon elsewhere           | 1            | 1/m        | 1/m        |
+| logits                           | 1            | 1/m        | 1/m        |
+| attention scale                  | d_head^-1/2  | 1/d_head   | 1/d_head   |
+| residual branch                  | 1            | 1          | 1/k        |
 
-Sources: Yang et al. 2022 (Tensor Programs V, table 3), Dey et al. 2024 (Cerebras and EleutherAI, The
-Practitioner's Guide to the Maximal Update Parameterization), Dey et al. 2025 (CompleteP, table 1, with alpha = 1,
-where the depth factors k^(alpha-1) of the learning rates are 1).
+At the base shape the three agree but for the attention scale. Head size is fixed across widths, so that scale is the
+same at every width; where queries and keys are normed (family gpt) it is 16/d_head under all three (see gpt.py).
+A family that shrinks its residual init with depth (gpt2) does so by base_depth under completep, whose 1/k does the
+rest. Position tables count as embeddings. Weight decay times m keeps its product with the learning rate the same at
+every width.
+
+Sources: Yang et al. 2022 (Tensor Programs V, arXiv 2203.03466, table 8 and definition 4.1), Dey et al. 2024
+(Cerebras and EleutherAI, The Practitioner's Guide to the Maximal Update Parameterization), Dey et al. 2025 (CompleteP,
+arXiv 2505.01618, table 1, at alpha = 1, where the factors k^(alpha-1) of the learning rates are 1).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,19 +91,26 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
     return {"embedding": "embedding", "position": "embedding", "head": "head"}.get(name.split(".")[0], "matrix")
 
 
+def init_std(name: str, parameter: nn.Parameter, config: ModelConfig) -> float:
+    """Standard deviation of a weight matrix or table at initialisation."""
+    if kind_of(name, parameter) != "matrix":
+        return config.init_std
+    std = config.init_std * scales(config).matrix_std
+    if config.shrinks_residual_init and name.endswith(("out.weight", "down.weight")):
+        std /= math.sqrt(2 * (config.base_depth if config.parametrization == "completep" else config.depth))
+    return std
+
+
 @torch.no_grad()
 def initialize(model: GPT, seed: int) -> None:
-    """Sets every parameter from one generator: normal weights, zero biases, unit gains."""
+    """Sets every parameter from one generator, on any device alike: normal weights, zero biases, unit gains."""
     generator = torch.Generator().manual_seed(seed)
-    config, scale = model.config, scales(model.config)
     for name, parameter in model.named_parameters():
-        kind = kind_of(name, parameter)
-        if kind == "vector":
+        if parameter.ndim == 1:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
-        std = config.init_std * (scale.matrix_std if kind == "matrix" else 1.0)
-        values = torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, std, generator=generator)
-        parameter.copy_(values)
+        std = init_std(name, parameter, model.config)
+        parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
 def parameter_groups(model: GPT) -> list[ParameterGroup]:

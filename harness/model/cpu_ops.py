@@ -1,0 +1,88 @@
+"""Pointwise operations with hand-written gradients, for a CPU.
+
+Autograd records each of them as a chain of tensor-sized temporaries, which for small models cost more than the matrix
+products. Elsewhere the plain forms run, which torch.compile fuses.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def written_out(x: Tensor) -> bool:
+    """Whether the hand-written forms apply: on a CPU, not under torch.compile, without autocast."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+
+
+def _mean_last(x: Tensor) -> Tensor:
+    """Mean of the last dimension, kept; a product with a column is faster than a reduction over 16 numbers."""
+    return x @ x.new_full((x.shape[-1], 1), 1 / x.shape[-1])
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        inverse = _mean_last(x.square()).add_(eps).rsqrt_()
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse, gain)
+        return normed * gain
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        normed, inverse, gain = ctx.saved_tensors
+        grad_gain = (grad * normed).flatten(0, -gain.ndim - 1).sum(0)
+        grad_normed = grad * gain
+        projection = _mean_last(grad_normed * normed)
+        return grad_normed.addcmul_(normed, projection, value=-1).mul_(inverse), grad_gain, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        cos, sin = ctx.saved_tensors
+        return (grad * cos).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sin, value=-1), None, None
+
+
+class _SquaredReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        positive = x.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        (positive,) = ctx.saved_tensors
+        return torch.addcmul(grad.new_zeros(()), positive, grad, value=2)
+
+
+def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * gain, the mean over the last dimension; gain has x's last one or two dimensions."""
+    if written_out(x):
+        return _RMSNorm.apply(x, gain, eps)
+    return F.rms_norm(x, x.shape[-1:], None, eps) * gain
+
+
+def rotate(x_BTNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:
+    """Turns each pair (feature i, feature i + H/2) by its position's angle; sin is negative in the first half."""
+    if written_out(x_BTNH):
+        return _Rotate.apply(x_BTNH, cos_T1H, sin_T1H)
+    return x_BTNH * cos_T1H + x_BTNH.roll(x_BTNH.shape[-1] // 2, -1) * sin_T1H
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2, of any shape."""
+    if written_out(x):
+        return _SquaredReLU.apply(x)
+    return F.relu(x).square()
