@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report import style
-from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip
+from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, warning
 from harness.report.inputs import Sweep
 
 QUANTITIES = (("alpha", "α  (parameters)"), ("beta", "β  (tokens)"), ("a", "a = β/(α+β)"))
@@ -33,7 +33,7 @@ def residuals(sweep: Sweep) -> Figure:
     caption = (
         "Measured loss relative to the fitted law, cell by cell. Points should scatter about zero without a trend "
         f"along either axis; a bend means that the form does not hold over the whole grid.{band}"
-    )
+    ) + warning(sweep)
     return Figure("residuals", "Residuals", caption, alt.hconcat(left, right))
 
 
@@ -67,9 +67,7 @@ def frontier(sweep: Sweep) -> Figure:
         "How to spend a training compute C: the parameters N* (left) and tokens D* (right) of least loss under the "
         "fitted law, with 95 % bands. Between the dotted lines lies the compute of the trained cells (faint points); "
         "beyond it the lines are dashed: extrapolation."
-    )
-    if not sweep.fit["fit"]["certificate"]["certified"]:
-        caption += " The fit is not certified: see its reasons above."
+    ) + warning(sweep)
     return Figure("frontier", "Compute-optimal frontier", caption, alt.hconcat(*panels))
 
 
@@ -187,9 +185,9 @@ def exponents(sweep: Sweep) -> Figure:
         for number, (key, title) in enumerate(present)
     ]
     caption = (
-        "The same cells fitted under each way of counting parameters (squared error in log loss unless the row says "
-        "otherwise) and under each loss function; whiskers are 95 % intervals, the dotted line is the headline fit. An "
-        "exponent is only meaningful with its count; the loss function should move it by less than its interval."
+        "The same cells fitted under each way of counting parameters (rows N, with the headline's loss function) and "
+        "under each loss function of the fit (rows fit). Whiskers are 95 % intervals, the dotted line is the headline. "
+        "An exponent is only meaningful with its count; the loss function should move it by less than its interval."
     )
     if not rows.certified.all():
         caption += " Hollow grey marks: that fit is not certified."

@@ -88,7 +88,8 @@ def curves(sweep: Sweep) -> Figure:
 
 def _curves_panel(sweep: Sweep, lines: pd.DataFrame, start: float, size: int) -> Any:
     # One bin before the start keeps a line from beginning inside the panel.
-    shown = lines[lines.tokens >= start / 1.05]
+    shown = lines[lines.tokens >= start / 1.05].round({"tokens": 0, "train_loss": 4})
+    columns = ["cell", "shape", "phase", "line", "tokens", "train_loss"]
     ends = sweep.finished
     healthy = shown[shown.trunk.isin(ends.trunk)] if len(ends) else shown
     losses = [*healthy.train_loss, *ends.loss]
@@ -96,7 +97,9 @@ def _curves_panel(sweep: Sweep, lines: pd.DataFrame, start: float, size: int) ->
     x = style.log_axis("tokens", TOKENS, x_domain, alt.X)
     y = style.log_axis("train_loss", "loss (nats per token)", style.padded(losses), alt.Y, label="plain", most=9)
     colour = shape_colour(sweep)
-    base = alt.Chart(shown).encode(x, y, colour, detail="line:N", tooltip=tooltip("cell", "tokens", "train_loss"))
+    base = alt.Chart(shown[columns]).encode(
+        x, y, colour, detail="line:N", tooltip=tooltip("cell", "tokens", "train_loss")
+    )
     trunk = base.transform_filter("datum.phase == 'trunk'").mark_line(strokeWidth=1.4, opacity=0.75, clip=True)
     branch = base.transform_filter("datum.phase == 'cooldown'").mark_line(strokeWidth=1.0, clip=True)
     layers = [trunk, branch]
@@ -118,7 +121,7 @@ def loss_by_tokens(sweep: Sweep) -> Figure:
         f"{params_column(sweep)}, shaded bands the {_kind(sweep)} (often thinner than a point). A law that holds "
         "passes through the points of every shape with one set of five parameters."
         + repeats_note(sweep)
-        + _warning(sweep)
+        + warning(sweep)
     )
     return Figure("loss_by_tokens", "Loss against training tokens", caption, chart)
 
@@ -142,7 +145,7 @@ def loss_by_params(sweep: Sweep) -> Figure:
         f"The same cells against their parameters ({params_column(sweep)}), one line a token budget; bands "
         f"are the {_kind(sweep)}. Lines that flatten to the right are limited by their tokens."
         + repeats_note(sweep)
-        + _warning(sweep)
+        + warning(sweep)
     )
     return Figure("loss_by_params", "Loss against parameters", caption, chart)
 
@@ -180,7 +183,7 @@ def loss_by_flops(sweep: Sweep) -> Figure:
         "law of each shape. The dashed black line is the loss L*(C) of the compute-optimal mix of parameters and "
         "tokens, with its 95 % band: no shape's line should pass clearly below it."
         + repeats_note(sweep)
-        + _warning(sweep)
+        + warning(sweep)
     )
     return Figure("loss_by_flops", "Loss against training compute", caption, alt.layer(*layers, chart))
 
@@ -190,7 +193,8 @@ def _kind(sweep: Sweep) -> str:
     return str(sweep.fit["bands"].get("kind") or "95 % interval")
 
 
-def _warning(sweep: Sweep) -> str:
+def warning(sweep: Sweep) -> str:
+    """What a caption adds where the fit it shows is not certified."""
     assert sweep.fit is not None
     return "" if sweep.fit["fit"]["certificate"]["certified"] else " The fit is not certified: see its reasons above."
 

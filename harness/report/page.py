@@ -1,6 +1,6 @@
 """report.html: one page that needs nothing but itself, and the figures as files beside it."""
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ import vl_convert
 
 from harness import __version__
 from harness.files import make_folder, write_atomically
-from harness.report import diagnostics, figures, style
+from harness.report import diagnostics, figures
 from harness.report.figures import Figure
 from harness.report.inputs import Sweep, read
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
+from harness.report.style import specification
 from harness.report.tables import run_table, tables
 
+# The version that altair writes, as vl-convert names it.
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 FIGURES = (
     "curves", "loss_by_params", "loss_by_tokens", "loss_by_flops", "residuals", "holdout", "exponents", "frontier",
 )  # fmt: skip
@@ -28,13 +31,13 @@ def write_report(path: Path) -> Path:
     """
     sweep = read(path)
     drawn = draw(sweep)
-    page = render(sweep, drawn)
+    specs = specifications(drawn)
+    page = render(sweep, drawn, specs)
     folder = make_folder(path / "figures")
-    for figure in drawn:
-        save = figure.chart.save
-        write_atomically(folder / f"{figure.name}.svg", partial(save, format="svg"))
-        write_atomically(folder / f"{figure.name}.png", partial(save, format="png", scale_factor=2))
-    for name in set(FIGURES) - {figure.name for figure in drawn}:
+    for name, spec in specs.items():
+        write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+        write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
+    for name in set(FIGURES) - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     write_atomically(path / "report.html", page)
@@ -51,16 +54,15 @@ def draw(sweep: Sweep) -> list[Figure]:
         makers += [diagnostics.holdout] if any(held["rows"] for held in sweep.fit["holdouts"]) else []
         makers += [diagnostics.exponents]
         makers += [diagnostics.frontier] if sweep.fit["frontier"] else []
-    drawn = []
-    with alt.data_transformers.enable("default", max_rows=None):
-        for maker in makers:
-            figure = maker(sweep)
-            chart = style.finish(figure.chart, f"{figure.title}. {figure.caption}")
-            drawn.append(Figure(figure.name, figure.title, figure.caption, chart))
-    return drawn
+    return [maker(sweep) for maker in makers]
 
 
-def render(sweep: Sweep, drawn: list[Figure]) -> str:
+def specifications(drawn: list[Figure]) -> dict[str, dict[str, Any]]:
+    """Vega-Lite by figure name."""
+    return {figure.name: specification(figure.chart, f"{figure.title}. {figure.caption}") for figure in drawn}
+
+
+def render(sweep: Sweep, drawn: list[Figure], specs: dict[str, dict[str, Any]]) -> str:
     """The page as HTML text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "."),
@@ -69,8 +71,6 @@ def render(sweep: Sweep, drawn: list[Figure]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    with alt.data_transformers.enable("default", max_rows=None):
-        specs: dict[str, Any] = {figure.name: figure.chart.to_dict() for figure in drawn}
     return environment.get_template("page.html.j2").render(
         sweep=sweep,
         fit=sweep.fit,
@@ -91,8 +91,7 @@ def render(sweep: Sweep, drawn: list[Figure]) -> str:
 
 @cache
 def _javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed for altair's Vega-Lite version, as one script that loads nothing."""
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    script: Any = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    """Vega, Vega-Lite and Vega-Embed as one script that loads nothing."""
+    script: Any = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     assert "</script" not in script and "<!--" not in script
     return str(script)

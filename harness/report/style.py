@@ -102,21 +102,46 @@ def shape_colour(shapes: Sequence[str], labels: Sequence[str]) -> alt.Color:
     return alt.Color("shape:N", sort=list(shapes), scale=scale, legend=box)
 
 
-def finish(chart: Any, description: str) -> Any:
-    """The configuration that every figure gets; `description` is read to those who cannot see it."""
-    return (
-        chart.properties(background="white", padding=8, description=description)
-        .configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
-            grid=True, gridColor=GRID, gridWidth=0.7, domainColor=INK, domainWidth=0.8, tickColor=INK, tickSize=4,
-            labelColor=INK, titleColor=INK, labelFontSize=11, titleFontSize=12, titleFontWeight="normal",
-            labelPadding=3, titlePadding=8, labelOverlap=False, labelFlush=False,
-        )
-        .configure_legend(
-            labelFontSize=11, titleFontSize=11, titleFontWeight="normal", labelColor=INK, titleColor=INK,
-            rowPadding=3, labelLimit=260, titleLimit=260, symbolLimit=40,
-        )
-        .configure_title(fontSize=12, fontWeight="normal", anchor="start", color=INK, offset=8)
-        .configure_concat(spacing=26)
-    )  # fmt: skip
+CONFIG = {
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "grid": True,
+        "gridColor": GRID,
+        "gridWidth": 0.7,
+        "domainColor": INK,
+        "domainWidth": 0.8,
+        "tickColor": INK,
+        "tickSize": 4,
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelPadding": 3,
+        "titlePadding": 8,
+        "labelOverlap": False,
+        "labelFlush": False,
+    },
+    "legend": {
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelColor": INK,
+        "titleColor": INK,
+        "rowPadding": 3,
+        "labelLimit": 260,
+        "titleLimit": 260,
+        "symbolLimit": 40,
+    },
+    "title": {"fontSize": 12, "fontWeight": "normal", "anchor": "start", "color": INK, "offset": 8},
+    "concat": {"spacing": 26},
+}
+
+
+def specification(chart: Any, description: str) -> dict[str, Any]:
+    """A chart as Vega-Lite with the look of all figures; `description` is read to those who cannot see it."""
+    # Set here and not by altair's configure methods, each of which copies the whole chart with its data.
+    with alt.data_transformers.enable("default", max_rows=None):
+        spec: dict[str, Any] = chart.to_dict()
+    return spec | {"background": "white", "padding": 8, "description": description, "config": CONFIG}

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+import struct
+import xml.etree.ElementTree as ET
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_sweep import diverge, hand_study, make_rows, write_sweep
+
+from harness.errors import UserError
+from harness.laws.settings import FitConfig
+from harness.laws.study import write_study
+from harness.report.inputs import read
+from harness.report.page import FIGURES, draw, render, specifications, write_report
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text of each script."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag == "script"
+        if self.inside:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.scripts[-1] += data
+
+
+def render_page(directory: Path) -> str:
+    sweep = read(directory)
+    drawn = draw(sweep)
+    return render(sweep, drawn, specifications(drawn))
+
+
+def text_of(page: str, start: str, end: str) -> str:
+    return page[page.index(start) : page.index(end, page.index(start))]
+
+
+@pytest.fixture(scope="module")
+def page(finished) -> str:
+    return (finished / "report.html").read_text()
+
+
+def test_page_loads_nothing_from_anywhere(page):
+    elements = Elements(page)
+    assert not {tag for tag, _ in elements.tags} & {"link", "img", "iframe", "object", "embed", "base", "video"}
+    assert not [attrs for _, attrs in elements.tags if "src" in attrs or "href" in attrs or "srcset" in attrs]
+    policy = next(attrs["content"] for tag, attrs in elements.tags if attrs.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; ")
+    assert not re.search(r"https?:|//[a-z]", policy)
+    library = max(elements.scripts, key=len)
+    rest = page.replace(library, "")
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", rest)
+    schema = "https://vega.github.io/schema/vega-lite/v"
+    assert {found for found in re.findall(r"https?://[^\d\"]*", rest)} == {schema}
+
+
+def test_javascript_stands_in_the_page_once(page):
+    scripts = Elements(page).scripts
+    assert len([script for script in scripts if "window.vegaEmbed" in script]) == 1
+    assert len(scripts) == len(FIGURES) + 2
+    assert len(page) < 3_000_000
+
+
+def test_every_headline_number_is_in_the_page(page):
+    head = text_of(page, '<div class="headline', "</div>")
+    for number, interval in (
+        ("α = 0.380", "[0.345, 0.415]"),
+        ("β = 0.460", "[0.432, 0.488]"),
+        ("a = 0.548", "[0.517, 0.579]"),
+        ("E = 2.10", "[1.99, 2.21]"),
+    ):
+        assert f'{number} <span class="interval">{interval}</span></span>' in head
+    assert "L = E + A / N<sup>α</sup> + B / D<sup>β</sup>" in head
+    assert "The fit is <b>certified</b>" in page
+
+
+def test_a_certified_fit_is_doubted_only_where_its_variants_are_not(page):
+    # params_total, as the one uncertified count: E, A, B, alpha, beta, a and the objective.
+    assert page.count('class="doubt"') == 7
+    row = text_of(page, "<td>params_total</td>", "</tr>")
+    assert row.count("not certified") == 7
+    assert "NO: the exponents are not identified by these cells" in row
+
+
+def test_not_certified_is_said_at_every_number(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows), certified=False)
+    page = render_page(write_sweep(tmp_path / "doubtful", rows, study=study))
+    head = text_of(page, '<div class="headline uncertified', "</div>")
+    assert head.count('class="number"') == head.count("not certified") == 4
+    # Headline 4; 3 counts and 4 losses with 6 estimates and an objective each; 3 single laws with 2 estimates;
+    # 2 hold-outs with an error and a ratio; 2 moves of 3 exponents.
+    assert page.count('class="doubt"') == 4 + (3 + 4) * 7 + 3 * 2 + 2 * 2 + 2 * 3
+    assert "<b>This fit is not certified</b>" in page
+    for figure in ("loss_by_params", "loss_by_tokens", "loss_by_flops", "residuals", "frontier"):
+        assert "The fit is not certified" in text_of(page, f'id="figure-{figure}"', "</figcaption>"), figure
+
+
+def test_a_diverged_cell_is_shown_with_its_error_and_left_out_by_name(page, finished):
+    cells = read(finished).cells
+    cell = cells[cells.status == "diverged"].cell.item()
+    row = text_of(page, f"<td>{cell}</td>", "</tr>")
+    assert '<td class="bad">diverged</td>' in row
+    assert "the loss was NaN at step 412" in row
+    assert page.count("<td>finished</td>") == 31
+    assert "31 finished, 1 diverged" in page
+
+
+def test_every_figure_is_a_png_and_an_svg_with_content(finished):
+    found = {path.name for path in (finished / "figures").iterdir()}
+    assert found == {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
+    for name in FIGURES:
+        width, height, rows = png_rows((finished / "figures" / f"{name}.png").read_bytes())
+        assert width > 900 and height > 300, name
+        assert len(set(rows)) > 100, f"{name} is blank"
+        svg = ET.parse(finished / "figures" / f"{name}.svg").getroot()
+        assert svg.tag.endswith("svg")
+        assert len([part for part in svg.iter() if part.tag.endswith("path") and len(part.get("d", "")) > 5]) > 20, name
+
+
+def png_rows(data: bytes) -> tuple[int, int, list[bytes]]:
+    """Width, height and filtered scan lines; a blank picture has at most a few distinct ones."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    place, packed, width, height = 8, b"", 0, 0
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", data[place + 8 + length : place + 12 + length])[0]
+        if kind == b"IHDR":
+            width, height, depth, colour = struct.unpack(">IIBB", body[:10])
+            assert (depth, colour) == (8, 6)
+        packed += body if kind == b"IDAT" else b""
+        place += 12 + length
+    raw, line = zlib.decompress(packed), 1 + 4 * width
+    assert len(raw) == line * height
+    return width, height, [raw[start + 1 : start + line] for start in range(0, len(raw), line)]
+
+
+def test_hostile_text_stays_text(tmp_path):
+    hostile = "<script>alert(1)</script>"
+    rows = make_rows()
+    rows[0] = diverge(rows[0], error=f"{hostile} & \"quotes'")
+    rows[1] = rows[1] | {"cell": f"w48{hostile}"}
+    study = hand_study(pd.DataFrame(rows))
+    study["notes"] = [hostile]
+    study["fit"]["predicts"] = f"L = E^alpha {hostile}"
+    page = render_page(write_sweep(tmp_path / "hostile", rows, name=hostile, study=study))
+    elements = Elements(page)
+    assert "<script>alert" not in page
+    assert len(elements.scripts) == len(FIGURES) + 2
+    assert not [script for script in elements.scripts if script.strip() == "alert(1)"]
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
+    specs = [json.loads(script) for script in elements.scripts if script.startswith("{")]
+    assert len(specs) == len(FIGURES)
+    assert f"w48{hostile}" in json.dumps(specs)
+
+
+def test_without_a_fit_there_are_curves_and_the_table_and_the_reason(tmp_path, rows):
+    directory = write_sweep(tmp_path / "smoke", [row for row in rows if row["width"] == 48 and row["seed"] == 0][:2])
+    (directory / "figures").mkdir()
+    (directory / "figures" / "frontier.png").write_text("of an earlier fit")
+    page = write_report(directory).read_text()
+    assert "There is no fit.json in this sweep" in page
+    assert "2 cells finished, over 1 parameter count and 2 token budgets" in page
+    assert sorted(path.name for path in (directory / "figures").iterdir()) == ["curves.png", "curves.svg"]
+    assert 'id="table-runs"' in page and 'id="table-by-params"' not in page
+
+
+def test_nothing_finished_is_still_a_page(tmp_path, rows):
+    page = render_page(write_sweep(tmp_path / "early", [diverge(row) for row in rows[:4]]))
+    assert "0 of 4 cells finished" in page
+
+
+def test_missing_intervals_noise_and_moves_are_said_or_left_out(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows))
+    study["seed_noise"], study["moves"], study["holdouts"] = None, [], []
+    for fit in (study["fit"], *study["by_loss"], *study["by_params"]):
+        fit["intervals"] = {key: None for key in fit["intervals"]}
+    for fit in study["kaplan"].values():
+        fit["intervals"] = None
+    for curve in (*study["bands"]["by_tokens"], *study["bands"]["by_params"]):
+        curve["low"] = curve["high"] = None
+    for key in ("params", "tokens", "loss"):
+        study["frontier"][key]["low"] = study["frontier"][key]["high"] = None
+    page = render_page(write_sweep(tmp_path / "bare", rows, study=study))
+    assert text_of(page, '<div class="headline', "</div>").count("(no interval)") == 4
+    assert "run-to-run noise was not measured" in page
+    assert 'id="figure-holdout"' not in page and 'id="table-moves"' not in page
+
+
+def test_a_fit_of_another_table_is_called_stale(tmp_path, rows, page):
+    directory = write_sweep(tmp_path / "stale", rows, study=hand_study(pd.DataFrame(rows)))
+    with open(directory / "runs.csv", "a") as file:
+        file.write("\n")
+    assert "runs.csv has changed since fit.json was made" in render_page(directory)
+    assert "runs.csv has changed" not in page
+
+
+def test_planned_cells_without_a_record_are_shown(tmp_path, rows):
+    directory = write_sweep(tmp_path / "running", rows)
+    pd.DataFrame(rows[:3]).to_csv(directory / "runs.csv", index=False)
+    page = render_page(directory)
+    assert page.count('<td class="bad">not done</td>') == 29
+    assert "3 of 32 cells finished" in page
+
+
+def test_the_study_of_the_laws_gives_a_whole_report(tmp_path, rows):
+    directory = write_sweep(tmp_path / "whole", rows)
+    study = write_study(FitConfig(runs=str(directory), bootstrap=200))
+    sweep = read(directory)
+    drawn = draw(sweep)
+    page = render(sweep, drawn, specifications(drawn))
+    assert tuple(figure.name for figure in drawn) == FIGURES
+    assert not sweep.fit_is_stale
+    fit = study["fit"]
+    low, high = fit["intervals"]["a"]
+    head = text_of(page, '<div class="headline', "</div>")
+    assert f'a = {fit["estimates"]["a"]:.3f} <span class="interval">[{low:.3f}, {high:.3f}]</span>' in head
+    assert page.count("inside</span>") == sum(
+        move[key]["inside"] for move in study["moves"] for key in ("alpha", "beta", "a")
+    )
+
+
+def test_cost_counts_a_trunk_once(tmp_path, rows):
+    # 3600 s for the longest cell, and of the other one the cooldown only: 0.2 x 1800 s; together 1.1 hours.
+    cells = [copy.copy(rows[0]) | {"wall_seconds": 1800.0}, copy.copy(rows[1]) | {"wall_seconds": 3600.0}]
+    page = render_page(write_sweep(tmp_path / "cost", cells))
+    assert "about 1.1 core-hours" in page
+
+
+def test_a_report_that_cannot_be_written_leaves_no_part(tmp_path, rows):
+    directory = write_sweep(tmp_path / "blocked", rows[:2])
+    (directory / "figures").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="figures"):
+        write_report(directory)
+    assert not (directory / "report.html").exists()
