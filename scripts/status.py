@@ -1,0 +1,22 @@
+"""Shows a running, finished or dead sweep from its files alone: python scripts/status.py runs=outputs/cpu"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.commands import compose_config, run_script
+from harness.errors import UserError
+from harness.progress import render
+from harness.snapshot import snapshot
+
+
+def main(arguments: list[str]) -> int:
+    runs = compose_config("status", arguments).runs
+    if runs is None:
+        raise UserError("runs is not given: name a sweep's folder, as in runs=outputs/cpu")
+    Console().print(render(snapshot(Path(str(runs)))))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
