@@ -158,12 +158,12 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def token_label(tokens: float) -> str:
-    """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most four significant digits."""
+def token_label(tokens: float, digits: int = 4) -> str:
+    """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most `digits` significant digits."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if tokens >= size:
-            return f"{tokens / size:.4g}{unit}"
-    return f"{tokens:.4g}"
+            return f"{tokens / size:.{digits}g}{unit}"
+    return f"{tokens:.{digits}g}"
 
 
 def check_distinct(trunks: list[Trunk]) -> None:

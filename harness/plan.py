@@ -42,32 +42,27 @@ class Plan:
         return sum(trunk.flops_to_train for trunk in self.trunks)
 
     def table(self) -> Table:
-        table = Table(title=f"plan of {self.name}", title_justify="left", box=None, header_style="bold")
-        table.add_column("shape", no_wrap=True)
-        table.add_column("seed", justify="right")
-        table.add_column("params\nwith head", justify="right")
-        table.add_column("tokens", no_wrap=True)
-        table.add_column("steps", justify="right")
-        table.add_column("batch\ntokens", justify="right")
-        table.add_column("learning\nrate", justify="right")
-        table.add_column("FLOPs", justify="right")
-        table.add_column("time", justify="right")
+        table = Table(title=f"plan of {self.name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        for name in ("trunk", "params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):
+            table.add_column(name, no_wrap=True, justify="left" if name in ("trunk", "tokens") else "right")
         for trunk in self.trunks:
-            model = trunk.job.model
             first, last = trunk.cells[0], trunk.cells[-1]
-            budgets = " ".join(token_label(cell.tokens) for cell in trunk.cells)
-            steps = f"{first.steps}" if first is last else f"{first.steps}-{last.steps}"
             table.add_row(
-                f"w{model.width}-d{model.depth}", str(trunk.job.seed), token_label(trunk.params.with_head),
-                budgets, steps, str(trunk.batch_tokens), f"{trunk.learning_rate:.3g}",
-                f"{trunk.flops_to_train:.2e}", duration(self.seconds(trunk)),
-            )  # fmt: skip
+                trunk.name.rsplit("-", 1)[0],
+                token_label(trunk.params.with_head, 3),
+                " ".join(token_label(cell.tokens, 3) for cell in trunk.cells),
+                str(first.steps) if first is last else f"{first.steps}-{last.steps}",
+                str(trunk.batch_tokens),
+                f"{trunk.learning_rate:.3g}",
+                f"{trunk.flops_to_train:.1e}",
+                duration(self.seconds(trunk)),
+            )
         return table
 
     def summary(self) -> str:
         done = f", {len(self.finished)} of them done" if self.finished else ""
         return (
-            f"{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
+            f"params count the head; batch is in tokens; rate is the learning rate\n{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: about {duration(self.wall_seconds)}"
         )
 
