@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.laws import intervals as ci
 from harness.laws.certificate import Certificate, certify
 from harness.laws.forms import FORMS, Array, Form, Variables, centred
+from harness.laws.levels import grouped
 from harness.laws.losses import LOSSES, Loss
 from harness.laws.noise import Labels, Noise
 from harness.laws.solver import Problem, Solution, polish_lad, solve
@@ -20,6 +21,8 @@ from harness.laws.table import Table, as_table, check_comparable, filtered
 
 # With more rows than this, only the most promising starts are followed to the end.
 MANY_ROWS, FEW_STARTS = 2000, 8
+# Values of a variable that differ by less, in log, do not count as two levels.
+SAME_LEVEL = 1e-3
 Interval = tuple[float, float] | None
 
 
@@ -313,8 +316,7 @@ def check_levels(rows: Rows, columns: Columns, form: Form, source: str) -> None:
     levels = 3 if len(form.uses) > 1 else 2
     for use in form.uses:
         values = getattr(rows, use)
-        # Levels that differ by less than this are one level with rounded budgets.
-        distinct = 1 + int((np.diff(np.sort(np.log(values))) > 1e-3).sum())
+        distinct = int(grouped(values, SAME_LEVEL).max()) + 1
         if distinct < levels:
             raise UserError(
                 f"{source}, column {getattr(columns, use)} has {distinct} distinct "

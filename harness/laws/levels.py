@@ -27,12 +27,15 @@ def budget_labels(tokens_R: Array) -> Labels:
     return grouped(tokens_R, SAME_BUDGET)
 
 
-def grouped(values_R: Array, gap: float) -> Labels:
-    """Labels of values that lie in one chain with log gaps below `gap`, ascending."""
+def grouped(values_R: Array, width: float) -> Labels:
+    """Labels of values, ascending: each level holds what lies within `width` in log above its least value."""
     order_R = np.argsort(values_R, kind="stable")
-    breaks_R = np.concatenate([[0], np.diff(np.log(values_R[order_R])) > gap]).astype(np.intp)
+    sorted_R = np.log(values_R[order_R])
+    starts = [0]
+    while (following := int(np.searchsorted(sorted_R, sorted_R[starts[-1]] + width, "right"))) < len(sorted_R):
+        starts.append(following)
     labels_R = np.empty(len(values_R), np.intp)
-    labels_R[order_R] = np.cumsum(breaks_R)
+    labels_R[order_R] = np.searchsorted(starts, np.arange(len(values_R)), "right") - 1
     return labels_R
 
 

@@ -122,8 +122,8 @@ def test_weights_count_rows():
 
 def test_many_rows_follow_the_best_starts_only():
     generator = np.random.default_rng(0)
-    params, tokens = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e9, 1e11]), (3000, 2))).T
-    losses = (1.8 + 400 / params**0.34 + 2000 / tokens**0.37) * np.exp(0.01 * generator.standard_normal(3000))
+    params, tokens = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e9, 1e11]), (30000, 2))).T
+    losses = (1.8 + 400 / params**0.34 + 2000 / tokens**0.37) * np.exp(0.01 * generator.standard_normal(30000))
     result = fit({"params_with_head": params, "tokens": tokens, "loss": losses}, loss="log_mse")
     assert result.certificate.certified
     assert result.certificate.starts == result.certificate.starts_agree == 8

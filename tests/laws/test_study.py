@@ -15,7 +15,7 @@ from harness.laws.fit import Columns, read_rows
 from harness.laws.frontier import frontier, optimum
 from harness.laws.holdout import Grid, additive_prediction
 from harness.laws.kaplan import envelope
-from harness.laws.levels import budget_labels, shape_labels
+from harness.laws.levels import budget_labels, grouped, shape_labels
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study, write_study
 from harness.laws.summary import show
@@ -191,6 +191,7 @@ def test_levels():
     frame = pd.DataFrame({"width": ["64", "48", "48"], "depth": ["2", "4", "2"]})
     assert shape_labels(frame, np.array([3e5, 2e5, 1e5])).tolist() == [2, 1, 0]
     assert shape_labels(pd.DataFrame(), np.array([3e5, 1e5, 3e5])).tolist() == [1, 0, 1]
+    assert grouped(np.geomspace(1, 1.21, 1000), np.log(1.1)).max() == 1
     assert budget_labels(np.array([4.01e6, 1e6, 3.99e6, 1.002e6])).tolist() == [1, 0, 1, 0]
 
 
