@@ -9,6 +9,7 @@ from typing import Any
 from harness.accounting import ParamCounts, count_params, train_flops_per_token
 from harness.config import TrainConfig
 from harness.errors import UserError
+from harness.units import count_label
 
 # Raise by hand when a change of the training code changes losses: finished cells are then trained anew.
 TRAINING_REVISION = 1
@@ -148,7 +149,7 @@ def _cell(
             f"tokens={budget:g}: lower optimizer.warmup_tokens.value or drop that budget"
         )
     config_hash = short_hash({"trunk": trunk, "budget": budget, "cooldown": cooldown})
-    name = f"w{job.model.width}-d{job.model.depth}-t{token_label(budget)}-s{job.seed}-{config_hash}"
+    name = f"w{job.model.width}-d{job.model.depth}-t{count_label(budget)}-s{job.seed}-{config_hash}"
     tokens = steps * batch_tokens
     return Cell(name, trunk, config_hash, tokens, steps, branch_step, tokens * flops_per_token)
 
@@ -156,14 +157,6 @@ def _cell(
 def short_hash(value: Any) -> str:
     """Eight hexadecimal digits that name `value`, any JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def token_label(tokens: float, digits: int = 4) -> str:
-    """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most `digits` significant digits."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.{digits}g}{unit}"
-    return f"{tokens:.{digits}g}"
 
 
 def check_distinct(trunks: list[Trunk]) -> None:

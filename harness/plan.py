@@ -1,11 +1,11 @@
 """What a sweep is going to train, and what it costs, before it does."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from rich.table import Table
 
-from harness.grid import Trunk, schedule_makespan, token_label
+from harness.grid import Trunk, schedule_makespan
+from harness.units import count_label, duration
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Plan:
             first, last = trunk.cells[0], trunk.cells[-1]
             table.add_row(
                 trunk.name.rsplit("-", 1)[0],
-                token_label(trunk.params.with_head, 3),
-                " ".join(token_label(cell.tokens, 3) for cell in trunk.cells),
+                count_label(trunk.params.with_head, 3),
+                " ".join(count_label(cell.tokens, 3) for cell in trunk.cells),
                 str(first.steps) if first is last else f"{first.steps}-{last.steps}",
                 str(trunk.batch_tokens),
                 f"{trunk.learning_rate:.3g}",
@@ -65,13 +65,3 @@ class Plan:
             f"params count the head; batch is in tokens; rate is the learning rate\n{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: about {duration(self.wall_seconds)}"
         )
-
-
-def duration(seconds: float) -> str:
-    """75 -> 1m15s, 8000 -> 2h13m."""
-    whole = timedelta(seconds=round(seconds))
-    hours, rest = divmod(int(whole.total_seconds()), 3600)
-    minutes, left = divmod(rest, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{left:02d}s" if minutes else f"{left}s"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.snapshot import ENDED, CellState, Snapshot, SweepReader, snapshot
+from harness.units import duration
 
 __all__ = ["Progress", "Snapshot", "heartbeat", "render", "snapshot"]
 
@@ -238,15 +239,3 @@ def short(number: float | None) -> str:
             value = number / size
             return (f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:.0f}") + unit
     return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """45 s, 6 min, 3 h 10 min, 2 d 4 h."""
-    minutes = round(seconds / 60)
-    if seconds < 59.5:
-        return f"{round(seconds)} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

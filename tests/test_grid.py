@@ -1,7 +1,7 @@
 import pytest
 
 from harness.errors import UserError
-from harness.grid import check_distinct, check_unique, plan, schedule_makespan, token_label
+from harness.grid import check_distinct, check_unique, plan, schedule_makespan
 
 
 def trunks(job):
@@ -96,13 +96,3 @@ def test_makespan_fills_the_first_free_slot():
     assert schedule_makespan([5, 3, 2, 4], 2) == 9
     assert schedule_makespan([5, 3, 2, 4], 1) == 14
     assert schedule_makespan([], 2) == 0
-
-
-def test_token_labels():
-    assert [token_label(tokens) for tokens in (2e6, 1.5e6, 5e5, 2.5e9, 999)] == [
-        "2M",
-        "1.5M",
-        "500k",
-        "2.5B",
-        "999",
-    ]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import progress
 from harness.errors import UserError
-from harness.progress import Progress, duration, heartbeat, render, short, snapshot
+from harness.progress import Progress, heartbeat, render, short, snapshot
 from harness.records import COLUMNS
 from harness.snapshot import SweepReader, last_row
 
@@ -260,14 +260,6 @@ def test_the_heartbeat_names_what_is_not_as_planned(sweep):
 )
 def test_short_numbers(number, shown):
     assert short(number) == shown
-
-
-@pytest.mark.parametrize(
-    "seconds, shown",
-    [(45, "45 s"), (59.6, "1 min"), (360, "6 min"), (11400, "3 h 10 min"), (187200, "2 d 4 h")],
-)
-def test_durations(seconds, shown):
-    assert duration(seconds) == shown
 
 
 def until(condition):
