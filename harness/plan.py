@@ -62,6 +62,7 @@ class Plan:
     def summary(self) -> str:
         done = f", {len(self.finished)} of them done" if self.finished else ""
         return (
-            f"params count the head; batch is in tokens; rate is the learning rate\n{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
+            "params count the head, batch is in tokens, rate is the learning rate\n"
+            f"{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: about {duration(self.wall_seconds)}"
         )
