@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report import style
-from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, warning
+from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, trusted, warning
 from harness.report.inputs import Sweep
 
 QUANTITIES = (("alpha", "α  (parameters)"), ("beta", "β  (tokens)"), ("a", "a = β/(α+β)"))
@@ -85,7 +85,7 @@ def _frontier_panel(sweep: Sweep, key: str, title: str, equation: str) -> Any:
     low, high = curve["sampled_flops"]
     many = len(curve["flops"])
     columns = {name: curve[key].get(name) or [np.nan] * many for name in ("value", "low", "high")}
-    rows = pd.DataFrame({"flops": curve["flops"], **columns}).astype(float)
+    rows = trusted(sweep, pd.DataFrame({"flops": curve["flops"], **columns}).astype(float))
     rows = rows[(rows.flops >= low / 4) & (rows.flops <= high * 30)]
     sampled = _between(rows, low, high)
     points = sweep.finished[["cell", "shape", "flops", "tokens"]].copy()
@@ -93,6 +93,7 @@ def _frontier_panel(sweep: Sweep, key: str, title: str, equation: str) -> Any:
     domain = style.padded([*rows.value, *points.value, *sampled.low.dropna(), *sampled.high.dropna()], 0.04)
     x = style.log_axis("flops", FLOPS, style.padded(rows.flops, 0.02), alt.X, label="power", most=6)
     y = style.log_axis("value", title, domain, alt.Y)
+    doubt = "" if not equation or sweep.fit["fit"]["certificate"]["certified"] else "  (not certified)"
     base = alt.Chart(rows).encode(x, y)
     tips = [alt.Tooltip("flops:Q", format=".3e"), *(alt.Tooltip(f"{name}:Q", format=",.0f") for name in columns)]
     edges = alt.Chart(pd.DataFrame({"flops": [low, high]})).encode(x)
@@ -108,7 +109,7 @@ def _frontier_panel(sweep: Sweep, key: str, title: str, equation: str) -> Any:
         y_low = style.log_axis("low", title, domain, alt.Y)
         band = alt.Chart(rows).mark_area(color=style.FIT, opacity=0.18, clip=True)
         layers.insert(0, band.encode(x, y_low, alt.Y2("high")))
-    return alt.layer(*layers).properties(width=PANEL + 20, height=260, title=equation)
+    return alt.layer(*layers).properties(width=PANEL + 20, height=260, title=equation + doubt)
 
 
 def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:

@@ -135,7 +135,7 @@ def loss_by_params(sweep: Sweep) -> Figure:
     nearest = [int(np.argmin([abs(np.log(tokens / budget)) for budget in budgets])) for tokens in points.tokens]
     points["budget"] = [labels[number] for number in nearest]
     drawn = sorted(sweep.fit["bands"]["by_params"], key=lambda band: float(band["tokens"]))
-    bands = _band_rows(drawn, "params", [("budget", label) for label in labels])
+    bands = trusted(sweep, _band_rows(drawn, "params", [("budget", label) for label in labels]))
     x = style.log_axis("params", params_title(sweep), style.padded(points.params), alt.X)
     scale = alt.Scale(domain=labels, range=style.ramp(style.BUDGET_RAMP, len(labels)))
     legend = alt.Legend(title="token budget", symbolType="circle", symbolSize=70, symbolOpacity=1)
@@ -169,7 +169,7 @@ def loss_by_flops(sweep: Sweep) -> Figure:
     x = style.log_axis("flops", FLOPS, style.padded(points.flops), alt.X, label="power")
     frontier = pd.DataFrame({"flops": sweep.fit["frontier"]["flops"], **_triple(sweep.fit["frontier"]["loss"])})
     low, high = style.padded(points.flops)
-    frontier = frontier[(frontier.flops >= low) & (frontier.flops <= high)]
+    frontier = trusted(sweep, frontier)[(frontier.flops >= low) & (frontier.flops <= high)]
     losses = style.padded([*points.loss, *bands.predicted[bands.flops.between(low, high)], *frontier.predicted])
     chart = _banded(points, bands, x, shape_colour(sweep), "shape", losses)
     y = style.log_axis("predicted", LOSS, losses, alt.Y, label="plain", most=9)
@@ -196,7 +196,17 @@ def _kind(sweep: Sweep) -> str:
 def warning(sweep: Sweep) -> str:
     """What a caption adds where the fit it shows is not certified."""
     assert sweep.fit is not None
-    return "" if sweep.fit["fit"]["certificate"]["certified"] else " The fit is not certified: see its reasons above."
+    return (
+        ""
+        if sweep.fit["fit"]["certificate"]["certified"]
+        else " The fit is not certified, so its intervals are not drawn: see its reasons above."
+    )
+
+
+def trusted(sweep: Sweep, curve: pd.DataFrame) -> pd.DataFrame:
+    """A curve without its interval where the fit is not certified: such an interval means nothing."""
+    assert sweep.fit is not None
+    return curve if sweep.fit["fit"]["certificate"]["certified"] else curve.assign(low=np.nan, high=np.nan)
 
 
 def _triple(curve: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def _bands_of_shapes(sweep: Sweep, points: pd.DataFrame) -> pd.DataFrame:
     params = points.groupby("shape").params.first()
     bands = sweep.fit["bands"]["by_tokens"]
     names = [("shape", str((np.log(params / band["params"])).abs().idxmin())) for band in bands]
-    return _band_rows(bands, "tokens", names)
+    return trusted(sweep, _band_rows(bands, "tokens", names))
 
 
 def _banded(
@@ -239,8 +249,12 @@ def _banded(
         name: style.log_axis(name, LOSS, domain, alt.Y, label="plain", most=9) for name in ("loss", "predicted", "low")
     }
     base = alt.Chart(bands).encode(x, colour)
-    layers = [base.mark_line(strokeWidth=1.5).encode(ys["predicted"], tooltip=tooltip(key, field, "predicted"))]
+    layers = [
+        base.mark_line(strokeWidth=1.5, clip=True).encode(ys["predicted"], tooltip=tooltip(key, field, "predicted"))
+    ]
     if bands.low.notna().any():
-        layers.insert(0, base.mark_area(opacity=0.25).encode(ys["low"], alt.Y2("high"), tooltip=alt.value(None)))
+        layers.insert(
+            0, base.mark_area(opacity=0.25, clip=True).encode(ys["low"], alt.Y2("high"), tooltip=alt.value(None))
+        )
     layers.append(points_mark(points, x, ys["loss"], colour))
     return alt.layer(*layers).properties(width=PANEL + 150, height=PANEL + 20)

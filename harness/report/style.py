@@ -21,8 +21,8 @@ def count(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits}g}")
     for size, suffix in SUFFIXES:
         if abs(rounded) >= size:
-            return f"{rounded / size:.{digits}g}{suffix}"
-    return f"{rounded:.{digits}g}"
+            return f"{rounded / size:g}{suffix}"
+    return f"{rounded:g}"
 
 
 def scientific(value: float, digits: int = 3) -> str:

@@ -206,6 +206,35 @@ def test_missing_intervals_noise_and_moves_are_said_or_left_out(tmp_path, rows):
     assert 'id="figure-holdout"' not in page and 'id="table-moves"' not in page
 
 
+def test_intervals_wider_than_a_figure_stay_inside_it(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows))
+    for curve in (*study["bands"]["by_tokens"], *study["bands"]["by_params"]):
+        curve["low"], curve["high"] = [0.01] * 30, [900.0] * 30
+    drawn = draw(read(write_sweep(tmp_path / "wide", rows, study=study)))
+    for name, spec in specifications(drawn).items():
+        bands = [layer for layer in layers_of(spec) if layer["mark"].get("type") == "area"]
+        assert all(layer["mark"]["clip"] for layer in bands)
+        for layer in bands:
+            low, high = layer["encoding"]["y"]["scale"]["domain"]
+            assert name == "frontier" or 3 < low < high < 6
+
+
+def test_no_interval_is_drawn_of_a_fit_that_is_not_certified(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows), certified=False)
+    drawn = draw(read(write_sweep(tmp_path / "doubtful", rows, study=study)))
+    frontier = json.dumps(specifications(drawn)["frontier"])
+    assert frontier.count("(not certified)") == 2
+    marks = [layer["mark"]["type"] for spec in specifications(drawn).values() for layer in layers_of(spec)]
+    assert "line" in marks and "area" not in marks
+
+
+def layers_of(spec: dict) -> list[dict]:
+    if "mark" in spec:
+        return [spec]
+    parts = [part for key in ("layer", "hconcat", "vconcat") for part in spec.get(key, [])]
+    return [layer for part in parts for layer in layers_of(part)]
+
+
 def test_a_fit_of_another_table_is_called_stale(tmp_path, rows, page):
     directory = write_sweep(tmp_path / "stale", rows, study=hand_study(pd.DataFrame(rows)))
     with open(directory / "runs.csv", "a") as file:

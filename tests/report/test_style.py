@@ -15,6 +15,10 @@ def test_count(value, text):
     assert count(value) == text
 
 
+def test_count_of_few_digits_stays_positional():
+    assert [count(value, 2) for value in (100_352, 200_704, 1.04e6, 250)] == ["100k", "200k", "1M", "250"]
+
+
 @pytest.mark.parametrize(("value", "text"), [(2e12, "2e12"), (1.234e-7, "1.23e-7"), (1e13, "1e13"), (9.999e9, "1e10")])
 def test_scientific(value, text):
     assert scientific(value) == text
