@@ -13,7 +13,8 @@ sweep: .venv/installed
 	@status=0; \
 	$(PY) scripts/train.py -m +sweep=$(SWEEP) hydra/launcher=$(LAUNCHER) $(ARGS) || status=$$?; \
 	if [ $$status -le 1 ]; then \
-		$(PY) scripts/fit.py runs=$(OUTPUTS) && $(PY) scripts/report.py runs=$(OUTPUTS) || status=$$?; \
+		$(PY) scripts/fit.py runs=$(OUTPUTS) || status=$$?; \
+		$(PY) scripts/report.py runs=$(OUTPUTS) || status=$$?; \
 	fi; exit $$status
 
 plan: .venv/installed
