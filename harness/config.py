@@ -187,17 +187,16 @@ def _ascending(key: str, values: list[float]) -> list[float]:
     return values
 
 
-def apply_shape(config: TrainConfig) -> TrainConfig:
+def apply_shape(config: TrainConfig) -> None:
     """Resolves `shape` into model.width, model.depth and, where it names one, seed."""
     if config.shape is None:
-        return config
+        return
     match = re.fullmatch(r"w(\d+)-d(\d+)(?:-s(\d+))?", config.shape)
     if not match:
         raise UserError(f"shape={config.shape} is not a shape: write w64-d4, or w64-d4-s1 to give its seed")
     config.model.width, config.model.depth = int(match[1]), int(match[2])
     if match[3] is not None:
         config.seed = int(match[3])
-    return config
 
 
 def to_config(composed: Any) -> TrainConfig:
@@ -206,8 +205,9 @@ def to_config(composed: Any) -> TrainConfig:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise UserError(f"{missing[0]} has no value: give it on the command line")
-    config = apply_shape(OmegaConf.to_object(composed))
+    config = OmegaConf.to_object(composed)
     assert isinstance(config, TrainConfig)
+    apply_shape(config)
     config.check()
     return config
 

@@ -91,9 +91,8 @@ def test_a_record_has_every_number_of_its_cell(train):
 
 def test_a_curve_is_the_trunk_s_prefix_and_the_cooldown(train):
     sweep, records = train("tokens=[10240,20480]")
-    curves = [
-        [json.loads(line) for line in open(sweep.run(record["cell"]) / "curve.jsonl")] for record in records
-    ]
+    texts = [(sweep.run(record["cell"]) / "curve.jsonl").read_text() for record in records]
+    curves = [[json.loads(line) for line in text.splitlines()] for text in texts]
     for curve, (steps, branch) in zip(curves, [(40, 32), (80, 64)], strict=True):
         assert [row["step"] for row in curve] == list(range(1, steps + 1))
         assert [row["phase"] for row in curve] == ["trunk"] * branch + ["cooldown"] * (steps - branch)
