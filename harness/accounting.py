@@ -46,7 +46,8 @@ def train_flops_per_token(config: ModelConfig, vocab_size: int) -> int:
     """Training FLOPs a token: three times the forward pass's matrix products at seq_len tokens a sequence.
 
     A multiply-add is two FLOPs. Attention is counted in full (T x T, not the causal half); the head counts,
-    table look-ups, norms, rotations and activations do not; nothing is recomputed. It is what
+    table look-ups, norms, rotations and activations do not; nothing is recomputed. Both gradients of every
+    product count, the first block's input gradient too, since the embedding is trained. It is exactly what
     torch.utils.flop_counter counts for forward and backward under the MATH attention backend.
     """
     attention = 2 * config.seq_len * config.width  # QK^T and AV, multiply-adds a token

@@ -17,15 +17,10 @@ def written_out(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
-def _mean_last(x: Tensor) -> Tensor:
-    """Mean of the last dimension, kept; a product with a column is faster than a reduction over 16 numbers."""
-    return x @ x.new_full((x.shape[-1], 1), 1 / x.shape[-1])
-
-
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        inverse = _mean_last(x.square()).add_(eps).rsqrt_()
+        inverse = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         normed = x * inverse
         ctx.save_for_backward(normed, inverse, gain)
         return normed * gain
@@ -36,7 +31,7 @@ class _RMSNorm(torch.autograd.Function):
         normed, inverse, gain = ctx.saved_tensors
         grad_gain = (grad * normed).flatten(0, -gain.ndim - 1).sum(0)
         grad_normed = grad * gain
-        projection = _mean_last(grad_normed * normed)
+        projection = (grad_normed * normed).mean(-1, keepdim=True)
         return grad_normed.addcmul_(normed, projection, value=-1).mul_(inverse), grad_gain, None
 
 
