@@ -1,0 +1,140 @@
+"""The losses and the hand-written CPU operations against torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from harness.model import GPT, ModelConfig, initialize
+from harness.model.cpu_ops import rms_norm, rotate, squared_relu
+from harness.model.cross_entropy import chunk_rows, linear_cross_entropy, linear_cross_entropy_rows
+from harness.model.gpt import rotary_tables
+
+
+def normal(*shape, dtype=torch.float64, seed=0):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return values.to(dtype).requires_grad_()
+
+
+def integers(high, *shape):
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("gain_shape", [(6,), (4, 6)])
+def test_rms_norm_value_and_gradient(gain_shape):
+    x, gain = normal(2, 3, 4, 6), normal(*gain_shape, seed=1)
+    torch.testing.assert_close(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), None, 1e-3) * gain)
+    assert torch.autograd.gradcheck(lambda x, gain: rms_norm(x, gain, 1e-3), (x, gain))
+
+
+def test_rotate_turns_pairs_by_their_position():
+    # theta 100 and head size 4: frequencies 1 and 100^(-1/2) = 0.1; pairs are (0, 2) and (1, 3).
+    cos_T1H, sin_T1H = rotary_tables(3, 4, 100.0)
+    x_BTNH = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 3, 1, 4)
+    expected_H = torch.tensor([2.0, 0.2]).cos().tolist() + torch.tensor([2.0, 0.2]).sin().tolist()
+    torch.testing.assert_close(rotate(x_BTNH, cos_T1H, sin_T1H)[0, 2, 0], torch.tensor(expected_H))
+
+
+def test_gradients_of_rotation_and_squared_relu():
+    cos_T1H, sin_T1H = (table.double() for table in rotary_tables(5, 6, 1e4))
+    assert torch.autograd.gradcheck(lambda x: rotate(x, cos_T1H, sin_T1H), normal(2, 5, 3, 6))
+    x = normal(4, 7)
+    torch.testing.assert_close(squared_relu(x), x.clamp(min=0) ** 2)
+    assert torch.autograd.gradcheck(squared_relu, x)
+
+
+@pytest.mark.parametrize("rows", [1, 27])
+def test_linear_cross_entropy_gradcheck(rows, monkeypatch):
+    monkeypatch.setattr("harness.model.cross_entropy.CHUNK_LOGITS", 13 * 10)  # ten rows a chunk
+    assert chunk_rows(13) == 10
+    hidden_ND, weight_VD, targets_N = normal(rows, 5), normal(13, 5, seed=1), integers(13, rows)
+    value = linear_cross_entropy(hidden_ND, weight_VD, targets_N, 0.7)
+    torch.testing.assert_close(value, F.cross_entropy(0.7 * hidden_ND @ weight_VD.t(), targets_N))
+    assert torch.autograd.gradcheck(
+        lambda hidden, weight: linear_cross_entropy(hidden, weight, targets_N, 0.7), (hidden_ND, weight_VD)
+    )
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])  # 30: logits of hundreds of nats, whose softmax underflows
+def test_linear_cross_entropy_in_float32(size):
+    hidden_ND, weight_VD = normal(500, 48, dtype=torch.float32), normal(1024, 48, dtype=torch.float32, seed=1)
+    targets_N = integers(1024, 500)
+    ours = linear_cross_entropy(hidden_ND, weight_VD, targets_N, size)
+    theirs = F.cross_entropy(size * F.linear(hidden_ND, weight_VD), targets_N)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
+    expected = torch.autograd.grad(3 * theirs, (hidden_ND, weight_VD))
+    gradients = torch.autograd.grad(3 * ours, (hidden_ND, weight_VD))
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=3e-6 * size)
+    rows_N = F.cross_entropy(size * F.linear(hidden_ND, weight_VD), targets_N, reduction="none")
+    ours_N = linear_cross_entropy_rows(hidden_ND, weight_VD, targets_N, size)
+    torch.testing.assert_close(ours_N, rows_N.detach(), rtol=1e-5, atol=1e-3 * size)
+
+
+def built(family, **changes):
+    parametrization = "sp" if changes.get("tied") else "mup"
+    config = ModelConfig(family=family, width=32, depth=2, seq_len=16, parametrization=parametrization, **changes)
+    model = GPT(config, 50)
+    initialize(model, 3)
+    return model
+
+
+FAMILIES = [("gpt", False), ("gpt2", True), ("llama", True), ("llama", False)]
+
+
+@pytest.mark.parametrize("family, tied", FAMILIES)
+def test_loss_and_gradients_are_those_of_the_logits(family, tied):
+    model = built(family, tied=tied, base_width=16)
+    inputs_BT, targets_BT = integers(50, 4, 16), integers(50, 4, 16).flip(0)
+    by_logits = F.cross_entropy(model(inputs_BT).flatten(0, 1), targets_BT.flatten())
+    expected = torch.autograd.grad(by_logits, list(model.parameters()))
+    loss = model.loss(inputs_BT, targets_BT)
+    torch.testing.assert_close(loss, by_logits)
+    torch.testing.assert_close(torch.autograd.grad(loss, list(model.parameters())), expected, rtol=1e-4, atol=1e-7)
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(inputs_BT, targets_BT), by_logits)
+    losses_B = model.sequence_losses(inputs_BT, targets_BT)
+    assert losses_B.shape == (4,) and losses_B.dtype == torch.float32
+    torch.testing.assert_close(losses_B.mean(), by_logits)
+    one = F.cross_entropy(model(inputs_BT[2:3]).flatten(0, 1), targets_BT[2])
+    torch.testing.assert_close(losses_B[2], one)
+
+
+@pytest.mark.parametrize("family, tied", FAMILIES)
+def test_compiles_whole_to_the_same_numbers(family, tied):
+    """The plain forms, as an accelerator runs them: one graph without a break, equal to the hand-written ones."""
+    torch._dynamo.reset()
+    model = built(family, tied=tied)
+    inputs_BT, targets_BT = integers(50, 4, 16), integers(50, 4, 16).flip(0)
+    compiled = torch.compile(model.loss, fullgraph=True, backend="aot_eager")
+    loss = compiled(inputs_BT, targets_BT)
+    expected = model.loss(inputs_BT, targets_BT)
+    torch.testing.assert_close(loss, expected)
+    theirs = torch.autograd.grad(expected, list(model.parameters()))
+    torch.testing.assert_close(torch.autograd.grad(loss, list(model.parameters())), theirs, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", ["gpt", "gpt2", "llama"])
+def test_bfloat16_autocast_stays_close(family):
+    model = built(family)
+    inputs_BT, targets_BT = integers(50, 4, 16), integers(50, 4, 16).flip(0)
+    expected = model.loss(inputs_BT, targets_BT)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(inputs_BT, targets_BT)
+        losses_B = model.sequence_losses(inputs_BT, targets_BT)
+    loss.backward()
+    assert loss.dtype == losses_B.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), abs=0.01)
+    assert losses_B.mean().item() == pytest.approx(expected.item(), abs=0.01)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", ["gpt", "gpt2", "llama"])
+def test_no_host_synchronisation(family):
+    model = built(family)
+    inputs_BT, targets_BT = integers(50, 4, 16), integers(50, 4, 16)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        model.loss(inputs_BT, targets_BT).backward()
+        model.sequence_losses(inputs_BT, targets_BT)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mm" in names
+    assert "aten::_local_scalar_dense" not in names
