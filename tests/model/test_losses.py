@@ -45,7 +45,8 @@ def test_gradients_of_rotation_and_squared_relu():
 
 @pytest.mark.parametrize("rows", [1, 27])
 def test_linear_cross_entropy_gradcheck(rows, monkeypatch):
-    monkeypatch.setattr("harness.model.cross_entropy.CHUNK_LOGITS", 13 * 10)  # ten rows a chunk
+    monkeypatch.setattr("harness.model.cross_entropy.LEAST_ROWS", 10)
+    monkeypatch.setattr("harness.model.cross_entropy.CHUNK_LOGITS", 13 * 10)
     assert chunk_rows(13) == 10
     hidden_ND, weight_VD, targets_N = normal(rows, 5), normal(13, 5, seed=1), integers(13, rows)
     value = linear_cross_entropy(hidden_ND, weight_VD, targets_N, 0.7)
@@ -57,8 +58,8 @@ def test_linear_cross_entropy_gradcheck(rows, monkeypatch):
 
 @pytest.mark.parametrize("size", [1.0, 30.0])  # 30: logits of hundreds of nats, whose softmax underflows
 def test_linear_cross_entropy_in_float32(size):
-    hidden_ND, weight_VD = normal(500, 48, dtype=torch.float32), normal(1024, 48, dtype=torch.float32, seed=1)
-    targets_N = integers(1024, 500)
+    hidden_ND, weight_VD = normal(600, 48, dtype=torch.float32), normal(1024, 48, dtype=torch.float32, seed=1)
+    targets_N = integers(1024, 600)
     ours = linear_cross_entropy(hidden_ND, weight_VD, targets_N, size)
     theirs = F.cross_entropy(size * F.linear(hidden_ND, weight_VD), targets_N)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
