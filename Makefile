@@ -35,6 +35,9 @@ test: .venv/tested
 lint: .venv/tested
 	@$(PY) -m ruff check . && $(PY) -m mypy
 
+bench: .venv/installed
+	@for benchmark in benchmarks/*.py; do $(PY) $$benchmark || exit 1; done
+
 clean:
 	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"
 
