@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
+
+# Hydra's launchers that come with an extra of this package.
+EXTRAS = {"submitit_slurm": "slurm"}
 
 
 @contextmanager
@@ -36,12 +40,13 @@ def compose_config(name: str, arguments: list[str]) -> DictConfig:
 def known_keys(name: str, arguments: list[str]) -> list[str]:
     """`arguments`, checked to be overrides of keys that conf/<name>.yaml has."""
     known = _keys(compose(name))
+    groups = GlobalHydra.instance().config_loader().list_groups("")
     for argument in arguments:
         key, equals, _ = argument.partition("=")
         if not equals and not key.startswith("~"):
             raise UserError(f"{argument} is not an override: write key=value")
         group = key.split("@")[0].lstrip("+~")
-        if argument[0] in "+~" or group in known or group.startswith("hydra"):
+        if group in known or group in groups or group.startswith("hydra") or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else f"conf/{name}.yaml names the keys"
@@ -61,7 +66,12 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 
 def _sentence(error: Exception) -> str:
     """What one of Hydra's errors says, in one sentence."""
-    if isinstance(error, MissingConfigException) and error.options:
+    for plugin, extra in EXTRAS.items():
+        if f"hydra/launcher/{plugin}'" in str(error):
+            return f"hydra/launcher={extra} is not installed: pip install 'scaling-harness[{extra}]'"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read as key=value: close its brackets, and quote it for the shell"
+    if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name} is not there: choose {', '.join(error.options)}"
     cause: BaseException = error
@@ -71,10 +81,6 @@ def _sentence(error: Exception) -> str:
     key = getattr(cause, "full_key", None)
     if key and key not in text:
         text = f"{key}: {text}"
-    launcher = "Could not find 'hydra/launcher/"
-    if launcher in text:
-        name = text.split(launcher)[1].split("'")[0]
-        return f"hydra/launcher={name} is not installed: pip install 'scaling-harness[{name}]'"
     return text.rstrip(".") + "; give a value of that kind or see conf/"
 
 

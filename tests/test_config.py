@@ -1,4 +1,5 @@
 import pytest
+from hydra.core.config_store import ConfigStore
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,11 @@ from harness.sweep import compose_grid
         (["tokens=1e6", "optimizer.batch_tokens.tokens_exponent=.5"], "makes the trunk depend on"),
         (["tokens=1e6,2e6"], "tokens has several values: add -m"),
         (["tokens"], "tokens is not an override: write key=value"),
+        (["tokens=1e6", "+model.size=3"], "+model.size=3: there is no key model.size"),
+        (["tokens=[1e6"], "tokens=[1e6 cannot be read as key=value: close its brackets"),
+        (["-m", "tokens=1e6", "model.width=64,sixty,32"], "model.width: Value 'sixty'"),
+        (["-m", "tokens=1e6", "shape=w64-d2,w50-d2"], "model.width=50 is not divisible by"),
+        (["-m", "tokens=1e6", "hydra/launcher=cloud"], "hydra/launcher=cloud is not there: choose"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(arguments, said):
@@ -44,6 +50,14 @@ def test_a_mistake_is_one_sentence_that_names_it(arguments, said):
         compose_grid(arguments)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["slurm", "submitit_slurm"])
+def test_a_launcher_without_its_plugin_names_the_extra(monkeypatch, name):
+    compose_grid(["tokens=1e6"])  # Hydra has now found the plugins that are here
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml", raising=False)
+    with pytest.raises(UserError, match=r"^hydra/launcher=slurm is not installed: .* 'scaling-harness\[slurm\]'$"):
+        compose_grid(["-m", "tokens=1e6", f"hydra/launcher={name}"])
 
 
 def test_tokens_are_read_in_every_spelling(compose):
