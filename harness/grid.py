@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.accounting import ParamCounts, count_params, train_flops_per_token
-from harness.config import TrainConfig
+from harness.config import MOST_TOKENS, TrainConfig
 from harness.errors import UserError
 from harness.units import count_label
 
@@ -137,21 +137,29 @@ def _cell(
 ) -> Cell:
     if budget < batch_tokens:
         raise UserError(
-            f"tokens={budget:g} is below one batch of {batch_tokens} tokens: raise it, or lower "
+            f"{_asked(job, budget)} is below one batch of {batch_tokens} tokens: raise it, or lower "
             "optimizer.batch_tokens.value"
         )
+    if budget > MOST_TOKENS:
+        raise UserError(f"{_asked(job, budget)} is more than float64 counts exactly: stay below 2^53 tokens")
     steps = round(budget / batch_tokens)
     cooldown = job.schedule.cooldown_fraction if job.schedule.name == "wsd" else 0.0
     branch_step = steps - max(1, round(steps * cooldown)) if cooldown else steps
     if warmup_steps > branch_step:
         raise UserError(
             f"optimizer.warmup_tokens={warmup_steps * batch_tokens} outlasts the constant rate of "
-            f"tokens={budget:g}: lower optimizer.warmup_tokens.value or drop that budget"
+            f"{_asked(job, budget)}: lower optimizer.warmup_tokens.value or drop that budget"
         )
     config_hash = short_hash({"trunk": trunk, "budget": budget, "cooldown": cooldown})
     name = f"w{job.model.width}-d{job.model.depth}-t{count_label(budget)}-s{job.seed}-{config_hash}"
     tokens = steps * batch_tokens
     return Cell(name, trunk, config_hash, tokens, steps, branch_step, tokens * flops_per_token)
+
+
+def _asked(job: TrainConfig, budget: float) -> str:
+    """A budget by the key that gives it."""
+    key, _ = job.budgets()
+    return f"tokens={budget:.16g}" if key == "tokens" else f"{key}={getattr(job, key)}, {budget:.4g} tokens,"
 
 
 def short_hash(value: Any) -> str:
@@ -166,6 +174,17 @@ def check_distinct(trunks: list[Trunk]) -> None:
         if trunk.name in seen:
             raise UserError(f"the grid names {trunk.name.rsplit('-', 1)[0]} twice: list each shape and seed once")
         seen.add(trunk.name)
+
+
+def check_memory(trunk: Trunk, memory_bytes: int) -> None:
+    """Raises UserError where weights, gradients and AdamW's two moments, 4 bytes each, do not fit into memory."""
+    needed = 16 * trunk.params.total
+    if needed > memory_bytes:
+        model = trunk.job.model
+        raise UserError(
+            f"model.width={model.width}, model.depth={model.depth} and a vocabulary of {trunk.vocab_size} need "
+            f"{needed / 2**30:.3g} GiB to train and this device has {memory_bytes / 2**30:.3g}: make the model smaller"
+        )
 
 
 def schedule_makespan(seconds: list[float], slots: int) -> float:
@@ -184,6 +203,6 @@ def check_unique(trunks: list[Trunk], unique_tokens: int, exhausted: bool) -> No
         if most > unique_tokens and not trunk.job.data.repeat:
             assert exhausted
             raise UserError(
-                f"tokens={most} is more than the {unique_tokens} unique ones of the training split: lower it, "
-                "or allow epochs with data.repeat=true"
+                f"{_asked(trunk.job, most)} is more than the {unique_tokens} unique ones of the training split: "
+                "lower it, or allow epochs with data.repeat=true"
             )

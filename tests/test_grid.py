@@ -1,7 +1,7 @@
 import pytest
 
 from harness.errors import UserError
-from harness.grid import check_distinct, check_unique, plan, schedule_makespan
+from harness.grid import check_distinct, check_memory, check_unique, plan, schedule_makespan
 
 
 def trunks(job):
@@ -71,6 +71,8 @@ def test_budgets_in_parameters_and_in_flops(compose):
         (["tokens=100"], "tokens=100 is below one batch of"),
         (["tokens=[1e6,1000100]"], "round to the same"),
         (["tokens=2e5", "optimizer.warmup_tokens.value=3e5"], "outlasts the constant rate of tokens=200000"),
+        (["flops=1e30"], r"flops=1e+30, .* tokens, is more than float64 counts exactly".replace("+", r"\+")),
+        (["tokens_per_param=1e-3"], "tokens_per_param=0.001, .* tokens, is below one batch of"),
         (["tokens=1e6", "model.vocab_size=300"], "model.vocab_size=300 is below the tokenizer's 1024"),
     ],
 )
@@ -83,6 +85,14 @@ def test_more_tokens_than_unique_ones(compose):
     with pytest.raises(UserError, match="is more than the 500000 unique ones"):
         check_unique(trunks(compose("tokens=1e6")), 500_000, exhausted=True)
     check_unique(trunks(compose("tokens=1e6", "data.repeat=true")), 500_000, exhausted=True)
+
+
+def test_a_model_larger_than_the_memory(compose):
+    (trunk,) = trunks(compose("tokens=1e6", "shape=w64-d2"))
+    needed = 16 * trunk.params.total
+    check_memory(trunk, needed)
+    with pytest.raises(UserError, match="model.width=64, model.depth=2 and a vocabulary of 1024 need"):
+        check_memory(trunk, needed - 1)
 
 
 def test_a_shape_named_twice(compose):

@@ -59,6 +59,13 @@ def resolve(job: TrainConfig, job_number: int = 0) -> Device:
     return Device(torch.device(name), precision, kind == "cuda" if job.compile is None else job.compile)
 
 
+def memory_bytes(device: Device) -> int:
+    """What the device has in all; MPS shares the machine's."""
+    if device.kind == "cuda":
+        return torch.cuda.get_device_properties(device.torch_device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def configure_process(job: TrainConfig, device: Device) -> None:
     """Settings of the whole process that make a run fast and repeatable."""
     if device.kind == "cpu":
