@@ -1,5 +1,6 @@
 """Run directories, run records, the run table."""
 
+import contextlib
 import csv
 import io
 import json
@@ -67,7 +68,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     try:
         record = json.loads((folder / "run.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if not isinstance(record, dict):
         return None
@@ -97,15 +98,32 @@ def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
 def read_sweep(folder: SweepFolder) -> dict[str, Any]:
     """sweep.yaml; raises UserError where it is missing, broken or of another schema."""
     try:
-        plan = yaml.load(folder.plan.read_text(), Loader=yaml.CSafeLoader)
-    except FileNotFoundError:
+        plan = _load_plan(folder)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder.path} holds no sweep.yaml: give the folder of a sweep") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{folder.plan} is not YAML: train the sweep again to write it anew") from None
-    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
-        found = plan.get("schema") if isinstance(plan, dict) else None
-        raise UserError(f"{folder.plan} has schema {found}, this version reads {SCHEMA}: train into another name=")
+    _refuse_other_schema(folder, plan)
+    if not isinstance(plan, dict) or not isinstance(plan.get("cells"), list) or "sweep" not in plan:
+        raise UserError(f"{folder.plan} names no cells: train the sweep again to write it anew")
     return plan
+
+
+def check_schema(folder: SweepFolder) -> None:
+    """Raises UserError where sweep.yaml is of another schema; what is missing or broken may be written anew."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, yaml.YAMLError, UnicodeDecodeError):
+        _refuse_other_schema(folder, _load_plan(folder))
+
+
+def _refuse_other_schema(folder: SweepFolder, plan: Any) -> None:
+    if isinstance(plan, dict) and plan.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder.plan} has schema {plan.get('schema')}, this version reads {SCHEMA}: train into another name="
+        )
+
+
+def _load_plan(folder: SweepFolder) -> Any:
+    return yaml.load(folder.plan.read_text(), Loader=yaml.CSafeLoader)
 
 
 def write_table(folder: SweepFolder) -> list[dict[str, Any]]:

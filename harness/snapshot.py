@@ -163,7 +163,7 @@ class SweepReader:
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         stat = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return stat.st_mtime_ns, stat.st_size
 

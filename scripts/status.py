@@ -12,7 +12,7 @@ from harness.snapshot import snapshot
 
 def main(arguments: list[str]) -> int:
     runs = compose_config("status", arguments).runs
-    if runs is None:
+    if not runs:
         raise UserError("runs is not given: name a sweep's folder, as in runs=outputs/cpu")
     Console().print(render(snapshot(Path(str(runs)))))
     return 0

@@ -7,6 +7,7 @@ from harness.errors import UserError
 from harness.records import (
     COLUMNS,
     SweepFolder,
+    check_schema,
     is_final,
     read_record,
     read_sweep,
@@ -62,6 +63,28 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
     (tmp_path / "sweep.yaml").write_text("{")
     with pytest.raises(UserError, match="is not YAML"):
         read_sweep(SweepFolder(tmp_path))
+    (tmp_path / "sweep.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_sweep(SweepFolder(tmp_path))
+    (tmp_path / "sweep.yaml").write_text("schema: 1")
+    with pytest.raises(UserError, match="names no cells"):
+        read_sweep(SweepFolder(tmp_path))
+    with pytest.raises(UserError, match="holds no sweep.yaml"):
+        read_sweep(SweepFolder(tmp_path / "sweep.yaml"))
+
+
+def test_a_sweep_of_another_schema_is_not_written_over_and_a_broken_one_may_be(tmp_path):
+    check_schema(SweepFolder(tmp_path))
+    (tmp_path / "sweep.yaml").write_text("{")
+    check_schema(SweepFolder(tmp_path))
+    (tmp_path / "sweep.yaml").write_text("schema: 0")
+    with pytest.raises(UserError, match="has schema 0, this version reads 1: train into another name="):
+        check_schema(SweepFolder(tmp_path))
+
+
+def test_no_record_lies_below_a_file(tmp_path):
+    (tmp_path / "outputs").write_text("")
+    assert read_record(tmp_path / "outputs" / "sweep") is None
 
 
 def test_the_table_has_the_cells_of_the_grid_in_its_order(tmp_path):

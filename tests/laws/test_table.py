@@ -126,7 +126,7 @@ def test_a_sweep_uses_the_cells_that_it_names(sweep):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ("schema: 0\ncells: []\n", "has schema 0, and 1 is read here"),
+        ("schema: 0\ncells: []\n", "has schema 0, this version reads 1: train into another name="),
         ("- 1\n", "is not the plan of a sweep"),
         ("a: [", "is not the plan of a sweep"),
     ],
