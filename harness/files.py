@@ -1,9 +1,10 @@
 """Writing files so that a reader sees the old content or the new, never a part."""
 
+import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.errors import UserError
@@ -31,7 +32,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]
     except OSError as error:
         raise file_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk even what is not there cannot be removed
+            temporary.unlink(missing_ok=True)
 
 
 def file_error(path: Path, error: OSError) -> UserError:
@@ -51,3 +53,17 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise file_error(path, error) from error
     return path
+
+
+@contextlib.contextmanager
+def folder_unless_refused(path: Path) -> Iterator[None]:
+    """make_folder(path); where the body raises, the folders that were made for it are removed while still empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise

@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.files import make_folder, write_atomically
+from harness.files import folder_unless_refused, make_folder, write_atomically
 
 
 def test_replaces_whole_and_leaves_nothing_beside(tmp_path):
@@ -43,3 +44,20 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "outputs").write_text("")
     with pytest.raises(UserError, match="choose an output_directory"):
         make_folder(tmp_path / "outputs" / "cpu")
+
+
+def test_a_refused_command_leaves_no_folder_and_keeps_what_was_there(tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(UserError), folder_unless_refused(tmp_path / "old" / "new" / "sweep"):
+        raise UserError("no")
+    assert os.listdir(tmp_path) == ["old"] and not os.listdir(tmp_path / "old")
+    with folder_unless_refused(tmp_path / "kept"):
+        pass
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_a_folder_that_takes_no_files_is_one_sentence():
+    with pytest.raises(UserError, match="cannot write /proc/none/x"):
+        make_folder(Path("/proc/none/x"))
+    with pytest.raises(UserError, match="cannot write /proc/x.json"):
+        write_atomically(Path("/proc/x.json"), "")

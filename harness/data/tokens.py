@@ -291,7 +291,10 @@ def _changed(folder: Path) -> UserError:
 
 
 def _lock(folder: Path) -> filelock.BaseFileLock:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # what /proc and its like say to a new folder
+        raise PermissionError(errno.EACCES, error.strerror) from error
     return filelock.FileLock(folder.parent / f"{folder.name}.lock")
 
 

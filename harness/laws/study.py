@@ -13,7 +13,7 @@ import scipy
 
 from harness import __version__
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import make_folder, write_atomically
 from harness.laws.fit import Columns, Fit, fit_rows, read_rows
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
@@ -42,10 +42,15 @@ def output_path(config: FitConfig) -> Path:
 
 def write_study(config: FitConfig) -> dict[str, Any]:
     """Runs the study and writes it; raises UserError before anything is written."""
+    table = read_runs(config.runs)
     path = output_path(config)
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
-    report = study(read_runs(config.runs), config)
+    try:
+        make_folder(path.parent)
+    except UserError as error:
+        raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error
+    report = study(table, config)
     write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
     return report
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.files import write_atomically
+from harness.files import file_error, write_atomically
 
 
 class Curve:
@@ -19,10 +19,14 @@ class Curve:
             write_atomically(path, text)
 
     def append(self, row: dict[str, Any]) -> None:
+        """Raises UserError where the disk is full."""
         line = json.dumps(row) + "\n"
         for path in self.paths:
-            with open(path, "a") as file:
-                file.write(line)
+            try:
+                with open(path, "a") as file:
+                    file.write(line)
+            except OSError as error:
+                raise file_error(path, error) from error
 
 
 def read_curve(path: Path, up_to_step: int) -> list[dict[str, Any]]:

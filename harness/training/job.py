@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from harness import tracking
 from harness.data.tokens import TokenStore
+from harness.errors import UserError
 from harness.files import make_folder, write_atomically
 from harness.grid import Cell, Trunk, short_hash
 from harness.model.gpt import GPT
@@ -46,10 +47,10 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                         run.record(lost, "diverged", error=str(diverged))
                     return
                 except Exception as error:
-                    text = f"{type(error).__name__}: {error}"
-                    write_atomically(trunk_folder / "error.txt", traceback.format_exc())
+                    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                     for lost in pending[index:]:
                         run.record(lost, "failed", error=text)
+                    write_atomically(trunk_folder / "error.txt", traceback.format_exc())
                     return
 
 

@@ -267,6 +267,11 @@ def test_a_store_directory_that_cannot_be_written(corpus_of, tmp_path, below):
         prepare(data, BYTES, 1)
 
 
+def test_a_store_directory_where_no_folder_can_be(corpus_of):
+    with pytest.raises(UserError, match="data.store_directory=/proc/none is not writable: choose another"):
+        prepare(corpus_of(["one", "two"], store_directory="/proc/none"), BYTES, 1)
+
+
 def test_validation_that_takes_everything(corpus_of):
     """Ten documents of 20 letters have 21 tokens each; half of them are aside."""
     texts = synthetic_texts(10, 20, seed=0)

@@ -290,4 +290,6 @@ def test_configurations_that_cannot_be(sweep):
         fit_config(["runs=x", "columns.params="])
     with pytest.raises(UserError, match="is not a file in an existing folder"):
         write_study(FitConfig(runs=str(sweep), out=str(sweep / "none" / "fit.json")))
+    with pytest.raises(UserError, match="out=/proc/fit.json lies in a folder that cannot be written to"):
+        write_study(FitConfig(runs=str(sweep), out="/proc/fit.json"))
     assert read_runs(sweep).rows_read == 32

@@ -129,6 +129,15 @@ def test_a_failing_cell_is_recorded_with_its_error_and_tried_again(train, compos
     assert losses(records) == losses(train("tokens=[10e3,20e3]", folder="b")[1])
 
 
+def test_a_file_that_cannot_be_written_is_recorded_in_one_sentence(train, compose, corpus, store, tmp_path):
+    (trunk,) = plan(compose(*corpus, "tokens=10e3"), store.vocab_size, store.recipe_hash, "float32")
+    model = SweepFolder(tmp_path / "a").run(trunk.cells[0].name) / "model.pt"
+    model.mkdir(parents=True)
+    _, (record,) = train("tokens=10e3", "save_model=true")
+    assert record["status"] == "failed"
+    assert record["error"].startswith(f"cannot write {model} (Is a directory): choose")
+
+
 def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
     def command(name: str) -> list[str]:
         return [
