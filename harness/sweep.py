@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import subprocess
 import sys
@@ -25,12 +26,12 @@ from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, register, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
-from harness.files import make_folder
-from harness.grid import Trunk, check_distinct, check_unique, plan
+from harness.files import folder_unless_refused
+from harness.grid import Trunk, check_distinct, check_memory, check_unique, plan
 from harness.plan import Plan
 from harness.progress import Progress
-from harness.records import SweepFolder, is_final, read_record, write_sweep, write_table
-from harness.training.device import resolve
+from harness.records import SweepFolder, check_schema, is_final, read_record, write_sweep, write_table
+from harness.training.device import memory_bytes, resolve
 from harness.training.job import measured_step_seconds, run_trunk
 
 # Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
@@ -98,6 +99,8 @@ def plan_trunks(jobs: Sequence[TrainConfig], store: TokenStore) -> list[Trunk]:
     for job in jobs:
         trunks += plan(job, store.vocab_size, store.recipe_hash, resolve(job).precision)
     check_distinct(trunks)
+    for trunk in trunks:
+        check_memory(trunk, memory_bytes(resolve(trunk.job)))
     return trunks
 
 
@@ -128,8 +131,9 @@ def train(arguments: Sequence[str]) -> int:
     console = Console()
     grid = compose_grid(arguments)
     folder = grid.folder
-    make_folder(folder.path)
-    store, sweep_plan = prepare_plan(grid)
+    with folder_unless_refused(folder.path):
+        check_schema(folder)
+        store, sweep_plan = prepare_plan(grid)
     console.print(store_line(store))
     console.print(sweep_plan.table())
     console.print(sweep_plan.summary())
@@ -137,23 +141,35 @@ def train(arguments: Sequence[str]) -> int:
     write_sweep(folder, sweep_file(grid, sweep_plan))
     try:
         with Progress(folder.path, console):
-            launch(grid, arguments)
+            stopped = launch(grid, arguments)
     finally:
         rows = write_table(folder)
         for message in tracking.wait(folder.path, timeout=60):
             console.print(message)
+    if stopped:
+        console.print(f"the launcher stopped: {stopped}", markup=False, highlight=False)
     return tell(rows, folder, sweep_plan, console)
 
 
-def launch(grid: Grid, arguments: Sequence[str]) -> None:
-    """Runs the jobs: through Hydra's launcher in a multirun, else in this process."""
+def launch(grid: Grid, arguments: Sequence[str]) -> str | None:
+    """Runs the jobs: through Hydra's launcher in a multirun, else in this process.
+
+    Returns why a multirun ended before its time, in one line: a job that fails leaves a record and is no reason.
+    """
     if not grid.multirun:
         run_jobs(grid.jobs, job_number=0)
-        return
+        return None
     sys.argv = [sys.argv[0], *arguments]
-    # A job that fails leaves a record; Hydra's own verdict on it, an exit, adds nothing.
-    with contextlib.suppress(SystemExit):
-        hydra.main(version_base=None, config_path="pkg://harness.conf", config_name="train")(run_composed)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, instead of lines on the terminal and an exit
+    main = hydra.main(version_base=None, config_path="pkg://harness.conf", config_name="train")(run_composed)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # Hydra's own line about an exception that comes here anyway
+            main()
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # of a launcher's plugin: a pool whose worker was killed, a scheduler that is not there
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
 
 
 def run_composed(composed: DictConfig) -> None:

@@ -106,6 +106,7 @@ def test_a_diverging_cell_stops_no_other_and_the_status_says_so(common):
         ("train", ["tokens=1e6", "model.width=60"], "error: model.width=60"),
         ("train", ["tokens=1e6", "data=files", "data.path=none.txt"], "none.txt"),
         ("train", ["tokens=5e6", "output_directory=/dev/null/x"], "error: cannot write /dev/null/x"),
+        ("train", ["-m", "tokens=1e6", "shape=w64-d2,w50-d2"], "error: model.width=50"),
         ("plan", ["-m", "+sweep=none"], "error: sweep=none is not there: choose cpu"),
         ("fit", ["runs=none.csv"], "none.csv"),
         ("report", ["runs=none"], "none"),
