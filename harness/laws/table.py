@@ -213,9 +213,7 @@ def _of_sweep(path: Path) -> Table:
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{plan_path} is not the plan of a sweep: issue the sweep again to rewrite it") from error
     if schema != SWEEP_SCHEMA:
-        raise UserError(
-            f"{plan_path} has schema {schema}, this version reads {SWEEP_SCHEMA}: train into another name="
-        )
+        raise UserError(f"{plan_path} has schema {schema}, this version reads {SWEEP_SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
     names = table.frame["cell"].astype(str)
