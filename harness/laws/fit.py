@@ -26,9 +26,9 @@ SAME_LEVEL = 1e-3
 Interval = tuple[float, float] | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Columns:
-    """Which columns of a table mean what; `weight` and `cluster` may be None."""
+    """Which columns of a table mean what; `weight` None: all rows alike; `cluster` None: trunk or cluster, if there."""
 
     params: str = "params_with_head"
     tokens: str = "tokens"

@@ -8,20 +8,9 @@ from omegaconf import OmegaConf
 
 from harness.commands import compose_config
 from harness.errors import UserError
+from harness.laws.fit import Columns
 
 TEXTS = ("runs", "out", "law", "loss", "filter")
-
-
-@dataclass
-class ColumnsConfig:
-    """The columns of a run table; `weight` None: all rows alike; `cluster` None: trunk or cluster, if there."""
-
-    params: str = "params_with_head"
-    tokens: str = "tokens"
-    target: str = "loss"
-    flops: str = "flops"
-    weight: str | None = None
-    cluster: str | None = None
 
 
 @dataclass
@@ -36,7 +25,7 @@ class FitConfig:
     bootstrap: int = 2000
     seed: int = 0
     filter: str = ""  # such as width>=48 and schedule==wsd
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    columns: Columns = field(default_factory=Columns)
 
     def check(self) -> None:
         if not self.runs:

@@ -14,7 +14,7 @@ import scipy
 from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
-from harness.laws.fit import Columns, Fit, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows, read_rows
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
 from harness.laws.kaplan import kaplan_fits
@@ -58,7 +58,7 @@ def write_study(config: FitConfig) -> dict[str, Any]:
 def study(table: Table, config: FitConfig) -> dict[str, Any]:
     """The content of fit.json for a table; raises UserError where the headline fit is not possible."""
     config.check()
-    columns = Columns(**asdict(config.columns))
+    columns = config.columns
     table = filtered(table, config.filter)
     check_comparable(table)
     rows = read_rows(table, columns, config.law)
