@@ -47,8 +47,8 @@ clean:
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	@echo "installing the package and its dependencies"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable . && touch $@
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable . && touch $@
 
 .venv/tested: pyproject.toml | .venv/bin/python
 	@echo "installing the package with its test dependencies"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]' && touch $@ .venv/installed
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]' && touch $@ .venv/installed
