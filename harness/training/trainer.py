@@ -41,18 +41,25 @@ class Trainer:
         self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
         self.step = 0
         self.seconds = 0.0  # of training, from the first step of the trunk
+        # A row of the curve is the mean over its steps, so what is summed goes into checkpoints too: a row at every
+        # branch would be the mean of a few batches, a spike in the curve.
+        self.logged = 0
+        self.loss_sum = torch.zeros((), device=device.torch_device)
 
     def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "logged": self.logged,
+            "loss_sum": self.loss_sum,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
+        self.loss_sum = state["loss_sum"].clone()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
@@ -99,34 +106,41 @@ class Trainer:
         curve: Curve,
         checkpoint: Callable[[], None],
     ) -> None:
+        ends = {cell.steps for cell in self.trunk.cells}
         saved = started = time.perf_counter()
-        logged, loss_sum = self.step, torch.zeros((), device=self.device.torch_device)
+        timed = self.step
         while self.step < until:
             rate_factor = factor(self.step)
             loss, norm = self.gradients(self.step)
             self.optimizer.step(rate_factor)
-            loss_sum += loss
+            self.loss_sum += loss
             self.step += 1
-            if self.step % self.log_every and self.step != until:
+            if self.step % self.log_every and not (self.step == until and until in ends):
                 continue
-            steps, train_loss = self.step - logged, loss_sum.item() / (self.step - logged)
+            row = self._row(phase, rate_factor, norm)
             now = time.perf_counter()
-            self.seconds += now - started
-            tokens = self.step * self.trunk.batch_tokens
-            curve.append({
-                "phase": phase,
-                "step": self.step,
-                "tokens": tokens,
-                "flops": tokens * self.trunk.flops_per_token,
-                "train_loss": train_loss if math.isfinite(train_loss) else None,
-                "learning_rate": self.trunk.learning_rate * rate_factor,
-                "grad_norm": norm.item() if math.isfinite(norm.item()) else None,
-                "tokens_per_second": steps * self.trunk.batch_tokens / (now - started),
-            })  # fmt: skip
-            if not math.isfinite(train_loss):
+            row["tokens_per_second"] = (self.step - timed) * self.trunk.batch_tokens / (now - started)
+            curve.append(row)
+            if row["train_loss"] is None:
                 raise Diverged(f"the training loss is not finite at step {self.step}")
-            logged, loss_sum = self.step, torch.zeros_like(loss_sum)
+            self.seconds += now - started
             if now - saved > CHECKPOINT_SECONDS and self.step < until:
                 checkpoint()
                 saved = time.perf_counter()
-            started = time.perf_counter()
+            started, timed = time.perf_counter(), self.step
+        self.seconds += time.perf_counter() - started
+
+    def _row(self, phase: str, rate_factor: float, norm: torch.Tensor) -> dict[str, Any]:
+        """The row of the curve for the steps since the last one, whose sums start anew; waits for the device."""
+        train_loss, grad_norm = self.loss_sum.item() / (self.step - self.logged), norm.item()
+        self.logged, self.loss_sum = self.step, torch.zeros_like(self.loss_sum)
+        tokens = self.step * self.trunk.batch_tokens
+        return {
+            "phase": phase,
+            "step": self.step,
+            "tokens": tokens,
+            "flops": tokens * self.trunk.flops_per_token,
+            "train_loss": train_loss if math.isfinite(train_loss) else None,
+            "learning_rate": self.trunk.learning_rate * rate_factor,
+            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
+        }

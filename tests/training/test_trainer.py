@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -127,3 +128,17 @@ def test_the_rates_are_those_of_the_schedule(trainer, tmp_path):
     assert seen[:6] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert seen[64:66] == [1.0, 0.75]  # 1 - sqrt(0/16), 1 - sqrt(1/16)
     assert len(seen) == 80
+
+
+def test_a_branch_leaves_no_row_of_its_own(trainer, tmp_path):
+    one = trainer("tokens=20480")  # 80 steps; the cooldown starts at step 64
+    (cell,) = one.trunk.cells
+    one.log_every = 10
+    curve = curve_in(tmp_path)
+    one.run_trunk(cell.branch_step, curve, lambda: None)
+    one.restore(one.state())
+    one.run_cooldown(cell, curve, lambda: None)
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert all(1.2 < row["train_loss"] < 6 for row in rows)  # the corpus has 1.2 nats a letter
+    assert all(row["tokens_per_second"] > 0 for row in rows)
