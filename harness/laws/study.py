@@ -14,6 +14,7 @@ import scipy
 from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
+from harness.laws.approaches import approaches
 from harness.laws.fit import Fit, fit_rows, read_rows
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
@@ -66,6 +67,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
     notes = list(table.notes) + _notes(table, best)
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
+    others, disagreements = approaches(grid, best, config.bootstrap, config.seed)
     holdouts, moves, skipped = _checks(grid, best, config)
     report = {
         "schema": SCHEMA,
@@ -76,6 +78,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "by_loss": [_with(best, config, loss=loss).to_dict() for loss in LOSSES],
         "by_params": _by_params(table, best, config),
         "kaplan": kaplan,
+        "approaches": others,
         "frontier": frontier(best),
         "seed_noise": seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster),
         "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
@@ -83,7 +86,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "moves": moves,
         "residuals": _residuals(grid, best),
         "bands": _bands(grid, best),
-        "notes": notes + kaplan_notes + skipped,
+        "notes": notes + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
 
