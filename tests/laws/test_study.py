@@ -48,6 +48,7 @@ def test_the_report_is_complete_and_finite(report):
         "by_loss",
         "by_params",
         "kaplan",
+        "approaches",
         "frontier",
         "seed_noise",
         "noise",
