@@ -22,6 +22,7 @@ from harness.laws.kaplan import kaplan_fits
 from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
 from harness.laws.moves import drops, move
+from harness.laws.ranking import ranking
 from harness.laws.seeds import seed_noise
 from harness.laws.settings import FitConfig
 from harness.laws.table import Table, check_comparable, filtered, read_runs
@@ -68,6 +69,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     notes = list(table.notes) + _notes(table, best)
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
     others, disagreements = approaches(grid, best, config.bootstrap, config.seed)
+    ranked, advice = ranking(grid, best)
     holdouts, moves, skipped = _checks(grid, best, config)
     report = {
         "schema": SCHEMA,
@@ -83,10 +85,11 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "seed_noise": seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster),
         "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
         "holdouts": holdouts,
+        "ranking": ranked,
         "moves": moves,
         "residuals": _residuals(grid, best),
         "bands": _bands(grid, best),
-        "notes": notes + disagreements + kaplan_notes + skipped,
+        "notes": notes + advice + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
 
@@ -193,7 +196,7 @@ def _versions() -> dict[str, str]:
 
 def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
     rows = fit.rows
-    predicted_R = fit.predict(rows.params, rows.tokens)
+    predicted_R = fit.predict(rows.params, rows.tokens, **rows.others)
     return [
         {
             "cell": grid.table.name(index),
@@ -210,6 +213,8 @@ def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
 def _bands(grid: Grid, fit: Fit) -> dict[str, Any]:
     """Curves over tokens, one a shape, and over params, one a budget, with the interval of a new run."""
     rows = fit.rows
+    if rows.others:  # a curve would need a path through them
+        return {"kind": "none for this law", "by_tokens": [], "by_params": []}
     shapes = _some(level_values(rows.params, grid.shape_R))
     budgets = _some(level_values(rows.tokens, grid.budget_R))
     tokens_X = np.geomspace(rows.tokens.min() / BEYOND, rows.tokens.max() * BEYOND, CURVE_POINTS)

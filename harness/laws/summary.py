@@ -45,7 +45,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 def _exponents(report: dict[str, Any]) -> Table:
     """One row a fit with values and 95 % intervals: headline, then by parameter count, then by loss."""
     head = report["fit"]
-    keys = [key for key in ("alpha", "beta", "a", "E") if key in head["estimates"]]
+    keys = [key for key in ("alpha", "beta", "gamma", "a", "E", "R") if key in head["estimates"]]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("params", "loss", *keys, "certified"):
         table.add_column(title, no_wrap=True)

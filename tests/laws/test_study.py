@@ -53,6 +53,7 @@ def test_the_report_is_complete_and_finite(report):
         "seed_noise",
         "noise",
         "holdouts",
+        "ranking",
         "moves",
         "residuals",
         "bands",
