@@ -9,15 +9,18 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from harness import tracking
 from harness.tracking import MirrorJob
@@ -31,6 +34,8 @@ def main(argument: str) -> None:
     for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(interruption, signal.SIG_IGN)  # the job may have something to say after them
     os.nice(19)
+    # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
+    tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
     job = MirrorJob(**json.loads(argument))
     if job.mode == "online" and (problem := probe()):
         job = replace(job, mode="offline", why=problem)
@@ -42,7 +47,12 @@ def main(argument: str) -> None:
         run_job.run(job)
     except Exception as error:
         give_up(job, f"{type(error).__name__}: {error}")
-    # wandb's own exit hooks wait for the network.
+    leave()
+
+
+def leave() -> NoReturn:
+    """Without wandb's own exit hooks, which wait for the network."""
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
     os._exit(0)
 
 
@@ -51,7 +61,7 @@ def watch(job: MirrorJob) -> None:
     select.select([0], [], [])
     time.sleep(ONLINE_SECONDS if job.mode == "online" else OFFLINE_SECONDS)
     give_up(job, "no answer in time")
-    os._exit(0)
+    leave()
 
 
 _leaving = threading.Lock()

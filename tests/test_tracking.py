@@ -79,6 +79,18 @@ def columns(history, *names):
     return [tuple(row.get(name) for name in names) for row in history]
 
 
+def test_a_mirror_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    sweep_dir = tmp_path / "sweep"
+    write_cell(sweep_dir, "a", range(3), status="finished")
+    (message,) = mirror_once(sweep_dir, ["a"])
+    assert message.startswith("W&B: 1 run not uploaded")
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "given, problem",
     [
