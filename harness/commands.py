@@ -46,6 +46,8 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
         if not equals and not key.startswith("~"):
             raise UserError(f"{argument} is not an override: write key=value")
         group = key.split("@")[0].lstrip("+~")
+        if group.startswith("hydra.sweeper.params"):
+            raise UserError(f"{argument}: an axis is written as key=a,b,c, with -m before it")
         if group in known or group in groups or group.startswith("hydra") or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
@@ -86,6 +88,9 @@ def _sentence(error: Exception) -> str:
 
 def run_script(main: Callable[[list[str]], int]) -> NoReturn:
     """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n\nKeys are given as key=value; the files in conf/ name them all.")
+        sys.exit(0)
     try:
         status = main(sys.argv[1:])
     except UserError as error:

@@ -248,7 +248,7 @@ def tell(rows: list[dict[str, Any]], folder: SweepFolder, sweep_plan: Plan, cons
             console.print(f"{status}: {row['cell']}: {row['error']}", markup=False, highlight=False)
     missing = sweep_plan.cells - len(rows)
     if missing:
-        console.print(f"{missing} cells have no record: their process died")
+        console.print(f"{missing} cells have no record: they were not begun, or their process was killed")
     if by_status["failed"] or missing:
         console.print("the same command trains just those again")
     return 0 if finished == sweep_plan.cells else 1

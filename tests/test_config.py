@@ -38,6 +38,7 @@ from harness.sweep import compose_grid
         (["tokens=1e6", "optimizer.batch_tokens.tokens_exponent=.5"], "makes the trunk depend on"),
         (["tokens=1e6,2e6"], "tokens has several values: add -m"),
         (["tokens"], "tokens is not an override: write key=value"),
+        (["tokens=1e6", "hydra.sweeper.params={seed:1}"], "an axis is written as key=a,b,c"),
         (["tokens=1e6", "+model.size=3"], "+model.size=3: there is no key model.size"),
         (["tokens=[1e6"], "tokens=[1e6 cannot be read as key=value: close its brackets"),
         (["-m", "tokens=1e6", "model.width=64,sixty,32"], "model.width: Value 'sixty'"),
