@@ -46,7 +46,7 @@ def certify(
     at_bound = [
         name
         for name, value, low, high in zip(form.internal, theta_P, low_P, high_P, strict=True)
-        if value <= low + 1e-9 or value >= high - 1e-9 or (name in ("A", "B") and value < -30)
+        if value <= low + 1e-9 or value >= high - 1e-9 or (name in form.bounded_below and name != "E" and value < -30)
     ]
     rank, condition, lost = _curvature(problem, theta_P)
     doubts = _identification(problem, lost, at_bound, intervals)
@@ -113,16 +113,19 @@ def _identification(
         verb = "are" if len(vanished) > 1 else "is"
         doubts.append(f"{' and '.join(vanished)} {verb} at the lower bound 0")
     doubts += [f"{name} is at a bound of its range" for name in at_bound if name not in vanished]
-    if form.uses == ("params", "tokens"):
-        log_ratio_R = np.diff(problem.at.x_KR, axis=0)[0] + np.diff(problem.at.centre_K)[0]
+    if form.uses[:2] == ("params", "tokens"):
+        log_ratio_R = np.diff(problem.at.x_KR[:2], axis=0)[0] + np.diff(problem.at.centre_K[:2])[0]
         low, high = np.exp([log_ratio_R.min(), log_ratio_R.max()])
         if high / low < NARROW_RATIO:
             span = f"D/N between {low:.3g} and {high:.3g}"
             doubts.append(f"alpha and beta are not identified: all rows have {span}")
-    unseen = [name for name in lost if name not in at_bound]
+    if "R" in at_bound or "R" in lost:
+        doubts = [doubt for doubt in doubts if not doubt.startswith("R ")]
+        doubts.append("R is not identified: these rows do not show what repeating their tokens costs")
+    unseen = [name for name in lost if name not in at_bound and name != "R"]
     if unseen and len(doubts) == 0:
         doubts.append(f"{' and '.join(unseen)} cannot be told apart: the curvature has not full rank")
-    for name in ("alpha", "beta"):
+    for name in form.exponents:
         interval = intervals.get(name)
         if interval is not None and interval[0] <= 0 and not doubts:
             span = f"{interval[0]:.2g} to {interval[1]:.2g}"

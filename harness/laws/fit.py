@@ -34,13 +34,19 @@ class Columns:
     tokens: str = "tokens"
     target: str = "loss"
     flops: str = "flops"
+    unique_tokens: str = "unique_tokens"
+    width: str = "width"
+    depth: str = "depth"
     weight: str | None = None
     cluster: str | None = None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The numbers of a fit, (R,) each; `flops_exact` is False where flops are 6 N D."""
+    """The numbers of a fit, (R,) each; `flops_exact` is False where flops are 6 N D.
+
+    `others` are the variables that only some laws use: unique_tokens, width, depth.
+    """
 
     params: Array
     tokens: Array
@@ -49,6 +55,11 @@ class Rows:
     weight: Array
     cluster: Labels | None
     flops_exact: bool
+    others: dict[str, Array] = field(default_factory=dict)
+
+    def of(self, use: str) -> Array:
+        """A law's variable by name."""
+        return self.others[use] if use in self.others else getattr(self, use)
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -56,7 +67,8 @@ class Rows:
     def keep(self, keep_R: NDArray[np.bool_]) -> "Rows":
         cluster = None if self.cluster is None else self.cluster[keep_R]
         parts = {name: getattr(self, name)[keep_R] for name in ("params", "tokens", "flops", "loss", "weight")}
-        return replace(self, cluster=cluster, **parts)
+        others = {name: values_R[keep_R] for name, values_R in self.others.items()}
+        return replace(self, cluster=cluster, others=others, **parts)
 
     @property
     def flops_per_product(self) -> float:
@@ -96,18 +108,22 @@ class Fit:
     def predicts(self) -> str:
         names = {"params": ("N", self.columns.params), "tokens": ("D", self.columns.tokens)}
         names["flops"] = ("C", self.columns.flops if self.rows.flops_exact else "6 N D")
-        where = ", ".join(f"{names[use][0]} = {names[use][1]}" for use in self.form.uses)
+        names["unique_tokens"] = ("U", self.columns.unique_tokens)
+        where = ", ".join(" = ".join(names[use]) for use in self.form.uses if use in names)
         return f"{self.form.equation}; L = {self.columns.target}, {where}"
 
-    def predict(self, params: Any, tokens: Any) -> Array:
-        """The law at arrays of params and tokens that broadcast; C is the rows' own multiple of N D."""
-        at, shape = self._at(params, tokens)
+    def predict(self, params: Any, tokens: Any, **others: Any) -> Array:
+        """The law at arrays of params and tokens that broadcast; C is the rows' own multiple of N D.
+
+        `others` are unique_tokens, width and depth where the law uses them. Raises UserError where one is missing.
+        """
+        at, shape = self._at(params, tokens, others)
         f_X = self.form.log_prediction(self.theta_P[None], at)[0]
         return (np.exp(f_X) * at.scale).reshape(shape)
 
-    def predict_interval(self, params: Any, tokens: Any) -> tuple[Array, Array]:
+    def predict_interval(self, params: Any, tokens: Any, **others: Any) -> tuple[Array, Array]:
         """95 % interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
-        at, shape = self._at(params, tokens)
+        at, shape = self._at(params, tokens, others)
         logs = self.problem.loss.in_logs
         if self.draws is not None:
             f_SX = self.form.log_prediction(self.draws.theta_SP, at)
@@ -144,12 +160,16 @@ class Fit:
         """Natural parameters of internal ones, (M,) each."""
         return self.form.natural(theta_MP, self.problem.at)
 
-    def _at(self, params: Any, tokens: Any) -> tuple[Variables, tuple[int, ...]]:
-        params, tokens = np.broadcast_arrays(np.asarray(params, float), np.asarray(tokens, float))
-        if not ((params > 0) & (tokens > 0)).all():
-            raise UserError("predict: params and tokens must be above 0")
+    def _at(self, params: Any, tokens: Any, others: dict[str, Any]) -> tuple[Variables, tuple[int, ...]]:
+        missing = [use for use in self.form.uses if use not in (*others, "params", "tokens", "flops")]
+        if missing:
+            raise UserError(f"predict: {self.law} needs {missing[0]} too: give {missing[0]}=...")
+        parts = np.broadcast_arrays(*(np.asarray(part, float) for part in (params, tokens, *others.values())))
+        if not all((part > 0).all() for part in parts):
+            raise UserError("predict: params, tokens and all other variables must be above 0")
+        params, tokens = parts[:2]
         flops = self.rows.flops_per_product * params * tokens
-        values = {"params": params, "tokens": tokens, "flops": flops}
+        values = {"params": params, "tokens": tokens, "flops": flops} | dict(zip(others, parts[2:], strict=True))
         return self.problem.at.at(*(values[use].ravel() for use in self.form.uses)), params.shape
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,20 +203,23 @@ def fit(
     seed: int = 0,
     *,
     flops: str = "flops",
+    unique_tokens: str = "unique_tokens",
+    width: str = "width",
+    depth: str = "depth",
     weight: str | None = None,
     cluster: str | None = None,
     filter: str = "",
 ) -> Fit:
     """Fits a law to a run table: a path, a data frame, a mapping of columns, or a Table.
 
-    law: chinchilla, kaplan_params, kaplan_tokens, kaplan_flops. loss: huber (delta, on log loss), lad, log_mse,
+    law: a name in harness.laws.forms.FORMS. loss: huber (delta, on log loss), lad, log_mse,
     mse. bootstrap: how many simulated tables give the intervals; 0 takes them from the curvature. cluster: the
     column that names the run a row belongs to (default: `trunk`, then `cluster`, where the table has one).
     weight: relative precisions of the rows. Without a flops column, C is 6 N D.
 
     Raises UserError for an unknown choice, and for a table that cannot be fitted.
     """
-    columns = Columns(params, tokens, target, flops, weight, cluster)
+    columns = Columns(params, tokens, target, flops, unique_tokens, width, depth, weight, cluster)
     checked = filtered(as_table(table), filter)
     check_comparable(checked)
     return fit_rows(read_rows(checked, columns, law), columns, law, loss, delta, bootstrap, seed, checked.source)
@@ -219,7 +242,10 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
     if name is not None and name not in have:
         raise UserError(f"{table.source} has no column {name!r}: name the runs' column with columns.cluster=NAME")
     labels = None if name is None else np.unique(table.frame[name].astype(str), return_inverse=True)[1]
-    return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact)
+    others = {
+        use: table.numbers(getattr(columns, use)) for use in form.uses if use in ("unique_tokens", "width", "depth")
+    }
+    return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact, others)
 
 
 def fit_rows(
@@ -271,7 +297,7 @@ def fit_rows(
 
 
 def _problem(rows: Rows, form: Form, loss: Loss) -> Problem:
-    at = centred(rows.loss, *(getattr(rows, use) for use in form.uses))
+    at = centred(rows.loss, *(rows.of(use) for use in form.uses))
     return Problem(form, at, (rows.loss / at.scale)[None], rows.weight, loss)
 
 
@@ -313,9 +339,10 @@ def check_levels(rows: Rows, columns: Columns, form: Form, source: str) -> None:
     least = len(form.internal) + 1
     if len(rows) < least:
         raise UserError(f"{source} has {len(rows)} usable rows, and {form.name} needs at least {least}: add runs")
-    levels = 3 if len(form.uses) > 1 else 2
-    for use in form.uses:
-        values = getattr(rows, use)
+    # A floor and a power take three levels to tell apart; unique tokens may be the same in all rows.
+    levels = 3 if len(form.internal) > 2 else 2
+    for use in (use for use in form.uses if use != "unique_tokens"):
+        values = rows.of(use)
         distinct = int(grouped(values, SAME_LEVEL).max()) + 1
         if distinct < levels:
             raise UserError(

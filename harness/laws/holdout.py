@@ -57,8 +57,8 @@ def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[
         part = fit_rows(rows.keep(~test_R), fit.columns, fit.law, fit.loss, fit.delta)
     except UserError as error:
         raise UserError(f"hold-out {name} is left out: without {description.split(',')[0]}, {error}") from error
-    predicted_R = part.predict(rows.params, rows.tokens)
-    low_R, high_R = part.predict_interval(rows.params, rows.tokens)
+    predicted_R = part.predict(rows.params, rows.tokens, **rows.others)
+    low_R, high_R = part.predict_interval(rows.params, rows.tokens, **rows.others)
     competitor_R = additive_prediction(rows, grid.shape_R, grid.budget_R, ~test_R)
     cells: list[dict[str, Any]] = []
     for index in np.flatnonzero(test_R).tolist():

@@ -21,7 +21,7 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 CHUNK = 2_000_000
 DRAW_ITERATIONS, DRAW_TOLERANCE = 60, 1e-5
 LAD_DRAW_DELTA = 1e-5
-COEFFICIENTS = ("A", "B", "Nc", "Dc", "Cc")
+COEFFICIENTS = ("A", "B", "G", "Nc", "Dc", "Cc", "N1", "D1", "C1", "f", "R")
 # Simulated log losses stay where float64 can say them, however wild the noise of a hopeless table.
 LARGEST_LOG = 100.0
 

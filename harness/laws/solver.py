@@ -83,7 +83,7 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
         G_MRP = J_MRP * law_MR[..., None]
     gradient_MP = -(slope_MR[:, None, :] @ J_MRP)[:, 0]
     hessian_MPP = (J_MRP * bend_MR[..., None]).transpose(0, 2, 1) @ J_MRP
-    hessian_MPP -= problem.form.second(J_MRP, slope_MR, problem.at)
+    hessian_MPP -= problem.form.second(J_MRP, slope_MR, problem.at, theta_MP)
     size_MRP = np.abs(J_MRP)
     floor_R = np.abs(loss.slope(np.full(1, FLOOR))) * weight_R
     pull_MP = ((np.abs(slope_MR) + floor_R)[:, None, :] @ size_MRP)[:, 0]
@@ -173,7 +173,7 @@ def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
     for _ in range(20):
         _, J_MRP = problem.form.derivatives(here_P[None], problem.at)
         J_RP, weighted_R = J_MRP[0], slope_R * problem.weight_R
-        H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at)[0]
+        H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at, here_P[None])[0]
         gradient_P = -(weighted_R @ J_RP)[free_P]
         residual_Z = problem.residual(here_P[None])[0, zero_R]
         norm = float((np.abs(gradient_P) / ((problem.weight_R @ np.abs(J_RP))[free_P] + 1e-300)).max())

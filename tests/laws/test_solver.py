@@ -33,12 +33,16 @@ def problem(loss: Loss, noise: float = 0.01) -> Problem:
 )
 def test_derivatives_agree_with_finite_differences(law, alpha, beta, E, logA):
     form = FORMS[law]
-    at = centred(np.ones(20), *(PARAMS, TOKENS)[: len(form.uses)])
-    theta = np.array([E, logA, alpha, -0.5, beta]) if law == "chinchilla" else np.array([logA, alpha])
+    variables = {"unique_tokens": np.full(20, 2e6), "width": PARAMS**0.5, "depth": np.tile([2.0, 3, 4, 6, 8], 4)}
+    variables |= {"params": PARAMS, "tokens": TOKENS, "flops": 6 * PARAMS * TOKENS}
+    at = centred(np.ones(20), *(variables[use] for use in form.uses))
+    values = {"E": E, "A": logA, "intercept": logA, "alpha": alpha, "ratio": alpha, "B": -0.5, "beta": beta, "G": -0.7}
+    values |= {"gamma": 0.8, "R": 1.5, "break": 0.2, "width": -0.4}
+    theta = np.array([values[name] for name in form.internal])
     f, J = form.derivatives(theta[None], at)
     assert f[0] == pytest.approx(form.log_prediction(theta[None], at)[0])
     weight = np.linspace(-1, 2, 20)
-    second = form.second(J, weight[None], at)[0]
+    second = form.second(J, weight[None], at, theta[None])[0]
     for index in range(len(theta)):
         step = np.zeros(len(theta))
         step[index] = 1e-6

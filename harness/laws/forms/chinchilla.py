@@ -1,86 +1,10 @@
-"""The laws as functions of centred log variables, batched over many parameter vectors at once.
-
-Shapes: M parameter vectors, R rows, P parameters, K variables. A new form is one class here.
-"""
+"""The laws that are fitted most, with their derivatives written out: Chinchilla's and the plain power law."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-
-SMALLEST_EXPONENT, LARGEST_EXPONENT = 1e-3, 4.0
-# Profiled over this grid, the remaining parameters are linear (variable projection).
-EXPONENT_GRID = np.array([0.07, 0.16, 0.29, 0.43, 0.62, 0.9, 1.4])
-
-
-@dataclass(frozen=True)
-class Variables:
-    """Centred logs of the variables, x_KR, with their centres and the geometric mean of the loss."""
-
-    x_KR: Array
-    centre_K: Array
-    scale: float
-
-    def at(self, *values: Array) -> "Variables":
-        """The same centring, other rows; `values` are the K variables in natural units."""
-        x_KR = np.log(np.stack([np.asarray(value, float) for value in values])) - self.centre_K[:, None]
-        return Variables(x_KR, self.centre_K, self.scale)
-
-    def rows(self, keep_R: NDArray[np.bool_]) -> "Variables":
-        return Variables(self.x_KR[:, keep_R], self.centre_K, self.scale)
-
-
-def centred(loss_R: Array, *values: Array) -> Variables:
-    """Variables centred on the rows of a table; all values in natural units and above 0."""
-    logs_KR = np.log(np.stack(values))
-    centre_K = logs_KR.mean(axis=1)
-    return Variables(logs_KR - centre_K[:, None], centre_K, float(np.exp(np.log(loss_R).mean())))
-
-
-class Form(Protocol):
-    """A law: its log prediction relative to the scale, the derivatives, starts, bounds and natural units."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def equation(self) -> str: ...
-
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """Of params, tokens, flops: the variables, in the order of x_KR."""
-
-    @property
-    def internal(self) -> tuple[str, ...]:
-        """Names of the P internal parameters, for the certificate."""
-
-    @property
-    def bounded_below(self) -> tuple[str, ...]:
-        """Internal parameters whose lower bound means that a term vanished."""
-
-    def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
-        """Log prediction f_MR and its gradient J_MRP."""
-
-    def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
-        """f_MR alone."""
-
-    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables) -> Array:
-        """Sum over rows of weight times the second derivatives of f, (M, P, P)."""
-
-    def starts(self, relative_R: Array, at: Variables) -> Array:
-        """Start points, (M, P), from the losses relative to the scale."""
-
-    def bounds(self) -> tuple[Array, Array]:
-        """Lower and upper bound of each internal parameter, (P,) each."""
-
-    def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
-        """The parameters that a paper would quote, (M,) each."""
-
-    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
-        """The internal parameters (P,) of quoted ones."""
+from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables
 
 
 class Chinchilla:
@@ -94,6 +18,7 @@ class Chinchilla:
     uses: tuple[str, ...] = ("params", "tokens")
     internal: tuple[str, ...] = ("E", "A", "alpha", "B", "beta")
     bounded_below: tuple[str, ...] = ("E", "A", "B")
+    exponents: tuple[str, ...] = ("alpha", "beta")
 
     def _terms(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array]:
         n_R, d_R = at.x_KR
@@ -116,7 +41,7 @@ class Chinchilla:
         J_MRP[..., 4] = -J_MRP[..., 3] * d_R
         return np.log(total_MR), J_MRP
 
-    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables) -> Array:
+    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
         weighted_MPR = (gradient_MRP * weight_MR[..., None]).transpose(0, 2, 1)
         H_MPP = -(weighted_MPR @ gradient_MRP)
         for first, x_R in ((1, at.x_KR[0]), (3, at.x_KR[1])):
@@ -187,6 +112,7 @@ class PowerLaw:
     symbol: str
     internal: tuple[str, ...] = ("intercept", "alpha")
     bounded_below: tuple[str, ...] = ()
+    exponents: tuple[str, ...] = ("alpha",)
 
     @property
     def equation(self) -> str:
@@ -204,7 +130,7 @@ class PowerLaw:
         J_RP = np.stack([np.ones_like(at.x_KR[0]), -at.x_KR[0]], axis=1)
         return f_MR, np.broadcast_to(J_RP, (*f_MR.shape, 2))
 
-    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables) -> Array:
+    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
         return np.zeros((len(weight_MR), 2, 2))
 
     def starts(self, relative_R: Array, at: Variables) -> Array:
@@ -217,16 +143,3 @@ class PowerLaw:
         intercept_M, alpha_M = theta_MP.T
         log_constant_M = (intercept_M + np.log(at.scale)) / alpha_M + at.centre_K[0]
         return {f"{self.symbol}c": np.exp(np.clip(log_constant_M, -700.0, 700.0)), "alpha": alpha_M}
-
-    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
-        alpha = estimates["alpha"]
-        intercept = alpha * (np.log(estimates[f"{self.symbol}c"]) - at.centre_K[0]) - np.log(at.scale)
-        return np.array([intercept, alpha])
-
-
-FORMS: dict[str, Form] = {
-    "chinchilla": Chinchilla(),
-    "kaplan_params": PowerLaw("kaplan_params", "params", "N"),
-    "kaplan_tokens": PowerLaw("kaplan_tokens", "tokens", "D"),
-    "kaplan_flops": PowerLaw("kaplan_flops", "flops", "C"),
-}

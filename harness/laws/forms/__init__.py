@@ -1,0 +1,47 @@
+"""The laws by name."""
+
+from harness.laws.forms.base import Array, Form, Variables, centred
+from harness.laws.forms.chinchilla import Chinchilla, PowerLaw
+from harness.laws.forms.smooth import BrokenPowerLaw, Repeated
+from harness.laws.forms.sums import Joint, PowerSum
+
+__all__ = ["FORMS", "Array", "Form", "Variables", "centred"]
+
+_FORMS: tuple[Form, ...] = (
+    Chinchilla(),
+    PowerLaw("kaplan_params", "params", "N"),
+    PowerLaw("kaplan_tokens", "tokens", "D"),
+    PowerLaw("kaplan_flops", "flops", "C"),
+    PowerSum("kaplan_params_floor", "L = E + A / N^alpha", ("params",), ("E", "A", "alpha", 1.0)),
+    PowerSum("kaplan_tokens_floor", "L = E + A / D^alpha", ("tokens",), ("E", "A", "alpha", 1.0)),
+    PowerSum("kaplan_flops_floor", "L = E + A / C^alpha", ("flops",), ("E", "A", "alpha", 1.0)),
+    Joint(
+        "kaplan_joint",
+        "L = ((Nc / N)^(alpha / beta) + Dc / D)^beta",
+        ("params", "tokens"),
+        (0.0, "A", "ratio", "B", 1.0, "beta"),
+    ),
+    PowerSum(
+        "chinchilla_tied",
+        "L = E + A / N^alpha + B / D^alpha",
+        ("params", "tokens"),
+        ("E", "A", "alpha", "B", "alpha", 1.0),
+    ),
+    PowerSum(
+        "chinchilla_coupled",
+        "L = E + (A / N^alpha + B / D^beta)^gamma",
+        ("params", "tokens"),
+        ("E", "A", "alpha", "B", "beta", "gamma"),
+    ),
+    PowerSum(
+        "width_depth",
+        "L = E + A / width^alpha + G / depth^gamma + B / D^beta",
+        ("width", "depth", "tokens"),
+        ("E", "A", "alpha", "G", "gamma", "B", "beta", 1.0),
+    ),
+    Repeated(),
+    BrokenPowerLaw("broken_params", "params", "N"),
+    BrokenPowerLaw("broken_tokens", "tokens", "D"),
+    BrokenPowerLaw("broken_flops", "flops", "C"),
+)
+FORMS: dict[str, Form] = {form.name: form for form in _FORMS}

@@ -1,0 +1,85 @@
+"""The laws as functions of centred log variables, batched over many parameter vectors at once.
+
+Shapes: M parameter vectors, R rows, P parameters, K variables. A new form is one class of this package or one
+PowerSum.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+SMALLEST_EXPONENT, LARGEST_EXPONENT = 1e-3, 4.0
+# Profiled over this grid, the remaining parameters are linear (variable projection).
+EXPONENT_GRID = np.array([0.07, 0.16, 0.29, 0.43, 0.62, 0.9, 1.4])
+
+
+@dataclass(frozen=True)
+class Variables:
+    """Centred logs of the variables, x_KR, with their centres and the geometric mean of the loss."""
+
+    x_KR: Array
+    centre_K: Array
+    scale: float
+
+    def at(self, *values: Array) -> "Variables":
+        """The same centring, other rows; `values` are the K variables in natural units."""
+        x_KR = np.log(np.stack([np.asarray(value, float) for value in values])) - self.centre_K[:, None]
+        return Variables(x_KR, self.centre_K, self.scale)
+
+    def rows(self, keep_R: NDArray[np.bool_]) -> "Variables":
+        return Variables(self.x_KR[:, keep_R], self.centre_K, self.scale)
+
+
+def centred(loss_R: Array, *values: Array) -> Variables:
+    """Variables centred on the rows of a table; all values in natural units and above 0."""
+    logs_KR = np.log(np.stack(values))
+    centre_K = logs_KR.mean(axis=1)
+    return Variables(logs_KR - centre_K[:, None], centre_K, float(np.exp(np.log(loss_R).mean())))
+
+
+class Form(Protocol):
+    """A law: its log prediction relative to the scale, the derivatives, starts, bounds and natural units."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def equation(self) -> str: ...
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The variables, in the order of x_KR: params, tokens, flops, unique_tokens, width, depth."""
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        """Names of the P internal parameters, for the certificate."""
+
+    @property
+    def bounded_below(self) -> tuple[str, ...]:
+        """Internal parameters whose lower bound means that a term vanished."""
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Internal parameters that are exponents, also quoted under these names."""
+
+    def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
+        """Log prediction f_MR and its gradient J_MRP."""
+
+    def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
+        """f_MR alone."""
+
+    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
+        """Sum over rows of weight times the second derivatives of f, (M, P, P)."""
+
+    def starts(self, relative_R: Array, at: Variables) -> Array:
+        """Start points, (M, P), from the losses relative to the scale."""
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper bound of each internal parameter, (P,) each."""
+
+    def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
+        """The parameters that a paper would quote, (M,) each."""

@@ -1,0 +1,164 @@
+"""Laws of the kind L = E + (sum over k of A_k / x_k^p_k)^gamma, with their derivatives written once.
+
+Shapes as in forms/base.py, and F full parameters: E, then A_k and p_k of each term, then gamma.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables
+
+# Start points: exponents, powers of the sum, and floors as parts of the least loss where the power is not 1.
+FEW_EXPONENTS, POWERS, FLOORS = EXPONENT_GRID[1::2], (0.25, 0.5, 1.0, 1.6), (0.0, 0.5, 0.8)
+
+
+@dataclass(frozen=True)
+class PowerSum:
+    """`full` says for each full parameter which internal one it is (one may serve twice), or its fixed value.
+
+    Internally E is relative to the scale and A_k is the log of its term at the centre of x_k.
+    """
+
+    name: str
+    equation: str
+    uses: tuple[str, ...]
+    full: tuple[str | float, ...]
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(entry for entry in self.full if isinstance(entry, str)))
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        return tuple(str(entry) for entry in self.full[1:-1:2])
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return tuple(name for name in self.internal if name not in self.bounded_below)
+
+    @property
+    def bounded_below(self) -> tuple[str, ...]:
+        return (("E",) if self.full[0] == "E" else ()) + self.coefficients
+
+    def _map(self) -> Array:
+        return np.array([[float(entry == name) for name in self.internal] for entry in self.full])
+
+    def _full(self, theta_MP: Array) -> Array:
+        fixed_F = [0.0 if isinstance(entry, str) else entry for entry in self.full]
+        return theta_MP @ self._map().T + fixed_F
+
+    def _terms(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array]:
+        """E (M, 1), each term's share of the sum (M, R, K), log of the sum (M, R) and gamma (M, 1)."""
+        full_MF = self._full(theta_MP)
+        log_term_MRK = full_MF[:, None, 1:-1:2] - full_MF[:, None, 2:-1:2] * at.x_KR.T
+        top_MR1 = log_term_MRK.max(2, keepdims=True)
+        share_MRK = np.exp(log_term_MRK - top_MR1)
+        total_MR1 = share_MRK.sum(2, keepdims=True)
+        return full_MF[:, :1], share_MRK / total_MR1, (top_MR1 + np.log(total_MR1))[..., 0], full_MF[:, -1:]
+
+    def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
+        E_M1, _, log_sum_MR, gamma_M1 = self._terms(theta_MP, at)
+        return np.log(E_M1 + np.exp(gamma_M1 * log_sum_MR))
+
+    def _inner(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array, Array]:
+        """f, the reducible part's share of L, 1/L (M, R); the gradients of log(sum) and of gamma log(sum) (M, R, F)."""
+        E_M1, share_MRK, log_sum_MR, gamma_M1 = self._terms(theta_MP, at)
+        reducible_MR = np.exp(gamma_M1 * log_sum_MR)
+        total_MR = E_M1 + reducible_MR
+        log_sum_MRF = np.zeros((*total_MR.shape, len(self.full)))
+        log_sum_MRF[..., 1:-1:2] = share_MRK
+        log_sum_MRF[..., 2:-1:2] = -share_MRK * at.x_KR.T
+        power_MRF = gamma_M1[..., None] * log_sum_MRF
+        power_MRF[..., -1] = log_sum_MR
+        return np.log(total_MR), reducible_MR / total_MR, 1 / total_MR, log_sum_MRF, power_MRF
+
+    def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
+        f_MR, part_MR, floor_MR, _, power_MRF = self._inner(theta_MP, at)
+        J_MRF = part_MR[..., None] * power_MRF
+        J_MRF[..., 0] = floor_MR
+        return f_MR, J_MRF @ self._map()
+
+    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
+        _, share_MRK, _, gamma_M1 = self._terms(theta_MP, at)
+        _, part_MR, _, log_sum_MRF, power_MRF = self._inner(theta_MP, at)
+        weighted_MR = weight_MR * part_MR
+
+        def products(left_MRF: Array, weight: Array, right_MRF: Array) -> Array:
+            return np.einsum("mri,mr,mrj->mij", left_MRF, weight, right_MRF, optimize=True)
+
+        # Of the power: its own square, gamma times the second derivatives of log(sum), and the mixed ones in gamma.
+        H_MFF = products(power_MRF, weighted_MR, power_MRF)
+        H_MFF -= products(log_sum_MRF, gamma_M1 * weighted_MR, log_sum_MRF)
+        for k, x_R in enumerate(at.x_KR):
+            own_MR = gamma_M1 * weighted_MR * share_MRK[..., k]
+            first, slope = 1 + 2 * k, 2 + 2 * k
+            H_MFF[:, first, first] += own_MR.sum(1)
+            H_MFF[:, first, slope] -= own_MR @ x_R
+            H_MFF[:, slope, first] -= own_MR @ x_R
+            H_MFF[:, slope, slope] += own_MR @ x_R**2
+        mixed_MF = (weighted_MR[:, None] @ log_sum_MRF)[:, 0]
+        H_MFF[:, -1] += mixed_MF
+        H_MFF[:, :, -1] += mixed_MF
+        map_FP = self._map()
+        return map_FP.T @ H_MFF @ map_FP - np.einsum(
+            "mri,mr,mrj->mij", gradient_MRP, weight_MR, gradient_MRP, optimize=True
+        )
+
+    def starts(self, relative_R: Array, at: Variables) -> Array:
+        """Given exponents, power and floor, (L - E)^(1 / gamma) is linear in the coefficients."""
+        grid = FEW_EXPONENTS if len(self.uses) > 2 or isinstance(self.full[-1], str) else EXPONENT_GRID
+        powers = POWERS if isinstance(self.full[-1], str) else (1.0,)
+        free = [name for name in self.exponents if name != self.full[-1]]
+        starts = []
+        for values in product(grid, repeat=len(free)):
+            for power in powers:
+                known = dict(zip(free, values, strict=True)) | {str(self.full[-1]): power}
+                floors = FLOORS if self.full[0] == "E" and power != 1 else (0.0,)
+                starts += [self._start(known, power, floor, relative_R, at) for floor in floors]
+        return np.array(starts)
+
+    def _start(self, known: dict[str, float], power: float, floor: float, relative_R: Array, at: Variables) -> Array:
+        exponents = [known[entry] if isinstance(entry, str) else entry for entry in self.full[2:-1:2]]
+        target_R = (relative_R - floor * relative_R.min()) ** (1 / power)
+        columns = [np.exp(-exponent / power * x_R) for exponent, x_R in zip(exponents, at.x_KR, strict=True)]
+        if self.full[0] == "E" and power == 1:
+            columns.append(np.ones_like(relative_R))
+        X_RC = np.stack(columns, axis=1) / target_R[:, None]
+        gram_CC = X_RC.T @ X_RC
+        linear_C = np.linalg.solve(gram_CC + 1e-10 * np.trace(gram_CC) * np.eye(len(columns)), X_RC.sum(0))
+        linear_C = np.clip(linear_C, 1e-4, 50.0)
+        values = known | dict(zip(self.coefficients, np.log(linear_C).tolist(), strict=False))
+        values["E"] = float(linear_C[-1]) if power == 1 else floor * float(relative_R.min())
+        return np.array([values[name] for name in self.internal])
+
+    def bounds(self) -> tuple[Array, Array]:
+        low = {"E": 0.0} | dict.fromkeys(self.coefficients, -60.0)
+        high = {"E": 1e3} | dict.fromkeys(self.coefficients, 30.0)
+        return (
+            np.array([low.get(name, SMALLEST_EXPONENT) for name in self.internal]),
+            np.array([high.get(name, LARGEST_EXPONENT) for name in self.internal]),
+        )
+
+    def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
+        full_MF = self._full(theta_MP)
+        values: dict[str, Array] = {"E": full_MF[:, 0] * at.scale} if self.full[0] == "E" else {}
+        for k, name in enumerate(self.coefficients):
+            log_M = full_MF[:, 1 + 2 * k] + full_MF[:, 2 + 2 * k] * at.centre_K[k]
+            values[name] = np.exp(np.clip(log_M + np.log(at.scale) / full_MF[:, -1], -700.0, 700.0))
+        values |= {name: theta_MP[:, self.internal.index(name)] for name in self.exponents}
+        if self.uses == ("params", "tokens"):
+            values["a"] = full_MF[:, 4] / (full_MF[:, 2] + full_MF[:, 4])
+        return values
+
+
+class Joint(PowerSum):
+    """Kaplan's joint law (Kaplan et al. 2020, equation 1.5), whose term in tokens has exponent 1 inside the power."""
+
+    def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
+        inner = super().natural(theta_MP, at)
+        with np.errstate(over="ignore"):
+            params_M = inner["A"] ** (1 / inner["ratio"])
+        alpha_M = inner["ratio"] * inner["beta"]
+        return {"Nc": params_M, "Dc": inner["B"], "alpha": alpha_M, "beta": inner["beta"], "a": inner["a"]}
