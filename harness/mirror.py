@@ -35,7 +35,7 @@ def main(argument: str) -> None:
         signal.signal(interruption, signal.SIG_IGN)  # the job may have something to say after them
     os.nice(19)
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
-    tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
     job = MirrorJob(**json.loads(argument))
     if job.mode == "online" and (problem := probe()):
         job = replace(job, mode="offline", why=problem)
@@ -65,6 +65,8 @@ def watch(job: MirrorJob) -> None:
 
 
 _leaving = threading.Lock()
+# Where a mirror that follows this one makes its own temporary folder.
+USER_TEMPORARY = {"TMPDIR": tempfile.gettempdir()}
 
 
 def give_up(job: MirrorJob, error: str) -> None:
@@ -74,6 +76,7 @@ def give_up(job: MirrorJob, error: str) -> None:
         why = probe() or without_key(error)
         left = unfinished(job)
         if left or not job.cells:
+            os.environ.update(USER_TEMPORARY)
             tracking.spawn(replace(job, cells=left, mode="offline", why=why), 0)
     else:
         for cell in unfinished(job) if job.cells else ["fit"]:
