@@ -200,7 +200,7 @@ def test_offline_runs_hold_the_curves_and_can_be_synchronised(tmp_path, monkeypa
     with WandbServer() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         command = [sys.executable, "-m", "wandb", "sync", *map(str, folders.values())]
-        subprocess.run(command, env=os.environ | account, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, env=os.environ | account, cwd=tmp_path, check=True, capture_output=True, timeout=60)
         assert {name: len(run.history) for name, run in server.runs.items()} == {
             "id-a": 300, "id-b": 120, "id-c": 200
         }  # fmt: skip
