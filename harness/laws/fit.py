@@ -16,11 +16,9 @@ from harness.laws.forms import FORMS, Array, Form, Variables, centred
 from harness.laws.levels import grouped
 from harness.laws.losses import LOSSES, Loss
 from harness.laws.noise import Labels, Noise
-from harness.laws.solver import Problem, Solution, polish_lad, solve
+from harness.laws.solver import Problem, minimise
 from harness.laws.table import Table, as_table, check_comparable, filtered
 
-# With more rows than this, only the most promising starts are followed to the end.
-MANY_ROWS, FEW_STARTS = 2000, 8
 # Values of a variable that differ by less, in log, do not count as two levels.
 SAME_LEVEL = 1e-3
 Interval = tuple[float, float] | None
@@ -263,7 +261,7 @@ def fit_rows(
     _check_choices(loss, delta, bootstrap, seed)
     check_levels(rows, columns, form, source)
     problem = _problem(rows, form, Loss(loss, delta))
-    starts_MP, solution = _minimise(problem, rows)
+    starts_MP, solution = minimise(problem)
     best = int(np.argmin(solution.objective_M))
     theta_P = solution.theta_MP[best]
     curvature = ci.linearise(problem, theta_P, rows.cluster)
@@ -299,22 +297,6 @@ def fit_rows(
 def _problem(rows: Rows, form: Form, loss: Loss) -> Problem:
     at = centred(rows.loss, *(rows.of(use) for use in form.uses))
     return Problem(form, at, (rows.loss / at.scale)[None], rows.weight, loss)
-
-
-def _minimise(problem: Problem, rows: Rows) -> tuple[Array, Solution]:
-    starts_MP = problem.form.starts(problem.target[0], problem.at)
-    if len(rows) > MANY_ROWS and len(starts_MP) > FEW_STARTS:
-        order_M = np.argsort([problem.objective(start_P[None])[0] for start_P in starts_MP])
-        starts_MP = starts_MP[order_M[:FEW_STARTS]]
-    solution = solve(problem, starts_MP)
-    if problem.loss.kind != "lad":
-        return starts_MP, solution
-    best = int(np.argmin(solution.objective_M))
-    theta_P, norm = polish_lad(problem, solution.theta_MP[best])
-    solution.theta_MP[best], solution.gradient_M[best] = theta_P, norm
-    solution.converged_M[best] = norm <= problem.loss.tolerance
-    solution.objective_M[best] = problem.loss.natural(problem.residual(theta_P[None]))[0] @ problem.weight_R
-    return starts_MP, solution
 
 
 def _form(law: str) -> Form:

@@ -3,6 +3,7 @@
 Shapes: M problems, R rows, P parameters.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,12 @@ from harness.laws.losses import Loss
 FLOOR = 1e-13
 LARGEST_DAMPING = 1e12
 LONGEST_STEP = 1.0
+# Problems times rows worked on at once: larger temporaries leave the cache, and memory would grow with the table.
+BLOCK = 30_000
+# In a table of more than twice as many rows, the starts descend on a sample of this size.
+SAMPLE_ROWS = 1_000
+# Minima of the sample that lie closer than this are one; at most so many are followed.
+SAME_MINIMUM, MOST_MINIMA = 1e-3, 8
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,29 @@ class Problem:
     def take(self, which_M: NDArray[np.intp]) -> "Problem":
         return self if len(self.target) == 1 else replace(self, target=self.target[which_M])
 
+    def rows(self, keep_R: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Problem":
+        """The same problems on some of the rows, with their weights as they are."""
+        target, weight_R = self.target[:, keep_R], self.weight_R[keep_R]
+        return replace(self, at=self.at.rows(keep_R), target=target, weight_R=weight_R)
+
+    def blocks(self) -> Iterator["Problem"]:
+        for first in range(0, len(self.weight_R), BLOCK):
+            yield self if len(self.weight_R) <= BLOCK else self.rows(slice(first, first + BLOCK))
+
     def residual(self, theta_MP: Array) -> Array:
         f_MR = self.form.log_prediction(theta_MP, self.at)
         return np.log(self.target) - f_MR if self.loss.in_logs else self.target - np.exp(f_MR)
 
     def objective(self, theta_MP: Array) -> Array:
         with np.errstate(all="ignore"):
-            value_M = self.loss.value(self.residual(theta_MP)) @ self.weight_R
+            value_M = np.sum(
+                [part.loss.value(part.residual(theta_MP)) @ part.weight_R for part in self.blocks()], axis=0
+            )
         return np.where(np.isfinite(value_M), value_M, np.inf)
+
+    def natural(self, theta_MP: Array) -> Array:
+        """The sum of the loss itself, (M,)."""
+        return np.sum([part.loss.natural(part.residual(theta_MP)) @ part.weight_R for part in self.blocks()], axis=0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,21 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
     The gradient norm is relative to the sum of the absolute contributions of the rows: 1 where all rows pull
     the same way, 0 where they balance. Parameters at a bound that the gradient pushes against are held.
     """
+    parts = [_sums(part, theta_MP) for part in problem.blocks()]
+    gradient_MP, hessian_MPP, pull_MP, square_MP = (sum(sums[1:], sums[0]) for sums in zip(*parts, strict=True))
+    unit_MP = np.sqrt(square_MP) + 1e-150
+    low_P, high_P = problem.form.bounds()
+    held_MP = ((theta_MP <= low_P) & (gradient_MP > 0)) | ((theta_MP >= high_P) & (gradient_MP < 0))
+    relative_MP = np.where(held_MP, 0.0, np.abs(gradient_MP) / (pull_MP + 1e-300))
+    scaled_MPP = hessian_MPP / unit_MP[:, :, None] / unit_MP[:, None, :]
+    free_MPP = ~(held_MP[:, :, None] | held_MP[:, None, :])
+    scaled_MPP = np.where(free_MPP, scaled_MPP, np.eye(theta_MP.shape[1]))
+    gradient_MP = np.where(held_MP, 0.0, gradient_MP / unit_MP)
+    return LocalModel(gradient_MP, scaled_MPP, unit_MP, relative_MP.max(1))
+
+
+def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, Array, Array, Array]:
+    """Sums over the rows: gradient, curvature, absolute contributions to the gradient, squared majorizing unit."""
     loss, weight_R = problem.loss, problem.weight_R
     f_MR, J_MRP = problem.form.derivatives(theta_MP, problem.at)
     if loss.in_logs:
@@ -84,19 +121,47 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
     gradient_MP = -(slope_MR[:, None, :] @ J_MRP)[:, 0]
     hessian_MPP = (J_MRP * bend_MR[..., None]).transpose(0, 2, 1) @ J_MRP
     hessian_MPP -= problem.form.second(J_MRP, slope_MR, problem.at, theta_MP)
-    size_MRP = np.abs(J_MRP)
     floor_R = np.abs(loss.slope(np.full(1, FLOOR))) * weight_R
-    pull_MP = ((np.abs(slope_MR) + floor_R)[:, None, :] @ size_MRP)[:, 0]
+    pull_MP = ((np.abs(slope_MR) + floor_R)[:, None, :] @ np.abs(J_MRP))[:, 0]
     majorizer_MR = loss.majorizer(residual_MR) * weight_R
-    unit_MP = np.sqrt((majorizer_MR[:, None, :] @ G_MRP**2)[:, 0]) + 1e-150
-    low_P, high_P = problem.form.bounds()
-    held_MP = ((theta_MP <= low_P) & (gradient_MP > 0)) | ((theta_MP >= high_P) & (gradient_MP < 0))
-    relative_MP = np.where(held_MP, 0.0, np.abs(gradient_MP) / (pull_MP + 1e-300))
-    scaled_MPP = hessian_MPP / unit_MP[:, :, None] / unit_MP[:, None, :]
-    free_MPP = ~(held_MP[:, :, None] | held_MP[:, None, :])
-    scaled_MPP = np.where(free_MPP, scaled_MPP, np.eye(theta_MP.shape[1]))
-    gradient_MP = np.where(held_MP, 0.0, gradient_MP / unit_MP)
-    return LocalModel(gradient_MP, scaled_MPP, unit_MP, relative_MP.max(1))
+    return gradient_MP, hessian_MPP, pull_MP, (majorizer_MR[:, None, :] @ G_MRP**2)[:, 0]
+
+
+def minimise(problem: Problem) -> tuple[Array, Solution]:
+    """The starts of the form (M, P) and where each of them ends; lad at the exact kink where that is found."""
+    rows = len(problem.weight_R)
+    if rows > 2 * SAMPLE_ROWS:
+        sample = problem.rows(np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False))
+        starts_MP = problem.form.starts(sample.target[0], sample.at)
+        solution = _continued(problem, solve(sample, starts_MP).theta_MP)
+    else:
+        starts_MP = problem.form.starts(problem.target[0], problem.at)
+        solution = solve(problem, starts_MP)
+    if problem.loss.kind == "lad":
+        best = int(np.argmin(solution.objective_M))
+        theta_P, norm = polish_lad(problem, solution.theta_MP[best])
+        solution.theta_MP[best], solution.gradient_M[best] = theta_P, norm
+        solution.converged_M[best] = norm <= problem.loss.tolerance
+        solution.objective_M[best] = problem.natural(theta_P[None])[0]
+    return starts_MP, solution
+
+
+def _continued(problem: Problem, theta_MP: Array) -> Solution:
+    """Where the minima of a sample of the rows lead with all rows; the best of them are followed."""
+    near_MM = np.abs(theta_MP[:, None] - theta_MP).max(2) < SAME_MINIMUM
+    first_M = near_MM.argmax(1)
+    minima = np.unique(first_M)
+    objective_M = np.full(len(theta_MP), np.inf)
+    objective_M[minima] = problem.objective(theta_MP[minima])
+    minima = minima[np.argsort(objective_M[minima])][:MOST_MINIMA]
+    theta_MP, objective_M = theta_MP[first_M], objective_M[first_M]
+    gradient_M, converged_M = np.full(len(theta_MP), np.inf), np.zeros(len(theta_MP), bool)
+    solution = solve(problem, theta_MP[minima])
+    for index, minimum in enumerate(minima):
+        which_M = first_M == minimum
+        theta_MP[which_M], objective_M[which_M] = solution.theta_MP[index], solution.objective_M[index]
+        gradient_M[which_M], converged_M[which_M] = solution.gradient_M[index], solution.converged_M[index]
+    return Solution(theta_MP, objective_M, gradient_M, converged_M)
 
 
 def solve(problem: Problem, starts_MP: Array, max_iterations: int = 200, tolerance: float | None = None) -> Solution:
@@ -104,15 +169,23 @@ def solve(problem: Problem, starts_MP: Array, max_iterations: int = 200, toleran
 
     `tolerance` is of the relative gradient (default: the loss's own).
     """
+    size = max(1, BLOCK // len(problem.weight_R))
+    blocks = [np.arange(first, min(first + size, len(starts_MP))) for first in range(0, len(starts_MP), size)]
+    parts = [_solve_block(problem.take(block), starts_MP[block], max_iterations, tolerance) for block in blocks]
+    return Solution(*(np.concatenate(part) for part in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def _solve_block(problem: Problem, starts_MP: Array, max_iterations: int, tolerance: float | None) -> Solution:
     low_P, high_P = problem.form.bounds()
     theta_MP = np.clip(starts_MP, low_P, high_P)
     stages = problem.loss.stages()
+    # A stage is left once the gradient is within what one row can pull; a looser one strands lad on large tables.
+    enough = min(1e-3, 1 / len(problem.weight_R))
     for stage in stages[:-1]:
-        theta_MP = _descend(replace(problem, loss=stage), theta_MP, min(max_iterations, 30), 1e-3).theta_MP
+        theta_MP = _descend(replace(problem, loss=stage), theta_MP, min(max_iterations, 30), enough).theta_MP
     last = replace(problem, loss=stages[-1])
     solution = _descend(last, theta_MP, max_iterations, tolerance or problem.loss.tolerance)
-    natural_M = problem.loss.natural(problem.residual(solution.theta_MP)) @ problem.weight_R
-    return replace(solution, objective_M=natural_M)
+    return replace(solution, objective_M=problem.natural(solution.theta_MP))
 
 
 def _descend(problem: Problem, theta_MP: Array, max_iterations: int, tolerance: float) -> Solution:

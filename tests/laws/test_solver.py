@@ -10,7 +10,7 @@ from harness.laws import fit
 from harness.laws.certificate import certify
 from harness.laws.forms import FORMS, centred
 from harness.laws.losses import Loss
-from harness.laws.solver import Problem, solve
+from harness.laws.solver import Problem, local_model, solve
 
 PARAMS = np.repeat(np.geomspace(1e5, 1e6, 5), 4)
 TOKENS = np.tile(np.geomspace(1e6, 8e6, 4), 5)
@@ -124,12 +124,27 @@ def test_weights_count_rows():
         assert weighted.estimates[key] == pytest.approx(value, rel=1e-6)
 
 
-def test_many_rows_follow_the_best_starts_only():
-    generator = np.random.default_rng(0)
-    params, tokens = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e9, 1e11]), (30000, 2))).T
-    losses = (1.8 + 400 / params**0.34 + 2000 / tokens**0.37) * np.exp(0.01 * generator.standard_normal(30000))
-    result = fit({"params_with_head": params, "tokens": tokens, "loss": losses}, loss="log_mse")
+@pytest.mark.parametrize("loss", ["log_mse", "huber", "lad"])
+def test_many_rows_lead_where_all_rows_would(loss):
+    generator = np.random.default_rng(1)
+    params, tokens = np.exp(generator.uniform(np.log([1e6, 1e8]), np.log([1e9, 1e11]), (3000, 2))).T
+    losses = (1.8 + 400 / params**0.34 + 2000 / tokens**0.37) * np.exp(0.01 * generator.standard_normal(3000))
+    result = fit({"params_with_head": params, "tokens": tokens, "loss": losses}, loss=loss)
     assert result.certificate.certified
-    assert result.certificate.starts == result.certificate.starts_agree == 8
+    task = result.problem
+    whole = solve(task, FORM.starts(task.target[0], task.at)[::8])
+    assert result.objective == pytest.approx(whole.objective_M.min(), rel=1e-7)
     low, high = result.intervals["alpha"]
-    assert low < 0.34 < high and high - low < 0.01
+    assert low < 0.34 < high and high - low < 0.03
+
+
+def test_a_problem_in_blocks_is_the_same_problem(monkeypatch):
+    task = problem(Loss("mse"))
+    theta = FORM.starts(task.target[0], task.at)
+    whole, value, solution = local_model(task, theta), task.objective(theta), solve(task, theta)
+    monkeypatch.setattr("harness.laws.solver.BLOCK", 7)
+    blocks = local_model(task, theta)
+    assert blocks.hessian_MPP == pytest.approx(whole.hessian_MPP, rel=1e-9, abs=1e-12)
+    assert blocks.norm_M == pytest.approx(whole.norm_M, rel=1e-9, abs=1e-12)
+    assert task.objective(theta) == pytest.approx(value, rel=1e-12)
+    assert solve(task, theta[:3]).theta_MP == pytest.approx(solution.theta_MP[:3], abs=1e-6)

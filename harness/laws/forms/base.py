@@ -30,7 +30,7 @@ class Variables:
         x_KR = np.log(np.stack([np.asarray(value, float) for value in values])) - self.centre_K[:, None]
         return Variables(x_KR, self.centre_K, self.scale)
 
-    def rows(self, keep_R: NDArray[np.bool_]) -> "Variables":
+    def rows(self, keep_R: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Variables":
         return Variables(self.x_KR[:, keep_R], self.centre_K, self.scale)
 
 
