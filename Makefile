@@ -36,7 +36,7 @@ lint: .venv/tested
 	@$(PY) -m ruff check . && $(PY) -m mypy
 
 bench: .venv/installed
-	@for benchmark in benchmarks/*.py; do $(PY) $$benchmark || exit 1; done
+	@for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
 
 clean:
 	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"
