@@ -1,4 +1,4 @@
-"""The compute-optimal N*(C), D*(C), L*(C) of a Chinchilla fit (Hoffmann et al. 2022, equation 4)."""
+"""The compute-optimal N*(C), D*(C), L*(C) of a fit of Chinchilla's kind (Hoffmann et al. 2022, equation 4)."""
 
 from functools import partial
 from typing import Any
@@ -8,6 +8,8 @@ import numpy as np
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
 
+# Laws whose loss is least where A / N^alpha + B / D^beta is: a power of that sum moves no optimum.
+LAWS = ("chinchilla", "chinchilla_tied", "chinchilla_coupled")
 POINTS = 41
 # How far the frontier is shown beyond the sampled range of compute.
 BELOW, BEYOND = 2.0, 4.0
@@ -18,13 +20,15 @@ def optimum(natural: dict[str, Array], product_X: Array) -> dict[str, Array]:
 
     N* = G (C / kappa)^a and D* = (C / kappa)^(1 - a) / G with G = (alpha A / (beta B))^(1 / (alpha + beta)).
     """
-    E_M, alpha_M, beta_M, a_M = (natural[name][:, None] for name in ("E", "alpha", "beta", "a"))
+    natural = {"beta": natural["alpha"], "gamma": np.ones_like(natural["alpha"])} | natural
+    E_M, alpha_M, beta_M, gamma_M, a_M = (natural[name][:, None] for name in ("E", "alpha", "beta", "gamma", "a"))
     logA_M, logB_M = np.log(natural["A"])[:, None], np.log(natural["B"])[:, None]
     log_G_M = (np.log(alpha_M) + logA_M - np.log(beta_M) - logB_M) / (alpha_M + beta_M)
     log_product_X = np.log(product_X)
     params_MX = log_G_M + a_M * log_product_X
     tokens_MX = log_product_X - params_MX
-    loss_MX = np.log(E_M + np.exp(logA_M - alpha_M * params_MX) + np.exp(logB_M - beta_M * tokens_MX))
+    sum_MX = np.logaddexp(logA_M - alpha_M * params_MX, logB_M - beta_M * tokens_MX)
+    loss_MX = np.log(E_M + np.exp(gamma_M * sum_MX))
     return {"params": params_MX, "tokens": tokens_MX, "loss": loss_MX}
 
 
@@ -37,7 +41,7 @@ def frontier(fit: Fit) -> dict[str, Any] | None:
 
     C = kappa N D with the rows' own kappa, so that params and tokens are in the units of the table.
     """
-    if fit.law != "chinchilla":
+    if fit.law not in LAWS:
         return None
     kappa = fit.rows.flops_per_product
     low, high = float(fit.rows.flops.min()), float(fit.rows.flops.max())
