@@ -119,8 +119,8 @@ class Fit:
         f_X = self.form.log_prediction(self.theta_P[None], at)[0]
         return (np.exp(f_X) * at.scale).reshape(shape)
 
-    def predict_interval(self, params: Any, tokens: Any, **others: Any) -> tuple[Array, Array]:
-        """95 % interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
+    def predict_interval(self, params: Any, tokens: Any, level: float = ci.LEVEL, **others: Any) -> tuple[Array, Array]:
+        """Interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
         at, shape = self._at(params, tokens, others)
         logs = self.problem.loss.in_logs
         if self.draws is not None:
@@ -128,13 +128,13 @@ class Fit:
             # One quantile a draw, the same along a curve, keeps the band as smooth as the curve.
             normal_S = stats.norm.ppf((np.random.default_rng(0).permutation(len(f_SX)) + 0.5) / len(f_SX))
             noise_SX = (normal_S * self.draws.sd_S)[:, None]
-            low_X, high_X = ci.quantiles(f_SX + noise_SX if logs else np.exp(f_SX) + noise_SX)
+            low_X, high_X = ci.quantiles(f_SX + noise_SX if logs else np.exp(f_SX) + noise_SX, level)
         else:
             f_MX, J_MXP = self.form.derivatives(self.theta_P[None], at)
             J_XP = J_MXP[0] if logs else J_MXP[0] * np.exp(f_MX[0])[:, None]
             sd_X, freedom_X = self.curvature.spread(J_XP)
             run = math.sqrt(sum(self.noise.estimates))
-            half_X = stats.t.ppf(ci.TAILS[1], np.maximum(freedom_X, 1)) * np.hypot(sd_X, run)
+            half_X = stats.t.ppf((1 + level) / 2, np.maximum(freedom_X, 1)) * np.hypot(sd_X, run)
             centre_X = f_MX[0] if logs else np.exp(f_MX[0])
             low_X, high_X = centre_X - half_X, centre_X + half_X
         with np.errstate(over="ignore"):

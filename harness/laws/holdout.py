@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, Rows, fit_rows
 from harness.laws.forms import Array
+from harness.laws.intervals import LEVEL
 from harness.laws.levels import level_values
 from harness.laws.noise import Labels
 from harness.laws.table import Table
@@ -58,7 +59,7 @@ def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[
     except UserError as error:
         raise UserError(f"hold-out {name} is left out: without {description.split(',')[0]}, {error}") from error
     predicted_R = part.predict(rows.params, rows.tokens, **rows.others)
-    low_R, high_R = part.predict_interval(rows.params, rows.tokens, **rows.others)
+    low_R, high_R = part.predict_interval(rows.params, rows.tokens, LEVEL, **rows.others)
     competitor_R = additive_prediction(rows, grid.shape_R, grid.budget_R, ~test_R)
     cells: list[dict[str, Any]] = []
     for index in np.flatnonzero(test_R).tolist():

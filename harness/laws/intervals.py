@@ -149,9 +149,9 @@ def percentile_intervals(problem: Problem, draws: Draws) -> dict[str, tuple[floa
     return intervals
 
 
-def quantiles(value_S: Array) -> NDArray[np.float64]:
-    """The two ends of the central 95 % along the first axis."""
-    return np.quantile(value_S, TAILS, axis=0)
+def quantiles(value_S: Array, level: float = LEVEL) -> NDArray[np.float64]:
+    """The two ends of the central part along the first axis."""
+    return np.quantile(value_S, ((1 - level) / 2, (1 + level) / 2), axis=0)
 
 
 def _natural(problem: Problem, theta_MP: Array) -> dict[str, Array]:

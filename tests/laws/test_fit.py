@@ -105,6 +105,10 @@ def test_prediction_intervals_hold_the_run_noise(simulated):
         width = np.log(high / low)
         assert ((width > 2 * 1.96 * 0.001) & (width < 2 * 1.96 * 0.006)).all()
         assert (low < result.predict(params, 2e6)).all() and (result.predict(params, 2e6) < high).all()
+        inner_low, inner_high = result.predict_interval(params, 2e6, level=0.5)
+        # The central half is .765 / 3.18 = .24 times as wide as the central 95 % at 3 degrees of freedom, .344 at many.
+        part = np.log(inner_high / inner_low) / width
+        assert ((part > 0.24) & (part < 0.35)).all()
 
 
 def test_draws_are_the_same_for_the_same_seed(simulated):
