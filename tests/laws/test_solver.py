@@ -24,6 +24,17 @@ def problem(loss: Loss, noise: float = 0.01) -> Problem:
     return Problem(FORM, at, (losses / at.scale)[None], np.ones(len(losses)), loss)
 
 
+def a_point(law, alpha, beta, E, logA):
+    """A form, variables of 20 rows, and internal parameters with the given values where it has them."""
+    form = FORMS[law]
+    variables = {"unique_tokens": np.full(20, 2e6), "width": PARAMS**0.5, "depth": np.tile([2.0, 3, 4, 6, 8], 4)}
+    variables |= {"params": PARAMS, "tokens": TOKENS, "flops": 6 * PARAMS * TOKENS}
+    at = centred(np.full(20, 1.3), *(variables[use] for use in form.uses))
+    values = {"E": E, "A": logA, "intercept": logA, "alpha": alpha, "ratio": alpha, "B": -0.5, "beta": beta, "G": -0.7}
+    values |= {"gamma": 0.8, "R": 1.5, "break": 0.2, "width": -0.4}
+    return form, at, np.array([values[name] for name in form.internal])
+
+
 @given(
     st.sampled_from(sorted(FORMS)),
     st.floats(0.05, 1.5),
@@ -32,13 +43,7 @@ def problem(loss: Loss, noise: float = 0.01) -> Problem:
     st.floats(-2, 1),
 )
 def test_derivatives_agree_with_finite_differences(law, alpha, beta, E, logA):
-    form = FORMS[law]
-    variables = {"unique_tokens": np.full(20, 2e6), "width": PARAMS**0.5, "depth": np.tile([2.0, 3, 4, 6, 8], 4)}
-    variables |= {"params": PARAMS, "tokens": TOKENS, "flops": 6 * PARAMS * TOKENS}
-    at = centred(np.ones(20), *(variables[use] for use in form.uses))
-    values = {"E": E, "A": logA, "intercept": logA, "alpha": alpha, "ratio": alpha, "B": -0.5, "beta": beta, "G": -0.7}
-    values |= {"gamma": 0.8, "R": 1.5, "break": 0.2, "width": -0.4}
-    theta = np.array([values[name] for name in form.internal])
+    form, at, theta = a_point(law, alpha, beta, E, logA)
     f, J = form.derivatives(theta[None], at)
     assert f[0] == pytest.approx(form.log_prediction(theta[None], at)[0])
     weight = np.linspace(-1, 2, 20)
@@ -59,6 +64,13 @@ def test_form_in_natural_units_and_back():
     assert natural["a"][0] == pytest.approx(0.37 / 0.71)
     predicted = np.exp(FORM.log_prediction(FORM.from_natural(estimates, at)[None], at)[0]) * 3
     assert predicted == pytest.approx(1.7 + 400 / PARAMS**0.34 + 2000 / TOKENS**0.37)
+
+
+@given(st.sampled_from(sorted(FORMS)), st.floats(0.05, 1.5), st.floats(0.05, 1.5), st.floats(0.01, 1), st.floats(-2, 1))
+def test_every_form_in_natural_units_and_back(law, alpha, beta, E, logA):
+    form, at, theta = a_point(law, alpha, beta, E, logA)
+    natural = {name: float(value[0]) for name, value in form.natural(theta[None], at).items()}
+    assert form.from_natural(natural, at) == pytest.approx(theta, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", [Loss("log_mse"), Loss("mse"), Loss("huber", 1e-2)])

@@ -4,6 +4,7 @@ Shapes: M parameter vectors, R rows, P parameters, K variables. A new form is on
 PowerSum.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +40,11 @@ def centred(loss_R: Array, *values: Array) -> Variables:
     logs_KR = np.log(np.stack(values))
     centre_K = logs_KR.mean(axis=1)
     return Variables(logs_KR - centre_K[:, None], centre_K, float(np.exp(np.log(loss_R).mean())))
+
+
+def log(value: float) -> float:
+    """The logarithm, -inf at 0."""
+    return math.log(value) if value > 0 else -math.inf
 
 
 class Form(Protocol):
@@ -83,3 +89,6 @@ class Form(Protocol):
 
     def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
         """The parameters that a paper would quote, (M,) each."""
+
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        """The internal parameters (P,) of quoted ones; -inf where a coefficient is 0."""

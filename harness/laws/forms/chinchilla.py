@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables
+from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables, log
 
 
 class Chinchilla:
@@ -92,9 +92,9 @@ class Chinchilla:
         return np.array(
             [
                 estimates["E"] / at.scale,
-                np.log(estimates["A"] / at.scale) - alpha * at.centre_K[0],
+                log(estimates["A"] / at.scale) - alpha * at.centre_K[0],
                 alpha,
-                np.log(estimates["B"] / at.scale) - beta * at.centre_K[1],
+                log(estimates["B"] / at.scale) - beta * at.centre_K[1],
                 beta,
             ]
         )
@@ -143,3 +143,7 @@ class PowerLaw:
         intercept_M, alpha_M = theta_MP.T
         log_constant_M = (intercept_M + np.log(at.scale)) / alpha_M + at.centre_K[0]
         return {f"{self.symbol}c": np.exp(np.clip(log_constant_M, -700.0, 700.0)), "alpha": alpha_M}
+
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        alpha = estimates["alpha"]
+        return np.array([alpha * (log(estimates[f"{self.symbol}c"]) - at.centre_K[0]) - np.log(at.scale), alpha])

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables
+from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables, log
 from harness.laws.forms.chinchilla import Chinchilla
 
 COMPLEX_STEP, STEP = 1e-30, 1e-6
@@ -76,6 +76,10 @@ class Repeated(Smooth):
         fresh = Variables(at.x_KR[:2], at.centre_K[:2], at.scale)
         return Chinchilla().natural(theta_MP[:, :5], fresh) | {"R": np.exp(theta_MP[:, 5])}
 
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        fresh = Variables(at.x_KR[:2], at.centre_K[:2], at.scale)
+        return np.append(Chinchilla().from_natural(estimates, fresh), log(estimates["R"]))
+
 
 @dataclass(frozen=True)
 class BrokenPowerLaw(Smooth):
@@ -131,3 +135,9 @@ class BrokenPowerLaw(Smooth):
             f"{self.symbol}1": np.exp(break_M + at.centre_K[0]),
             "f": np.exp(logf_M),
         }
+
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        alpha, centre = estimates["alpha"], at.centre_K[0]
+        height = log(estimates["A"] / at.scale) - alpha * centre
+        place = log(estimates[f"{self.symbol}1"]) - centre
+        return np.array([estimates["E"] / at.scale, height, alpha, estimates["beta"], place, log(estimates["f"])])

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables
+from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables, log
 
 # Start points: exponents, powers of the sum, and floors as parts of the least loss where the power is not 1.
 FEW_EXPONENTS, POWERS, FLOORS = EXPONENT_GRID[1::2], (0.25, 0.5, 1.0, 1.6), (0.0, 0.5, 0.8)
@@ -152,6 +152,13 @@ class PowerSum:
             values["a"] = full_MF[:, 4] / (full_MF[:, 2] + full_MF[:, 4])
         return values
 
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        value_F = [estimates[entry] if isinstance(entry, str) else entry for entry in self.full]
+        values = dict(estimates) | {"E": value_F[0] / at.scale}
+        for k, name in enumerate(self.coefficients):
+            values[name] = log(estimates[name]) - value_F[2 + 2 * k] * at.centre_K[k] - np.log(at.scale) / value_F[-1]
+        return np.array([values[name] for name in self.internal])
+
 
 class Joint(PowerSum):
     """Kaplan's joint law (Kaplan et al. 2020, equation 1.5), whose term in tokens has exponent 1 inside the power."""
@@ -162,3 +169,8 @@ class Joint(PowerSum):
             params_M = inner["A"] ** (1 / inner["ratio"])
         alpha_M = inner["ratio"] * inner["beta"]
         return {"Nc": params_M, "Dc": inner["B"], "alpha": alpha_M, "beta": inner["beta"], "a": inner["a"]}
+
+    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
+        ratio = estimates["alpha"] / estimates["beta"]
+        inner = {"A": estimates["Nc"] ** ratio, "ratio": ratio, "B": estimates["Dc"], "beta": estimates["beta"]}
+        return super().from_natural(inner, at)
