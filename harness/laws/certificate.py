@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.laws.forms import Array, Form
+from harness.laws.forms.repeated import REPEATS
 from harness.laws.solver import Problem, Solution
 
 # A range of D/N below this factor leaves alpha and beta to be told apart by noise.
@@ -46,7 +47,7 @@ def certify(
     at_bound = [
         name
         for name, value, low, high in zip(form.internal, theta_P, low_P, high_P, strict=True)
-        if value <= low + 1e-9 or value >= high - 1e-9 or (name in form.bounded_below and name != "E" and value < -30)
+        if low < high and (value <= low + 1e-9 or value >= high - 1e-9 or (value < -30 and name in form.bounded_below))
     ]
     rank, condition, lost = _curvature(problem, theta_P)
     doubts = _identification(problem, lost, at_bound, intervals)
@@ -119,10 +120,11 @@ def _identification(
         if high / low < NARROW_RATIO:
             span = f"D/N between {low:.3g} and {high:.3g}"
             doubts.append(f"alpha and beta are not identified: all rows have {span}")
-    if "R" in at_bound or "R" in lost:
-        doubts = [doubt for doubt in doubts if not doubt.startswith("R ")]
-        doubts.append("R is not identified: these rows do not show what repeating their tokens costs")
-    unseen = [name for name in lost if name not in at_bound and name != "R"]
+    unshown = [name for name in form.internal if name in REPEATS]
+    unshown = [name for name in unshown if name in (*at_bound, *lost) or _endless(intervals.get(name))]
+    doubts = [doubt for doubt in doubts if doubt.split()[0] not in unshown]
+    doubts += [f"{name} is not identified: these rows do not show what repeating costs" for name in unshown]
+    unseen = [name for name in lost if name not in (*at_bound, *REPEATS)]
     if unseen and len(doubts) == 0:
         doubts.append(f"{' and '.join(unseen)} cannot be told apart: the curvature has not full rank")
     for name in form.exponents:
@@ -131,3 +133,8 @@ def _identification(
             span = f"{interval[0]:.2g} to {interval[1]:.2g}"
             doubts.append(f"{name} is not identified: its 95 % interval from curvature is {span}")
     return doubts
+
+
+def _endless(interval: tuple[float, float] | None) -> bool:
+    """Whether 1 / R may be 0: the interval of log R, whose half is that of R / R, reaches 1 on either side."""
+    return interval is not None and interval[1] > interval[0] * np.exp(2)

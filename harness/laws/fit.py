@@ -1,8 +1,9 @@
 """One fit: a law on a table, with estimates, intervals and a certificate."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from harness.errors import UserError
 from harness.laws import intervals as ci
 from harness.laws.certificate import Certificate, certify
 from harness.laws.forms import FORMS, Array, Form, Variables, centred
+from harness.laws.forms.base import held
 from harness.laws.levels import grouped
 from harness.laws.losses import LOSSES, Loss
 from harness.laws.noise import Labels, Noise
@@ -87,6 +89,7 @@ class Fit:
     delta: float
     columns: Columns
     rows: Rows
+    fixed: dict[str, float]
     estimates: dict[str, float]
     intervals: dict[str, Interval]
     objective: float
@@ -100,7 +103,7 @@ class Fit:
 
     @property
     def form(self) -> Form:
-        return FORMS[self.law]
+        return self.problem.form
 
     @property
     def predicts(self) -> str:
@@ -180,6 +183,7 @@ class Fit:
             "tokens": self.columns.tokens,
             "target": self.columns.target,
             "rows": len(self.rows),
+            "fixed": self.fixed,
             "estimates": dict(self.estimates),
             "intervals": {key: None if value is None else list(value) for key, value in self.intervals.items()},
             "interval_method": self.interval_method,
@@ -207,20 +211,23 @@ def fit(
     weight: str | None = None,
     cluster: str | None = None,
     filter: str = "",
+    fixed: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fits a law to a run table: a path, a data frame, a mapping of columns, or a Table.
 
     law: a name in harness.laws.forms.FORMS. loss: huber (delta, on log loss), lad, log_mse,
     mse. bootstrap: how many simulated tables give the intervals; 0 takes them from the curvature. cluster: the
     column that names the run a row belongs to (default: `trunk`, then `cluster`, where the table has one).
-    weight: relative precisions of the rows. Without a flops column, C is 6 N D.
+    weight: relative precisions of the rows. Without a flops column, C is 6 N D. fixed: parameters that are held at
+    known values, under the names that the law's estimates have; a coefficient only beside its exponent.
 
     Raises UserError for an unknown choice, and for a table that cannot be fitted.
     """
     columns = Columns(params, tokens, target, flops, unique_tokens, width, depth, weight, cluster)
     checked = filtered(as_table(table), filter)
     check_comparable(checked)
-    return fit_rows(read_rows(checked, columns, law), columns, law, loss, delta, bootstrap, seed, checked.source)
+    rows = read_rows(checked, columns, law)
+    return fit_rows(rows, columns, law, loss, delta, bootstrap, seed, checked.source, fixed or {})
 
 
 def read_rows(table: Table, columns: Columns, law: str) -> Rows:
@@ -255,12 +262,13 @@ def fit_rows(
     bootstrap: int = 0,
     seed: int = 0,
     source: str = "the table",
+    fixed: Mapping[str, float] = MappingProxyType({}),
 ) -> Fit:
     """`fit` on numbers that are read already."""
     form = _form(law)
     _check_choices(loss, delta, bootstrap, seed)
     check_levels(rows, columns, form, source)
-    problem = _problem(rows, form, Loss(loss, delta))
+    problem = _problem(rows, form, Loss(loss, delta), fixed)
     starts_MP, solution = minimise(problem)
     best = int(np.argmin(solution.objective_M))
     theta_P = solution.theta_MP[best]
@@ -281,6 +289,7 @@ def fit_rows(
         delta=delta,
         columns=columns,
         rows=rows,
+        fixed=dict(fixed),
         estimates={name: float(value[0]) for name, value in natural.items()},
         intervals=intervals,
         objective=float(solution.objective_M[best]) * (problem.at.scale**2 if loss == "mse" else 1.0),
@@ -294,9 +303,9 @@ def fit_rows(
     )
 
 
-def _problem(rows: Rows, form: Form, loss: Loss) -> Problem:
+def _problem(rows: Rows, form: Form, loss: Loss, fixed: Mapping[str, float]) -> Problem:
     at = centred(rows.loss, *(rows.of(use) for use in form.uses))
-    return Problem(form, at, (rows.loss / at.scale)[None], rows.weight, loss)
+    return Problem(held(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
 
 
 def _form(law: str) -> Form:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.laws.forms import Array
+from harness.laws.forms.repeated import REPEATS
 from harness.laws.losses import Loss
 from harness.laws.noise import Labels, Noise, estimate
 from harness.laws.solver import Problem, solve
@@ -21,7 +22,7 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 CHUNK = 2_000_000
 DRAW_ITERATIONS, DRAW_TOLERANCE = 60, 1e-5
 LAD_DRAW_DELTA = 1e-5
-COEFFICIENTS = ("A", "B", "G", "Nc", "Dc", "Cc", "N1", "D1", "C1", "f", "R")
+COEFFICIENTS = ("A", "B", "G", "Nc", "Dc", "Cc", "N1", "D1", "C1", "f", *REPEATS)
 # Simulated log losses stay where float64 can say them, however wild the noise of a hopeless table.
 LARGEST_LOG = 100.0
 

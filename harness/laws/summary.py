@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.laws.forms.repeated import REPEATS
+
 
 def show(report: dict[str, Any], console: Console) -> None:
     """Prints the exponents, the hold-outs, the moves, the certificate and the notes of a study."""
@@ -45,7 +47,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 def _exponents(report: dict[str, Any]) -> Table:
     """One row a fit with values and 95 % intervals: headline, then by parameter count, then by loss."""
     head = report["fit"]
-    keys = [key for key in ("alpha", "beta", "gamma", "a", "E", "R") if key in head["estimates"]]
+    keys = [key for key in ("alpha", "beta", "gamma", "a", "E", *REPEATS) if key in head["estimates"]]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("params", "loss", *keys, "certified"):
         table.add_column(title, no_wrap=True)

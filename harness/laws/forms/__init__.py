@@ -2,7 +2,8 @@
 
 from harness.laws.forms.base import Array, Form, Variables, centred
 from harness.laws.forms.chinchilla import Chinchilla, PowerLaw
-from harness.laws.forms.smooth import BrokenPowerLaw, Repeated
+from harness.laws.forms.repeated import DataConstrained, Repeated
+from harness.laws.forms.smooth import BrokenPowerLaw
 from harness.laws.forms.sums import Joint, PowerSum
 
 __all__ = ["FORMS", "Array", "Form", "Variables", "centred"]
@@ -40,6 +41,7 @@ _FORMS: tuple[Form, ...] = (
         ("E", "A", "alpha", "G", "gamma", "B", "beta", 1.0),
     ),
     Repeated(),
+    DataConstrained(),
     BrokenPowerLaw("broken_params", "params", "N"),
     BrokenPowerLaw("broken_tokens", "tokens", "D"),
     BrokenPowerLaw("broken_flops", "flops", "C"),

@@ -5,11 +5,14 @@ PowerSum.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -33,6 +36,42 @@ class Variables:
 
     def rows(self, keep_R: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Variables":
         return Variables(self.x_KR[:, keep_R], self.centre_K, self.scale)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A form with some internal parameters held at values."""
+
+    form: "Form"
+    values: dict[str, float]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.form, name)
+
+    def bounds(self) -> tuple[Array, Array]:
+        low_P, high_P = self.form.bounds()
+        for name, value in self.values.items():
+            low_P[self.form.internal.index(name)] = high_P[self.form.internal.index(name)] = value
+        return low_P, high_P
+
+
+def held(form: "Form", fixed: Mapping[str, float], at: Variables) -> "Form":
+    """The form with quoted parameters held at known values.
+
+    Raises UserError for a name that it does not have, and for one whose internal value follows from a free one too.
+    """
+    unknown = [name for name in fixed if name not in form.internal]
+    if unknown:
+        raise UserError(f"fixed: {form.name} has no parameter {unknown[0]}: give some of {', '.join(form.internal)}")
+    quoted = form.natural(np.ones((1, len(form.internal))), at)
+    first_P, second_P = (form.from_natural(dict.fromkeys(quoted, free) | dict(fixed), at) for free in (1.0, 2.0))
+    values = {}
+    for name in fixed:
+        value, other = (float(theta_P[form.internal.index(name)]) for theta_P in (first_P, second_P))
+        if value != other:
+            raise UserError(f"fixed: {name} of {form.name} can be held only beside its exponent: fix that too")
+        values[name] = value
+    return Held(form, values)
 
 
 def centred(loss_R: Array, *values: Array) -> Variables:

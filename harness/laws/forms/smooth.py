@@ -9,7 +9,6 @@ from itertools import product
 import numpy as np
 
 from harness.laws.forms.base import EXPONENT_GRID, LARGEST_EXPONENT, SMALLEST_EXPONENT, Array, Variables, log
-from harness.laws.forms.chinchilla import Chinchilla
 
 COMPLEX_STEP, STEP = 1e-30, 1e-6
 
@@ -37,48 +36,6 @@ class Smooth:
             columns.append((weight_MR[:, None] @ (up_MRP - down_MRP))[:, 0] / (2 * STEP))
         H_MPP = np.stack(columns, axis=1)
         return (H_MPP + H_MPP.transpose(0, 2, 1)) / 2
-
-
-class Repeated(Smooth):
-    """Chinchilla's law of the tokens that repeated data is worth (Muennighoff et al. 2023, equation 5, tokens only).
-
-    D' = U + U R (1 - exp(-(D/U - 1) / R)) with U unique tokens, at most D; R is the number of epochs over which
-    repeating pays. Internal parameters: Chinchilla's, and log R.
-    """
-
-    name = "chinchilla_repeated"
-    equation = "L = E + A / N^alpha + B / D'^beta, D' = U + U R (1 - exp(-(D/U - 1) / R))"
-    uses: tuple[str, ...] = ("params", "tokens", "unique_tokens")
-    internal: tuple[str, ...] = (*Chinchilla.internal, "R")
-    bounded_below: tuple[str, ...] = Chinchilla.bounded_below
-    exponents: tuple[str, ...] = ("alpha", "beta")
-
-    def _log(self, theta_MP: Array, at: Variables) -> Array:
-        E_M, logA_M, alpha_M, logB_M, beta_M, logR_M = theta_MP.T[:, :, None]
-        n_R, tokens_R, unique_R = at.x_KR
-        # log of tokens per unique token, not below 0: more unique tokens than tokens are as many.
-        repeats_R = np.maximum(tokens_R - unique_R + at.centre_K[1] - at.centre_K[2], 0.0)
-        R_M = np.exp(logR_M)
-        worth = 1 + R_M * (1 - np.exp(-(np.exp(repeats_R) - 1) / R_M))
-        d = tokens_R - repeats_R + np.log(worth)
-        return np.log(E_M + np.exp(logA_M - alpha_M * n_R) + np.exp(logB_M - beta_M * d))
-
-    def starts(self, relative_R: Array, at: Variables) -> Array:
-        fresh = Variables(at.x_KR[:2], at.centre_K[:2], at.scale)
-        starts_MP = Chinchilla().starts(relative_R, fresh)[::4]
-        return np.array([[*start_P, log_R] for start_P in starts_MP for log_R in np.log([2.0, 15.0])])
-
-    def bounds(self) -> tuple[Array, Array]:
-        low_P, high_P = Chinchilla().bounds()
-        return np.r_[low_P, np.log(1e-2)], np.r_[high_P, np.log(1e4)]
-
-    def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
-        fresh = Variables(at.x_KR[:2], at.centre_K[:2], at.scale)
-        return Chinchilla().natural(theta_MP[:, :5], fresh) | {"R": np.exp(theta_MP[:, 5])}
-
-    def from_natural(self, estimates: dict[str, float], at: Variables) -> Array:
-        fresh = Variables(at.x_KR[:2], at.centre_K[:2], at.scale)
-        return np.append(Chinchilla().from_natural(estimates, fresh), log(estimates["R"]))
 
 
 @dataclass(frozen=True)
