@@ -6,7 +6,7 @@ PYTHON ?= python3
 OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
 
-.PHONY: sweep plan fit report status test lint bench clean
+.PHONY: sweep plan fit report status test lint bench reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed
@@ -37,6 +37,12 @@ lint: .venv/tested
 
 bench: .venv/installed
 	@for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
+
+reproduce: .venv/tested
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/reproduce.py
+
+calibrate: .venv/tested
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/calibration.py
 
 clean:
 	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"

@@ -1,6 +1,5 @@
 """Chinchilla's three approaches on tables whose optimum is known."""
 
-import json
 
 import numpy as np
 import pandas as pd
@@ -122,16 +121,6 @@ def test_the_minimum_of_a_cubic_is_found(minimum, other, twist):
     coefficient = np.array([[0.7, twist * minimum * other, -twist * (minimum + other) / 2, twist / 3]])
     assert _lowest(coefficient, -3, 3)[0] == pytest.approx(minimum, abs=1e-6)
     assert np.isnan(_lowest(coefficient, minimum + 1e-3, minimum + 3)[0])
-
-
-def test_published_optima_give_their_published_exponents(published):
-    optima = pd.read_csv(published / "porian_isoflop" / "optimal_pairs.csv").dropna()
-    cases = [case for case in json.loads((published / "expected.json").read_text()) if "porian" in case["id"]]
-    assert len(cases) == 10
-    for case in cases:
-        rows = optima[optima["config"] == case["id"].removeprefix("porian_")]
-        line = power_line(rows["flops"], rows["N_star"], 1 / rows["N_star_std_log"] ** 2)
-        assert line.slope == pytest.approx(case["expect"]["a"], abs=1e-4)
 
 
 def test_our_profiles_give_the_exponents_of_their_authors(published):
