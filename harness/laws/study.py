@@ -22,6 +22,7 @@ from harness.laws.kaplan import kaplan_fits
 from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
 from harness.laws.moves import drops, move
+from harness.laws.quality import quality
 from harness.laws.ranking import ranking
 from harness.laws.seeds import seed_noise
 from harness.laws.settings import FitConfig
@@ -70,6 +71,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
     others, disagreements = approaches(grid, best, config.bootstrap, config.seed)
     ranked, advice = ranking(grid, best)
+    checked, doubts = quality(grid, best)
     holdouts, moves, skipped = _checks(grid, best, config)
     report = {
         "schema": SCHEMA,
@@ -88,8 +90,9 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "ranking": ranked,
         "moves": moves,
         "residuals": _residuals(grid, best),
+        "quality": checked,
         "bands": _bands(grid, best),
-        "notes": notes + advice + disagreements + kaplan_notes + skipped,
+        "notes": notes + doubts + advice + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
 

@@ -56,6 +56,7 @@ def test_the_report_is_complete_and_finite(report):
         "ranking",
         "moves",
         "residuals",
+        "quality",
         "bands",
         "notes",
     ]
