@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import UserError
+from harness.laws.forms import Array
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -21,6 +22,17 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 COMPARISON = re.compile(r"(?P<column>[^<>=!]+?)\s*(?P<operator>==|!=|>=|<=|>|<)\s*(?P<value>[^<>=!]+)")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def as_numbers(column: pd.Series) -> Array:
+    """A column as float64, nan where a value is no real number."""
+    if column.dtype.kind in "cmM":
+        return np.full(len(column), np.nan)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # of integers that float64 cannot say
+        numbers = pd.to_numeric(column.map(str), errors="coerce")
+    return numbers.to_numpy(dtype=float, na_value=np.nan)
 
 
 def select(frame: pd.DataFrame, expression: str, source: str) -> NDArray[np.bool_]:
@@ -64,13 +76,13 @@ def _booleans(column: pd.Series, name: str, source: str) -> NDArray[np.bool_]:
 
 def _compare(column: pd.Series, name: str, sign: str, value: str, source: str) -> NDArray[np.bool_]:
     compare = OPERATORS[sign]
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    numbers = as_numbers(column)
     try:
         wanted = float(value)
     except ValueError:
         if sign not in ("==", "!="):
             raise UserError(f"filter: {name}{sign}{value} needs a number on the right") from None
-        texts = column.astype(str).str.strip()
+        texts = column.map(str).str.strip()
         return np.asarray(compare(texts.str.lower(), value.lower()), bool)
     if not np.isfinite(numbers).any():
         raise UserError(

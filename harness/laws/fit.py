@@ -246,7 +246,7 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
     name = columns.cluster or next((name for name in ("trunk", "cluster") if name in have), None)
     if name is not None and name not in have:
         raise UserError(f"{table.source} has no column {name!r}: name the runs' column with columns.cluster=NAME")
-    labels = None if name is None else np.unique(table.frame[name].astype(str), return_inverse=True)[1]
+    labels = None if name is None else np.unique(table.frame[name].map(str), return_inverse=True)[1]
     others = {
         use: table.numbers(getattr(columns, use)) for use in form.uses if use in ("unique_tokens", "width", "depth")
     }
@@ -330,6 +330,11 @@ def check_levels(rows: Rows, columns: Columns, form: Form, source: str) -> None:
     least = len(form.internal) + 1
     if len(rows) < least:
         raise UserError(f"{source} has {len(rows)} usable rows, and {form.name} needs at least {least}: add runs")
+    if rows.loss.min() == rows.loss.max():
+        raise UserError(
+            f"{source}, column {columns.target} is {rows.loss[0]:g} in every row, and no law follows from that: name "
+            "the column of the losses with columns.target=NAME"
+        )
     # A floor and a power take three levels to tell apart; unique tokens may be the same in all rows.
     levels = 3 if len(form.internal) > 2 else 2
     for use in (use for use in form.uses if use != "unique_tokens"):

@@ -14,7 +14,7 @@ SAME_PARAMS = 1e-6
 def shape_labels(frame: pd.DataFrame, params_R: Array) -> Labels:
     """One label a shape, ascending in params: by width and depth where the table has them, else by params."""
     if {"width", "depth"} <= set(frame.columns):
-        names_R = frame["width"].astype(str) + " " + frame["depth"].astype(str)
+        names_R = frame["width"].map(str) + " " + frame["depth"].map(str)
         labels_R = np.unique(names_R, return_inverse=True)[1]
     else:
         labels_R = grouped(params_R, SAME_PARAMS)

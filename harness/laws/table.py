@@ -1,9 +1,11 @@
 """Reading any run table and checking it before a fit: every mistake is one sentence with file, row and column."""
 
+import codecs
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws.filter import select
+from harness.laws.filter import as_numbers, select
 from harness.laws.forms import Array
 
 SWEEP_SCHEMA = 1
@@ -35,6 +37,9 @@ FIXED = [
 # Columns that may follow from the shape, but must not vary within one.
 BY_SHAPE = ("learning_rate", "batch_tokens", "heads")
 SMALLEST, LARGEST = 1e-12, 1e30
+# 3,14 is 3.14 in one country and 314 in another; which one a table means is not guessed.
+GROUPED = re.compile(r"[-+]?\d+(,\d+)+(\.\d*)?([eE][-+]?\d+)?")
+MOST_NAMES = 20
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ class Table:
         if column not in self.frame.columns:
             raise UserError(
                 f"{self.source} has no column {column!r}: name the right one, as in columns.params=NAME, out of "
-                f"{', '.join(map(str, self.frame.columns))}"
+                f"{_listed(self.frame.columns)}"
             )
         raw = self.frame[column]
-        value_R = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        value_R = as_numbers(raw)
         if pd.api.types.is_bool_dtype(raw) or any(isinstance(value, bool) for value in raw):
             raise UserError(f"{self.source}, column {column} holds true and false: name a column of numbers")
         wrong_R = ~np.isfinite(value_R)
@@ -89,8 +94,11 @@ class Table:
             wrong_R |= ~((value_R >= SMALLEST) & (value_R <= LARGEST))
         if wrong_R.any():
             index = int(np.argmax(wrong_R))
+            where = f"{self.source}, {self.row(index)}, column {column}: {_shown(raw.iloc[index])}"
+            if GROUPED.fullmatch(str(raw.iloc[index]).strip()):
+                raise UserError(f"{where} has a comma: write decimals with a point, and thousands without any mark")
             raise UserError(
-                f"{self.source}, {self.row(index)}, column {column}: {_shown(raw.iloc[index])} is not "
+                f"{where} is not "
                 f"{'a positive number between 1e-12 and 1e30' if positive else 'a finite number'}: correct it, "
                 "or leave the row out with filter="
             )
@@ -100,6 +108,12 @@ class Table:
 def _shown(value: Any) -> str:
     text = str(value)
     return "an empty field" if not text.strip() else repr(text[:60])
+
+
+def _listed(names: Iterable[Any]) -> str:
+    """Names or values of a table in one line."""
+    texts = [" ".join(str(name).split())[:60] for name in names]
+    return ", ".join(texts[:MOST_NAMES]) + (f" and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else "")
 
 
 def as_table(table: Any) -> Table:
@@ -150,10 +164,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_csv(path: Path) -> Table:
     content = _read_bytes(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}: save it as a UTF-8 CSV") from error
+    text = _decoded(content, path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
@@ -183,9 +194,22 @@ def _read_csv(path: Path) -> Table:
     return Table(str(path), frame, lines, hashlib.sha256(content).hexdigest(), rows_read=len(frame))
 
 
+def _decoded(content: bytes, path: Path) -> str:
+    """Text in UTF-8, or in UTF-16 where its mark says so."""
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
+    try:
+        text = content.decode("utf-16" if encoding == "UTF-16" else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not {encoding} at byte {error.start}: save it as a UTF-8 CSV") from error
+    if "\0" in text:
+        raise UserError(f"{path} holds a zero byte after {text.index(chr(0))} characters: save it as a UTF-8 CSV")
+    return text
+
+
 def _delimiter(text: str) -> str:
     """A semicolon or tab where the header has some and no comma."""
-    header = text.lstrip().split("\n", 1)[0]
+    found = re.match(r"\s*([^\r\n]*)", text)
+    header = found[1] if found else ""
     return next((mark for mark in (";", "\t") if mark in header and "," not in header), ",")
 
 
@@ -216,7 +240,7 @@ def _of_sweep(path: Path) -> Table:
         raise UserError(f"{plan_path} has schema {schema}, this version reads {SWEEP_SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
-    names = table.frame["cell"].astype(str)
+    names = table.frame["cell"].map(str)
     doubled = names[names.duplicated()]
     if len(doubled):
         raise UserError(f"{runs} lists the cell {doubled.iloc[0]} twice: issue the sweep again to rewrite it")
@@ -233,7 +257,7 @@ def finished(table: Table) -> Table:
     """Without the rows whose status says that they did not finish."""
     if "status" not in table.frame.columns:
         return table
-    status = table.frame["status"].astype(str).str.strip()
+    status = table.frame["status"].map(str).str.strip()
     return table.drop((status != "finished").to_numpy(), [f"status is {value}" for value in status])
 
 
@@ -250,19 +274,19 @@ def check_comparable(table: Table) -> None:
     """Refuses a table in which more than shape, tokens and seed varies; raises UserError."""
     for column in FIXED:
         if column in table.frame.columns:
-            values = sorted(set(table.frame[column].astype(str)))
+            values = sorted(set(table.frame[column].map(str)))
             if len(values) > 1:
                 raise UserError(
-                    f"{table.source}, column {column} varies ({', '.join(values[:4])}), and a law holds for one of "
+                    f"{table.source}, column {column} varies ({_listed(values[:4])}), and a law holds for one of "
                     f"them: choose it, as in filter={column}=={values[0]}"
                 )
     for column in BY_SHAPE:
         if column not in table.frame.columns or not {"width", "depth"} <= set(table.frame.columns):
             continue
         for shape, rows in table.frame.groupby(["width", "depth"], sort=False):
-            values = sorted(set(rows[column].astype(str)))
+            values = sorted(set(rows[column].map(str)))
             if len(values) > 1:
                 raise UserError(
                     f"{table.source}, column {column} varies within width {shape[0]} and depth {shape[1]} "
-                    f"({', '.join(values[:4])}): choose one with filter="
+                    f"({_listed(values[:4])}): choose one with filter="
                 )

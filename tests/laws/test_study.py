@@ -286,6 +286,26 @@ def test_script_refuses_in_one_sentence(sweep, argument, message):
     assert not (sweep / "fit.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"params_with_head,tokens,loss\n1,2,3\n1,2,nan\n",
+            "row 3, column loss: 'nan' is not a positive number between",
+        ),
+        (b"params_with_head,tokens,loss\n1,2,3\n", "has 1 usable rows, and chinchilla needs at least 6: add runs"),
+        ("params_with_head,tokens\n1,2\n".encode("utf-16-le"), "holds a zero byte after 1 characters: save it as"),
+    ],
+)
+def test_script_refuses_a_bad_table_in_one_sentence(tmp_path, content, message):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    done = run_script(f"runs={path}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {path}") and message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_configurations_that_cannot_be(sweep):
     with pytest.raises(UserError, match="runs has no value"):
         fit_config([])

@@ -42,6 +42,16 @@ def refused(path) -> str:
         (HEADER + "1e5,1e6,3.5\n", ["1 usable rows", "at least 6"]),
         (HEADER + GOOD.replace("900000.0", "300000.0"), ["params_with_head", "2 distinct levels", "at least 3"]),
         (HEADER + '1e5,1e6,"3.5\n', ["not a CSV"]),
+        (HEADER + GOOD + "1e5,1e6,1e-300\n", ["row 11", "column loss", "'1e-300'", "between 1e-12 and 1e30"]),
+        (
+            HEADER.replace("loss", '"loss\n in nats"') + GOOD,
+            ["no column 'loss'", "out of params_with_head, tokens, loss in"],
+        ),
+        (
+            HEADER + "".join(f"{n},1e6,3.5\n" for n in range(1, 9)),
+            ["column loss is 3.5 in every row, and no law follows"],
+        ),
+        (HEADER + GOOD.replace("4000000.0", "1000000.0"), ["column tokens has 2 distinct levels", "at least 3"]),
     ],
 )
 def test_bad_tables_are_one_sentence(tmp_path, content, parts):
@@ -63,7 +73,56 @@ def test_bytes_that_are_no_text(tmp_path):
     assert "not list" in refused([1, 2])
 
 
-@pytest.mark.parametrize("write", ["bom", "semicolon", "quoted", "parquet", "frame"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "params_with_head;tokens;loss\n1e5;1e6;3,14\n",
+            "row 2, column loss: '3,14' has a comma: write decimals with a point, and thousands without any mark",
+        ),
+        (
+            HEADER + '"1,000,000",1e6,3.5\n',
+            "row 2, column params_with_head: '1,000,000' has a comma: write decimals with a point, and thousands "
+            "without any mark",
+        ),
+        (
+            HEADER + "125M,1e6,3.5\n",
+            "row 2, column params_with_head: '125M' is not a positive number between 1e-12 and 1e30: correct it, or "
+            "leave the row out with filter=",
+        ),
+        (HEADER + "1e5,1e6,3\0\n", "holds a zero byte after 38 characters: save it as a UTF-8 CSV"),
+    ],
+)
+def test_numbers_that_are_written_otherwise(tmp_path, content, message):
+    path = tmp_path / "runs.csv"
+    path.write_text(content)
+    assert refused(path) in (f"{path}, {message}", f"{path} {message}")
+
+
+def test_a_long_list_of_columns_is_cut(tmp_path):
+    message = refused({f"c{index}": [1.0] for index in range(500)})
+    assert message.endswith(", out of " + ", ".join(f"c{index}" for index in range(20)) + " and 480 more")
+
+
+def test_a_table_with_gaps_where_no_number_is_needed(simulated):
+    """Of a shape, a trunk or a data set that some rows do not name."""
+    table = simulated(noise=0.001).astype({"width": float, "trunk": object})
+    table.loc[0, ["trunk", "width"]] = None
+    table["depth"] = table["depth"].astype("Int64").where(table.index != 3)
+    assert len(fit(table, filter="tokens>=1").rows) == 32
+    assert len(fit(table, filter="depth>=1").rows) == 31
+    assert "column data varies (nan, sotu)" in refused(table.assign(data=["sotu"] * 31 + [np.nan]))
+
+
+@pytest.mark.parametrize("values", [[[1]], [1j], [pd.Timestamp("2026-01-01")], [{}], [10**400], [float("nan")]])
+def test_values_that_are_no_numbers(values):
+    frame = pd.DataFrame({"params_with_head": [1.0], "tokens": [1.0], "loss": values})
+    assert "row 1, column loss: " in refused(frame)
+
+
+@pytest.mark.parametrize(
+    "write", ["bom", "semicolon", "quoted", "parquet", "frame", "utf-16", "old mac", "windows", "tab", "spaces"]
+)
 def test_every_way_of_writing_gives_the_same_fit(tmp_path, write):
     plain = tmp_path / "plain.csv"
     plain.write_text(HEADER + GOOD)
@@ -77,6 +136,16 @@ def test_every_way_of_writing_gives_the_same_fit(tmp_path, write):
     elif write == "parquet":
         path = tmp_path / "other.parquet"
         frame.to_parquet(path)
+    elif write == "utf-16":
+        path.write_text(plain.read_text().replace(",", "\t"), encoding="utf-16")
+    elif write == "old mac":
+        path.write_bytes(plain.read_bytes().replace(b"\n", b"\r"))
+    elif write == "windows":
+        path.write_bytes(plain.read_bytes().replace(b"\n", b"\r\n"))
+    elif write == "tab":
+        frame.to_csv(path, index=False, sep="\t")
+    elif write == "spaces":
+        path.write_text("\n  \n" + plain.read_text().replace(",", " , "))
     result = fit(frame if write == "frame" else path, loss="log_mse")
     assert result.estimates == pytest.approx(fit(plain, loss="log_mse").estimates, rel=1e-9)
     assert result.estimates["alpha"] == pytest.approx(0.4, abs=1e-5)
