@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.errors import UserError
+from harness.laws import display
 from harness.laws import intervals as ci
 from harness.laws.certificate import Certificate, certify
 from harness.laws.forms import FORMS, Array, Form, Variables, centred
@@ -100,6 +101,15 @@ class Fit:
     curvature: ci.Curvature = field(repr=False)
     noise: Noise = field(repr=False)
     draws: ci.Draws | None = field(repr=False)
+
+    def __repr__(self) -> str:
+        return display.short(self)
+
+    def __str__(self) -> str:
+        return display.text(self)
+
+    def _repr_html_(self) -> str:
+        return display.html(self)
 
     @property
     def form(self) -> Form:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 
 
@@ -17,7 +18,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         f"[bold]{escape(head['predicts'])}[/]   {source['rows_used']} of {source['rows']} rows", soft_wrap=True
     )
     console.print(_exponents(report))
-    console.print(_certificate(head), soft_wrap=True)
+    console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
     for entry in report["holdouts"]:
         doubt = "" if entry["certified"] else " (that fit is not certified)"
         console.print(
@@ -62,13 +63,3 @@ def _exponents(report: dict[str, Any]) -> Table:
 
 def _number(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} " + ("none" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}")
-
-
-def _certificate(fit: dict[str, Any]) -> str:
-    seal = fit["certificate"]
-    if not seal["certified"]:
-        return f"NOT certified: {escape('; '.join(seal['reasons']))}"
-    return (
-        f"certified: gradient {seal['gradient_norm']:.0e}, {seal['starts_agree']} of {seal['starts']} starts agree, "
-        f"condition {seal['condition']:.0f}"
-    )
