@@ -1,4 +1,4 @@
-"""Writes report.html and figures/ of a sweep: python scripts/report.py runs=outputs/cpu"""
+"""Writes report.html, figures/ and paper/ of a sweep: python scripts/report.py runs=outputs/cpu"""
 
 from harness.commands import run_script
 from harness.report.page import write_report

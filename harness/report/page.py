@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but itself, and the figures as files beside it."""
+"""report.html: one page that needs nothing but itself, the figures as files beside it, and what a paper quotes."""
 
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from harness.files import make_folder, write_atomically
 from harness.report import diagnostics, figures
 from harness.report.figures import Figure
 from harness.report.inputs import Sweep, read
+from harness.report.paper import FILES, paper
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
 from harness.report.style import specification
 from harness.report.tables import run_table, tables
@@ -25,7 +26,7 @@ FIGURES = (
 
 
 def write_report(path: Path) -> Path:
-    """Writes report.html and figures/ of a sweep directory; returns the page's path.
+    """Writes report.html, figures/ and paper/ of a sweep directory; returns the page's path.
 
     Raises UserError, before anything is written, where the directory is no sweep or cannot be written to.
     """
@@ -33,13 +34,20 @@ def write_report(path: Path) -> Path:
     drawn = draw(sweep)
     specs = specifications(drawn)
     page = render(sweep, drawn, specs)
+    quoted = paper(sweep)
     folder = make_folder(path / "figures")
+    if quoted:
+        make_folder(path / "paper")
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
     for name in set(FIGURES) - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
+    for name, text in quoted.items():
+        write_atomically(path / "paper" / name, text)
+    for name in set(FILES) - set(quoted):
+        (path / "paper" / name).unlink(missing_ok=True)
     write_atomically(path / "report.html", page)
     return path / "report.html"
 

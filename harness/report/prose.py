@@ -132,8 +132,8 @@ def _cost(sweep: Sweep) -> str:
     return f"about {seconds * threads / 3600:.2g} {unit} for the finished cells, a trunk counted once"
 
 
-def methods(sweep: Sweep) -> list[str]:
-    """How the numbers came about, every choice of the fit included."""
+def training(sweep: Sweep) -> list[str]:
+    """How the cells were trained and measured."""
     job = sweep.job
     schedule = job.get("schedule") or {}
     sentences = []
@@ -150,6 +150,12 @@ def methods(sweep: Sweep) -> list[str]:
         "is the same for all cells. FLOPs are three times the forward pass, full attention and head included. "
         "params_with_head counts the non-embedding parameters and vocabulary × width for the head."
     )
+    return sentences
+
+
+def methods(sweep: Sweep) -> list[str]:
+    """How the numbers came about, every choice of the fit included."""
+    sentences = training(sweep)
     if sweep.fit is None:
         return sentences
     choices, source = sweep.fit["choices"], sweep.fit["source"]

@@ -1,0 +1,245 @@
+"""What a paper quotes of a fit: a table row in LaTeX and in CSV, and a paragraph that states every choice."""
+
+import csv
+import io
+import re
+import textwrap
+from typing import Any
+
+import jinja2
+
+from harness.laws.display import digits
+from harness.report.inputs import Sweep
+from harness.report.prose import excluded, trained, training
+from harness.report.tables import number
+
+FILES = ("row.tex", "row.csv", "methods.txt")
+COUNTED = {
+    "params_with_head": " (non-embedding parameters and vocabulary x width for the head)",
+    "params_non_embedding": " (all parameters but embedding, position table and head)",
+    "params_total": " (all parameters)",
+}
+LOSSES = {
+    "huber": "Huber loss (delta {:g}) of the log residual",
+    "lad": "absolute log residual",
+    "log_mse": "squared log residual",
+    "mse": "squared residual",
+}
+FIRST = ("alpha", "beta", "gamma", "a", "E")
+# Exclusions for one reason are named while they are so few.
+MOST_NAMED = 5
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
+GREEK = ("alpha", "beta", "gamma")
+
+
+def paper(sweep: Sweep) -> dict[str, str]:
+    """The content of each file; none without a fit."""
+    if sweep.fit is None:
+        return {}
+    return dict(zip(FILES, (latex_row(sweep), csv_row(sweep), paragraph(sweep)), strict=True))
+
+
+def doubts(sweep: Sweep) -> list[str]:
+    """Why the numbers should not be quoted, in sentences."""
+    assert sweep.fit is not None
+    seal = sweep.fit["fit"]["certificate"]
+    found = []
+    if not seal["certified"]:
+        found.append(f"NOT certified, do not quote: {'; '.join(seal['reasons']) or 'no reason is recorded'}.")
+    if sweep.fit_is_stale:
+        found.append("STALE: runs.csv has changed since the fit; fit the sweep again.")
+    return found
+
+
+def _estimates(fit: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Name, value and interval ends, as text; the exponents first. The interval is absent where there is none."""
+    names = [name for name in FIRST if name in fit["estimates"]]
+    names += [name for name in fit["estimates"] if name not in names]
+    return [(name, _digits(fit["estimates"][name], (fit["intervals"] or {}).get(name))) for name in names]
+
+
+def _digits(value: float | None, interval: list[float | None] | None) -> list[str]:
+    if value is None:
+        return ["none"]
+    ends = [end for end in interval or [] if end is not None]
+    return digits(value, ends if len(ends) == 2 else None)
+
+
+def latex_row(sweep: Sweep) -> str:
+    """One row for a booktabs table, its header and the doubts as comments above it."""
+    assert sweep.fit is not None
+    fit, choices = sweep.fit["fit"], sweep.fit["choices"]
+    wrong = doubts(sweep)
+    mark = r"^{\dagger}" if wrong else ""
+    columns = [("Sweep", _tex(sweep.plan["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
+    columns += [("Loss function", _tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
+    columns += [(_symbol(name), _quoted(shown, mark)) for name, shown in _estimates(fit)]
+    for held in sweep.fit["holdouts"]:
+        mean = held["mean_relative_error"]
+        shown = "--" if mean is None else f"{100 * mean:.2f}"
+        doubt = r"$^{\dagger}$" if wrong or not held["certified"] else ""
+        columns.append((rf"Held-out {_tex(held['name'].replace('_', ' '))} (\%)", shown + doubt))
+    verdict = "yes" if fit["certificate"]["certified"] else r"\textbf{not certified}"
+    columns.append(("Certified", verdict + (r"$^{\dagger}$" if wrong else "")))
+    return _render(
+        "row.tex.j2",
+        name=sweep.plan["sweep"],
+        predicts=fit["predicts"],
+        method=choices["interval_method"],
+        doubts=wrong,
+        columns="l" * len(columns),
+        header=[name for name, _ in columns],
+        cells=[cell for _, cell in columns],
+    )
+
+
+def _symbol(name: str) -> str:
+    if name in GREEK:
+        return f"$\\{name}$"
+    return f"${name[0]}_{{{name[1:]}}}$" if len(name) > 1 else f"${name}$"
+
+
+def _quoted(shown: list[str], mark: str) -> str:
+    if shown == ["none"]:
+        return "--"
+    powers = [re.sub(r"e([+-]\d+)$", lambda found: rf" \times 10^{{{int(found[1])}}}", each) for each in shown]
+    interval = rf"\ [{powers[1]}, {powers[2]}]" if len(powers) > 1 else ""
+    return f"${{{powers[0]}}}{mark}{interval}$"
+
+
+def _tex(text: Any) -> str:
+    return "".join(TEX.get(sign, sign) for sign in " ".join(str(text).split()))
+
+
+def csv_row(sweep: Sweep) -> str:
+    """A header and one row with every headline number in full precision; what is not there is empty."""
+    assert sweep.fit is not None
+    fit, source, choices = sweep.fit["fit"], sweep.fit["source"], sweep.fit["choices"]
+    seal, frontier, noise = fit["certificate"], sweep.fit["frontier"] or {}, sweep.fit["seed_noise"] or {}
+    row: dict[str, Any] = {"sweep": sweep.plan["sweep"], "law": fit["law"], "predicts": fit["predicts"]}
+    row |= {"certified": seal["certified"], "reasons": "; ".join(seal["reasons"]), "stale": sweep.fit_is_stale}
+    row |= {key: choices[key] for key in ("params", "tokens", "target", "loss", "delta")}
+    row |= {"rows": source["rows"], "rows_used": source["rows_used"], "filter": source.get("filter")}
+    for name, value in fit["estimates"].items():
+        low, high = (fit["intervals"] or {}).get(name) or (None, None)
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    row |= {"objective": fit["objective"], "interval_method": choices["interval_method"]}
+    row |= {key: choices[key] for key in ("bootstrap", "seed")}
+    row |= {key: seal[key] for key in ("gradient_norm", "starts", "starts_agree", "rank", "condition")}
+    row |= {"flops_per_product": frontier.get("flops_per_product"), "seed_sd_nats": noise.get("sd_nats")}
+    for held in sweep.fit["holdouts"]:
+        name = held["name"]
+        row |= {f"{name}_error": held["mean_relative_error"], f"{name}_certified": held["certified"]}
+        row |= {f"{name}_competitor_error": held["competitor_mean_relative_error"]}
+    row |= {"sha256": source.get("sha256"), "harness": (sweep.fit.get("versions") or {}).get("harness")}
+    written = io.StringIO()
+    writer = csv.DictWriter(written, list(row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerow(row)
+    return written.getvalue()
+
+
+def paragraph(sweep: Sweep) -> str:
+    """The methods in plain text."""
+    assert sweep.fit is not None
+    fit, source, choices = sweep.fit["fit"], sweep.fit["source"], sweep.fit["choices"]
+    kappa = (sweep.fit["frontier"] or {}).get("flops_per_product")
+    weight = source["columns"].get("weight")
+    versions = [f"{name} {version}" for name, version in (sweep.fit.get("versions") or {}).items()]
+    packages = [f"{name} {version}" for name, version in (sweep.plan.get("packages") or {}).items()]
+    text = _render(
+        "methods.txt.j2",
+        name=sweep.plan["sweep"],
+        doubts=doubts(sweep),
+        training=training(sweep),
+        data=_data(sweep),
+        grid=dict.fromkeys(("Model", "Code version"), "") | dict(trained(sweep)),
+        optimizer=(sweep.job.get("optimizer") or {}).get("name"),
+        fit=fit,
+        source=source,
+        choices=choices,
+        excluded=_excluded(sweep),
+        counted=COUNTED.get(choices["params"], ""),
+        kappa=kappa and number(kappa),
+        loss=_loss(choices),
+        weights=f"rows are weighted by the column {weight}" if weight else "all rows weigh the same",
+        seal=fit["certificate"],
+        verdict="the fit is certified" if fit["certificate"]["certified"] else doubts(sweep)[0].rstrip("."),
+        cluster=source["columns"].get("cluster") or "trunk",
+        noise=_noise(sweep),
+        holdouts=_holdouts(sweep),
+        estimates=[
+            f"{name} = {shown[0]}" + (f" ({shown[1]} to {shown[2]})" if len(shown) > 1 else " (no interval)")
+            for name, shown in _estimates(fit)
+        ],
+        versions=", ".join(dict.fromkeys(versions + packages)) or "not recorded",
+    )
+    return textwrap.fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _loss(choices: dict[str, Any]) -> str:
+    return LOSSES.get(choices["loss"], choices["loss"]).format(choices["delta"])
+
+
+def _data(sweep: Sweep) -> str:
+    data, tokenizer = sweep.job.get("data") or {}, sweep.job.get("tokenizer") or {}
+    if not data:
+        return "The training data are not recorded."
+    parts = [str(data[key]) for key in ("source", "name", "config", "path", "revision") if data.get(key)]
+    sizes = sorted({int(size) for size in sweep.cells.get("vocab_size", []) if size == size})
+    size = f", vocabulary {', '.join(map(str, sizes))}" if sizes else ""
+    repeat = "may repeat" if data.get("repeat") else "never repeat"
+    return f"The data are {' '.join(parts)} (tokenizer {tokenizer.get('kind', 'not recorded')}{size}) and {repeat}."
+
+
+def _excluded(sweep: Sweep) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, why in excluded(sweep):
+        by_reason.setdefault(why, []).append(name)
+    if not by_reason:
+        return "No row is left out."
+    parts = [
+        f"{len(names)} because {why}" + (f" ({', '.join(names)})" if len(names) <= MOST_NAMED else "")
+        for why, names in by_reason.items()
+    ]
+    return f"Left out: {'; '.join(parts)}."
+
+
+def _noise(sweep: Sweep) -> str:
+    assert sweep.fit is not None
+    noise = sweep.fit["seed_noise"]
+    if not noise:
+        return "No cell was trained with two seeds, so run-to-run noise is not measured by repeats."
+    return (
+        f"Repeated seeds differ by a standard deviation of {noise['sd_nats']:.4f} nats "
+        f"({noise['degrees_of_freedom']} degrees of freedom)."
+    )
+
+
+def _holdouts(sweep: Sweep) -> list[str]:
+    assert sweep.fit is not None
+    sentences = []
+    for held in sweep.fit["holdouts"]:
+        law, plain = (
+            "none" if value is None else f"{value:.2%}"
+            for value in (held["mean_relative_error"], held["competitor_mean_relative_error"])
+        )
+        doubt = "" if held["certified"] else ", by a fit that is NOT certified"
+        sentences.append(
+            f"Held out, {held['description']} ({held['n_test']} cells): mean relative error {law}{doubt}; an additive "
+            f"table of shape and budget effects has {plain}."
+        )
+    return sentences or ["Nothing could be held out."]
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"line": lambda text: " ".join(str(text).split()), "shown": number}
+    return environment.get_template(template).render(values)
