@@ -1,5 +1,6 @@
 """The tables of a report: every number carries the certificate of the fit that it comes from."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,7 +64,9 @@ def estimate(fit: dict[str, Any], key: str) -> Cell:
 
 def tables(sweep: Sweep) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
-    makers: tuple[Callable[[Sweep], Table | None], ...] = (_by_params, _by_loss, _kaplan, _holdouts, _moves, _noise)
+    makers: tuple[Callable[[Sweep], Table | None], ...] = (
+        _by_params, _by_loss, _ranking, _approaches, _kaplan, _holdouts, _moves, _noise,
+    )  # fmt: skip
     found = [maker(sweep) for maker in makers] if sweep.fit else []
     return [table for table in found if table is not None and table.rows]
 
@@ -109,6 +112,83 @@ def _by_loss(sweep: Sweep) -> Table:
         ["loss function", *(SYMBOLS[key] for key in keys), "objective", "certified"],
         _fit_rows(sweep.fit["by_loss"], keys, lambda fit: LOSS_NAMES.get(fit["loss"], fit["loss"])),
     )
+
+
+def _ranking(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    rows = []
+    for entry in sweep.fit.get("ranking") or []:
+        law, why = str(entry.get("law")), entry.get("left_out")
+        rows.append(
+            [
+                Cell(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
+                _exponent(entry.get("a")),
+                Cell(_percent(entry.get("mean_relative_error"), 2)),
+                Cell(_percent(entry.get("rms_residual"), 2)),
+                Cell(f"left out: {why}" if why else "", mark="bad" if why else ""),
+            ]
+        )
+    return Table(
+        "ranking",
+        "Laws by what they predict",
+        "Best first by the mean relative error over the hold-outs, each law fitted without them; the residual is over "
+        "all cells. A law with the lower residual but the higher held-out error has fitted noise.",
+        ["law", SYMBOLS["a"], "held-out error", "rms residual", "note"],
+        rows,
+    )
+
+
+def _approaches(sweep: Sweep) -> Table | None:
+    assert sweep.fit is not None
+    section = sweep.fit.get("approaches")
+    if not section:
+        return None
+    names = [entry["name"] for entry in section["approaches"]]
+    rows = []
+    for entry in section["approaches"]:
+        name, bias = entry["name"], entry.get("bias")
+        against = _disagreeing(name, names, section["disagree"])
+        doubt = name == "parametric" and doubtful(sweep.fit["fit"])
+        note = f"left out: {entry['left_out']}" if entry.get("left_out") else _dropped(entry.get("dropped") or [])
+        rows.append(
+            [
+                Cell(name.replace("_", " ")),
+                _exponent(entry.get("a"), doubt),
+                _exponent(entry.get("b"), doubt),
+                Cell("–" if bias is None else f"{bias:+.3f}".replace("-", "−")),
+                Cell(str(entry.get("points", "–"))),
+                Cell(", ".join(against).replace("_", " ") or "–", mark="bad" if against else "muted"),
+                Cell(note, mark="bad" if entry.get("left_out") else "muted"),
+            ]
+        )
+    return Table(
+        "approaches",
+        "The compute-optimal exponents by approach (Hoffmann et al. 2022)",
+        f"N* ∝ Cᵃ and D* ∝ Cᵇ; budgets from {section['source']}. The bias is what an approach would err by where the "
+        "law holds. Two approaches disagree where their a, less its bias, differ by more than their intervals allow.",
+        ["approach", "a", "b", "bias of a", "points", "disagrees with", "note"],
+        rows,
+    )
+
+
+def _dropped(sentences: list[str]) -> str:
+    """Budgets without an optimum, counted by reason; a sentence is a budget, a colon and the reason."""
+    reasons = Counter(sentence.partition(": ")[2] or sentence for sentence in sentences)
+    return "; ".join(f"{many} left out: {reason}" for reason, many in reasons.items())
+
+
+def _disagreeing(name: str, names: list[str], sentences: list[str]) -> list[str]:
+    """The other approaches that a sentence names beside this one."""
+    told = [sentence for sentence in sentences if f" {name} (a " in sentence]
+    return [other for other in names if other != name and any(f" {other} (a " in sentence for sentence in told)]
+
+
+def _exponent(entry: dict[str, Any] | None, doubt: bool = False) -> Cell:
+    if not entry or entry.get("value") is None:
+        return Cell("–", mark="muted")
+    low, high = entry.get("low"), entry.get("high")
+    interval = "(no interval)" if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
+    return Cell(number(entry["value"], 3), doubt, interval=interval)
 
 
 def _kaplan(sweep: Sweep) -> Table:

@@ -268,6 +268,50 @@ def test_the_study_of_the_laws_gives_a_whole_report(tmp_path, rows):
     )
 
 
+def ranked(law: str, error: float | None, why: str | None = None) -> dict:
+    a = {"value": 0.491, "low": 0.462, "high": 0.519} if why is None else None
+    return {"law": law, "a": a, "mean_relative_error": error, "rms_residual": error, "left_out": why}
+
+
+def approach(name: str, a: float | None, **more) -> dict:
+    values = None if a is None else {"value": a, "low": a - 0.02, "high": a + 0.02}
+    return {"name": name, "a": values, "b": values, "bias": -0.012 if a else None, "points": 5, "left_out": None} | more
+
+
+def test_laws_are_ranked_and_those_left_out_say_why(tmp_path, rows):
+    entries = [ranked("chinchilla_coupled", 0.0031), ranked("chinchilla", 0.006), ranked("x", None, "<why>")]
+    study = hand_study(pd.DataFrame(rows)) | {"ranking": [*entries, {"law": "bare"}]}
+    page = render_page(write_sweep(tmp_path / "ranked", rows, study=study))
+    table = text_of(page, 'id="table-ranking"', "</table>")
+    assert re.findall(r"<tr><td>([^<]*)</td>", table) == [
+        "chinchilla_coupled",
+        "chinchilla (the headline)",
+        "x",
+        "bare",
+    ]
+    first = text_of(table, "<td>chinchilla_coupled</td>", "</tr>")
+    assert '<td>0.491 <span class="interval">[0.462, 0.519]</span></td><td>0.31 %</td>' in first
+    assert '<td class="bad">left out: &lt;why&gt;</td>' in table
+
+
+def test_approaches_that_disagree_are_flagged_on_both_sides(tmp_path, rows):
+    budgets = ["1e+12 FLOPs: the minimum is outside", "3e+12 FLOPs: the minimum is outside"]
+    entries = [approach("envelope", None, left_out="2 compute budgets have an optimum, 3 are needed", points=2)]
+    entries += [approach("isoflop_parabola", 0.449, dropped=budgets), approach("parametric", 0.548)]
+    told = "The approaches isoflop_parabola (a 0.449) and parametric (a 0.548) disagree beyond their intervals."
+    section = {"source": "the table's own IsoFLOP budgets", "approaches": entries, "disagree": [told]}
+    study = hand_study(pd.DataFrame(rows)) | {"approaches": section}
+    page = render_page(write_sweep(tmp_path / "approaches", rows, study=study))
+    table = text_of(page, 'id="table-approaches"', "</table>")
+    parabola = text_of(table, "<td>isoflop parabola</td>", "</tr>")
+    assert '<td>0.449 <span class="interval">[0.429, 0.469]</span></td>' in parabola
+    assert '<td>−0.012</td><td>5</td><td class="bad">parametric</td>' in parabola
+    assert "2 left out: the minimum is outside" in parabola
+    assert '<td class="bad">isoflop parabola</td>' in text_of(table, "<td>parametric</td>", "</tr>")
+    envelope = text_of(table, "<td>envelope</td>", "</tr>")
+    assert '<td class="muted">–</td><td class="bad">left out: 2 compute budgets' in envelope
+
+
 def test_cost_counts_a_trunk_once(tmp_path, rows):
     # 3600 s for the longest cell, and of the other one the cooldown only: 0.2 x 1800 s; together 1.1 hours.
     cells = [copy.copy(rows[0]) | {"wall_seconds": 1800.0}, copy.copy(rows[1]) | {"wall_seconds": 3600.0}]
