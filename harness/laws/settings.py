@@ -17,7 +17,7 @@ TEXTS = ("runs", "out", "law", "loss", "filter")
 class FitConfig:
     """What scripts/fit.py reads; `bootstrap` simulated tables give the intervals, 0 takes the curvature."""
 
-    runs: str = ""  # a sweep directory, a CSV or a Parquet file
+    runs: str = ""  # a sweep directory, a CSV or a Parquet file, or several of them as in a,b or [a,b]
     out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
     law: str = "chinchilla"
     loss: str = "log_mse"  # log_mse | huber | lad | mse

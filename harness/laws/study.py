@@ -22,11 +22,12 @@ from harness.laws.kaplan import kaplan_fits
 from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
 from harness.laws.moves import drops, move
+from harness.laws.pool import read_sources, sources
 from harness.laws.quality import quality
 from harness.laws.ranking import ranking
 from harness.laws.seeds import seed_noise
 from harness.laws.settings import FitConfig
-from harness.laws.table import Table, check_comparable, filtered, read_runs
+from harness.laws.table import Table, check_comparable, filtered
 
 SCHEMA = 1
 PARAM_COUNTS = ("params_with_head", "params_total", "params_non_embedding")
@@ -39,14 +40,17 @@ def output_path(config: FitConfig) -> Path:
     """Where the study is written."""
     if config.out:
         return Path(config.out)
-    runs = Path(config.runs)
+    paths = sources(config.runs)
+    if len(paths) > 1:
+        raise UserError(f"runs={config.runs} names {len(paths)} tables: name the file of their fit with out=PATH")
+    runs = Path(paths[0])
     return runs / "fit.json" if runs.is_dir() else runs.with_suffix(".fit.json")
 
 
 def write_study(config: FitConfig) -> dict[str, Any]:
     """Runs the study and writes it; raises UserError before anything is written."""
-    table = read_runs(config.runs)
     path = output_path(config)
+    table = read_sources(config.runs, config.columns.target, config.columns.cluster)
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
     try:
@@ -165,6 +169,7 @@ def _source(table: Table, fit: Fit) -> dict[str, Any]:
     return {
         "path": table.source,
         "sha256": table.sha256,
+        "sources": table.sources(),
         "rows": table.rows_read,
         "rows_used": len(fit.rows),
         "excluded": table.excluded,

@@ -5,7 +5,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,24 @@ MOST_NAMES = 20
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text or numbers with where they came from; `lines` are the file's line numbers, one a row."""
+    """Rows of text or numbers with where they came from; `lines` are the file's line numbers, one a row.
+
+    `parts` are the sources of a pooled table: path, sha256 and rows.
+    """
 
     source: str
     frame: pd.DataFrame
-    lines: list[int]
+    lines: Sequence[int | str]
     sha256: str | None = None
     filter: str = ""
     rows_read: int = 0
     excluded: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Every path that the rows come from, with its digest."""
+        return self.parts or [{"path": self.source, "sha256": self.sha256, "rows": self.rows_read}]
 
     def row(self, index: int) -> str:
         """The name of a row in a message."""

@@ -159,6 +159,7 @@ def paragraph(sweep: Sweep) -> str:
         fit=fit,
         source=source,
         choices=choices,
+        digests=_digests(source),
         excluded=_excluded(sweep),
         counted=COUNTED.get(choices["params"], ""),
         kappa=kappa and number(kappa),
@@ -191,6 +192,14 @@ def _data(sweep: Sweep) -> str:
     size = f", vocabulary {', '.join(map(str, sizes))}" if sizes else ""
     repeat = "may repeat" if data.get("repeat") else "never repeat"
     return f"The data are {' '.join(parts)} (tokenizer {tokenizer.get('kind', 'not recorded')}{size}) and {repeat}."
+
+
+def _digests(source: dict[str, Any]) -> str:
+    """What was read: one digest, or each path of a pooled table with its own."""
+    parts = source.get("sources") or [source]
+    if len(parts) == 1:
+        return f"SHA-256 {source.get('sha256') or 'not recorded'}"
+    return "pooled from " + ", ".join(f"{part['path']} of SHA-256 {part['sha256'] or 'none'}" for part in parts)
 
 
 def _excluded(sweep: Sweep) -> str:

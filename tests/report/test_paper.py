@@ -142,6 +142,13 @@ def test_missing_numbers_are_gaps_and_not_zeros(tmp_path, rows):
     assert "Nothing could be held out." in text and "run-to-run noise is not measured" in text
 
 
+def test_a_pooled_fit_names_every_table(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows))
+    study["source"]["sources"] = [{"path": "a/runs.csv", "sha256": "1f"}, {"path": "b.csv", "sha256": "2e"}]
+    text = " ".join(papers(tmp_path, rows, **study)["methods.txt"].split())
+    assert "(pooled from a/runs.csv of SHA-256 1f, b.csv of SHA-256 2e; filter none)" in text
+
+
 def test_without_a_fit_no_file_of_an_earlier_one_is_left(tmp_path, rows):
     directory = write_sweep(tmp_path / "small", rows[:2])
     (directory / "paper").mkdir()
