@@ -210,7 +210,7 @@ def _rising(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[str
     rows, log_R = grid.rows, np.log(grid.rows.loss)
     group_R = grid.shape_R
     if "unique_tokens" in rows.others:
-        group_R = pd.Series(group_R).groupby([group_R, rows.others["unique_tokens"]]).ngroup().to_numpy(np.intp)
+        group_R = np.array(pd.Series(group_R).groupby([group_R, rows.others["unique_tokens"]]).ngroup(), np.intp)
     lowest = pd.Series(log_R).groupby([group_R, grid.budget_R]).min()
     before = lowest.groupby(level=0).cummin().groupby(level=0).shift(1)
     index = pd.MultiIndex.from_arrays([group_R, grid.budget_R])
