@@ -15,7 +15,7 @@ def seed_noise(loss_R: Array, shape_R: Labels, budget_R: Labels, cluster_R: Labe
     shape, into the part that the cells of a trunk share and the part of each cell.
     """
     log_R = np.log(loss_R)
-    cell_R = shape_R * (int(budget_R.max()) + 1) + budget_R
+    cell_R = np.unique(shape_R * (int(budget_R.max()) + 1) + budget_R, return_inverse=True)[1]
     count_G = np.bincount(cell_R)
     repeated_R = count_G[cell_R] > 1
     if not repeated_R.any():

@@ -32,6 +32,8 @@ from harness.laws.table import Table, check_comparable, filtered
 SCHEMA = 1
 PARAM_COUNTS = ("params_with_head", "params_total", "params_non_embedding")
 CURVE_POINTS, MOST_CURVES = 41, 12
+# Above this, a study leaves out what fits a table many times or grows with its square.
+MANY_ROWS = 5_000
 # How far a drawn curve reaches beyond the sampled range.
 BEYOND = 1.3
 
@@ -69,14 +71,16 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     table = filtered(table, config.filter)
     check_comparable(table)
     rows = read_rows(table, columns, config.law)
+    many = len(rows) > MANY_ROWS
+    config = replace(config, bootstrap=0) if many else config
     best = fit_rows(rows, columns, config.law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
     grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
-    notes = list(table.notes) + _notes(table, best)
+    notes = list(table.notes) + _notes(table, best) + ([_many(len(rows))] if many else [])
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
-    others, disagreements = approaches(grid, best, config.bootstrap, config.seed)
-    ranked, advice = ranking(grid, best)
+    others, disagreements = (None, []) if many else approaches(grid, best, config.bootstrap, config.seed)
+    ranked, advice = ([], []) if many else ranking(grid, best)
     checked, doubts = quality(grid, best)
-    holdouts, moves, skipped = _checks(grid, best, config)
+    holdouts, moves, skipped = ([], [], []) if many else _checks(grid, best, config)
     report = {
         "schema": SCHEMA,
         "source": _source(table, best),
@@ -202,6 +206,17 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _many(rows: int) -> str:
+    return (
+        f"The table has {rows} rows: the intervals come from the curvature, every {_stride(rows)}th residual is listed, "
+        f"and hold-outs, moves, ranking and approaches are left out; filter= to {MANY_ROWS} rows or fewer gives them."
+    )
+
+
+def _stride(rows: int) -> int:
+    return -(-rows // MANY_ROWS)
+
+
 def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
     rows = fit.rows
     predicted_R = fit.predict(rows.params, rows.tokens, **rows.others)
@@ -214,7 +229,7 @@ def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
             "predicted": predicted_R[index],
             "residual": math.log(rows.loss[index] / predicted_R[index]),
         }
-        for index in range(len(rows))
+        for index in range(0, len(rows), _stride(len(rows)))
     ]
 
 

@@ -243,6 +243,19 @@ def test_a_small_table_leaves_out_what_it_cannot_check(simulated):
     assert "the move without the smallest width 48 is left out" in notes
 
 
+def test_a_large_table_leaves_out_what_grows_with_its_square(simulated, monkeypatch):
+    monkeypatch.setattr("harness.laws.study.MANY_ROWS", 10)
+    report = study(as_table(simulated(noise=0.001)), FitConfig(runs="x"))
+    assert report["notes"][1] == (
+        "The table has 32 rows: the intervals come from the curvature, every 4th residual is listed, and hold-outs, "
+        "moves, ranking and approaches are left out; filter= to 10 rows or fewer gives them."
+    )
+    assert len(report["residuals"]) == 8
+    assert report["holdouts"] == report["moves"] == report["ranking"] == []
+    assert report["choices"]["bootstrap"] == 0
+    assert report["fit"]["intervals"]["a"][0] < 0.45 / 0.85 < report["fit"]["intervals"]["a"][1]
+
+
 def test_texts_reach_the_configuration_as_they_are():
     config = fit_config(["runs=/a b/it's,=(1).csv", "filter=width>=48 and schedule=='wsd'", "columns.target=eval/c4 x"])
     assert config.runs == "/a b/it's,=(1).csv"
