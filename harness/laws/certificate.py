@@ -11,6 +11,8 @@ from harness.laws.solver import Problem, Solution
 # A range of D/N below this factor leaves alpha and beta to be told apart by noise.
 NARROW_RATIO = 1.5
 AGREEING_STARTS = 2
+# As they are quoted, whatever the form works with inside.
+EXPONENTS = ("alpha", "beta", "gamma")
 # Of the unit-diagonal curvature; below it a direction is lost to rounding.
 SMALLEST_EIGENVALUE = 1e-11
 
@@ -127,7 +129,7 @@ def _identification(
     unseen = [name for name in lost if name not in (*at_bound, *REPEATS)]
     if unseen and len(doubts) == 0:
         doubts.append(f"{' and '.join(unseen)} cannot be told apart: the curvature has not full rank")
-    for name in form.exponents:
+    for name in EXPONENTS:
         interval = intervals.get(name)
         if interval is not None and interval[0] <= 0 and not doubts:
             span = f"{interval[0]:.2g} to {interval[1]:.2g}"

@@ -119,6 +119,19 @@ def test_an_unconverged_fit_is_not_certified():
     assert certificate.reasons[0].startswith("it did not converge")
 
 
+def test_the_exponents_that_are_quoted_are_judged():
+    """Kaplan's joint law works with the ratio of its two exponents inside."""
+    form = FORMS["kaplan_joint"]
+    losses = ((2e5 / PARAMS) ** (0.3 / 0.25) + 3e8 / TOKENS) ** 0.25
+    at = centred(losses, PARAMS, TOKENS)
+    task = Problem(form, at, (losses / at.scale)[None], np.ones(len(losses)), Loss("log_mse"))
+    starts = form.starts(task.target[0], task.at)
+    intervals = {"alpha": (-0.1, 0.7), "beta": (0.2, 0.3)}
+    assert certify(task, starts, solve(task, starts), intervals).reasons == [
+        "alpha is not identified: its 95 % interval from curvature is -0.1 to 0.7"
+    ]
+
+
 def test_a_fit_that_equals_its_start_is_not_certified():
     task = problem(Loss("huber", 1e-3))
     starts = FORM.starts(task.target[0], task.at)[:3]
