@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from harness.laws.forms import Array, Form, Variables
 from harness.laws.losses import Loss
 
-# Residuals below this are rounding, not misfit.
-FLOOR = 1e-13
+# Residuals below this are rounding, not misfit; float64 leaves up to a tenth of it in the best fit of exact losses.
+FLOOR, ROUNDING = 1e-13, 0.1
 LARGEST_DAMPING = 1e12
 LONGEST_STEP = 1.0
 # Problems times rows worked on at once: larger temporaries leave the cache, and memory would grow with the table.
@@ -92,11 +92,14 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
     the same way, 0 where they balance. Parameters at a bound that the gradient pushes against are held.
     """
     parts = [_sums(part, theta_MP) for part in problem.blocks()]
-    gradient_MP, hessian_MPP, pull_MP, square_MP = (sum(sums[1:], sums[0]) for sums in zip(*parts, strict=True))
+    gradient_MP, hessian_MPP, pull_MP, floor_MP, square_MP = (
+        sum(sums[1:], sums[0]) for sums in zip(*parts, strict=True)
+    )
     unit_MP = np.sqrt(square_MP) + 1e-150
     low_P, high_P = problem.form.bounds()
     held_MP = ((theta_MP <= low_P) & (gradient_MP > 0)) | ((theta_MP >= high_P) & (gradient_MP < 0))
-    relative_MP = np.where(held_MP, 0.0, np.abs(gradient_MP) / (pull_MP + 1e-300))
+    excess_MP = np.maximum(np.abs(gradient_MP) - ROUNDING * floor_MP, 0.0)
+    relative_MP = np.where(held_MP, 0.0, excess_MP / (pull_MP + floor_MP + 1e-300))
     scaled_MPP = hessian_MPP / unit_MP[:, :, None] / unit_MP[:, None, :]
     free_MPP = ~(held_MP[:, :, None] | held_MP[:, None, :])
     scaled_MPP = np.where(free_MPP, scaled_MPP, np.eye(theta_MP.shape[1]))
@@ -104,8 +107,9 @@ def local_model(problem: Problem, theta_MP: Array) -> LocalModel:
     return LocalModel(gradient_MP, scaled_MPP, unit_MP, relative_MP.max(1))
 
 
-def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, Array, Array, Array]:
-    """Sums over the rows: gradient, curvature, absolute contributions to the gradient, squared majorizing unit."""
+def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, ...]:
+    """Sums over the rows: gradient, curvature, absolute contributions to the gradient, those of residuals at the
+    floor, squared majorizing unit."""
     loss, weight_R = problem.loss, problem.weight_R
     f_MR, J_MRP = problem.form.derivatives(theta_MP, problem.at)
     if loss.in_logs:
@@ -122,9 +126,10 @@ def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, Array, Array, Array
     hessian_MPP = (J_MRP * bend_MR[..., None]).transpose(0, 2, 1) @ J_MRP
     hessian_MPP -= problem.form.second(J_MRP, slope_MR, problem.at, theta_MP)
     floor_R = np.abs(loss.slope(np.full(1, FLOOR))) * weight_R
-    pull_MP = ((np.abs(slope_MR) + floor_R)[:, None, :] @ np.abs(J_MRP))[:, 0]
+    size_MRP = np.abs(J_MRP)
+    pull_MP, floor_MP = (np.abs(slope_MR)[:, None, :] @ size_MRP)[:, 0], floor_R @ size_MRP
     majorizer_MR = loss.majorizer(residual_MR) * weight_R
-    return gradient_MP, hessian_MPP, pull_MP, (majorizer_MR[:, None, :] @ G_MRP**2)[:, 0]
+    return gradient_MP, hessian_MPP, pull_MP, floor_MP, (majorizer_MR[:, None, :] @ G_MRP**2)[:, 0]
 
 
 def minimise(problem: Problem) -> tuple[Array, Solution]:

@@ -9,7 +9,7 @@ from scipy.optimize import linprog, minimize
 from harness.laws import fit
 from harness.laws.certificate import certify
 from harness.laws.forms import FORMS, centred
-from harness.laws.losses import Loss
+from harness.laws.losses import LOSSES, Loss
 from harness.laws.solver import Problem, local_model, solve
 
 PARAMS = np.repeat(np.geomspace(1e5, 1e6, 5), 4)
@@ -139,6 +139,16 @@ def test_a_fit_that_equals_its_start_is_not_certified():
     certificate = certify(task, starts, stuck, {})
     assert not certificate.moved
     assert "it did not move from its start" in certificate.reasons
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("law", ["chinchilla", "chinchilla_tied"])
+def test_a_table_without_noise_is_certified(law, loss):
+    """Rounding is all that its gradient shows."""
+    table = {"params_with_head": PARAMS, "tokens": TOKENS, "loss": 2 + 100 * PARAMS**-0.4 + 900 * TOKENS**-0.4}
+    result = fit(table, law=law, loss=loss)
+    assert result.certificate.reasons == []
+    assert result.estimates["alpha"] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_weights_count_rows():
