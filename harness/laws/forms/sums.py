@@ -107,7 +107,10 @@ class PowerSum:
         )
 
     def starts(self, relative_R: Array, at: Variables) -> Array:
-        """Given exponents, power and floor, (L - E)^(1 / gamma) is linear in the coefficients."""
+        """Given exponents, power and floor, (L - E)^(1 / gamma) is linear in the coefficients.
+
+        The grid is of exponents times power, which is what shows in a table.
+        """
         grid = FEW_EXPONENTS if len(self.uses) > 2 or isinstance(self.full[-1], str) else EXPONENT_GRID
         powers = POWERS if isinstance(self.full[-1], str) else (1.0,)
         free = [name for name in self.exponents if name != self.full[-1]]
@@ -120,9 +123,10 @@ class PowerSum:
         return np.array(starts)
 
     def _start(self, known: dict[str, float], power: float, floor: float, relative_R: Array, at: Variables) -> Array:
+        known = {name: value if name == self.full[-1] else value / power for name, value in known.items()}
         exponents = [known[entry] if isinstance(entry, str) else entry for entry in self.full[2:-1:2]]
         target_R = (relative_R - floor * relative_R.min()) ** (1 / power)
-        columns = [np.exp(-exponent / power * x_R) for exponent, x_R in zip(exponents, at.x_KR, strict=True)]
+        columns = [np.exp(-exponent * x_R) for exponent, x_R in zip(exponents, at.x_KR, strict=True)]
         if self.full[0] == "E" and power == 1:
             columns.append(np.ones_like(relative_R))
         X_RC = np.stack(columns, axis=1) / target_R[:, None]
@@ -165,8 +169,7 @@ class Joint(PowerSum):
 
     def natural(self, theta_MP: Array, at: Variables) -> dict[str, Array]:
         inner = super().natural(theta_MP, at)
-        with np.errstate(over="ignore"):
-            params_M = inner["A"] ** (1 / inner["ratio"])
+        params_M = np.exp(np.clip(np.log(inner["A"]) / inner["ratio"], -700.0, 700.0))
         alpha_M = inner["ratio"] * inner["beta"]
         return {"Nc": params_M, "Dc": inner["B"], "alpha": alpha_M, "beta": inner["beta"], "a": inner["a"]}
 
