@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from harness.commands import compose_config
 from harness.errors import UserError
 from harness.laws.fit import Columns
+from harness.laws.frontier import FrontierConfig
 
 TEXTS = ("runs", "out", "law", "loss", "filter")
 
@@ -26,6 +27,7 @@ class FitConfig:
     seed: int = 0
     filter: str = ""  # such as width>=48 and schedule==wsd
     columns: Columns = field(default_factory=Columns)
+    frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
     def check(self) -> None:
         if not self.runs:
@@ -33,6 +35,7 @@ class FitConfig:
         for key, value in asdict(self.columns).items():
             if value == "":
                 raise UserError(f"columns.{key} is empty: name a column of the table")
+        self.frontier.check(self.law)
 
 
 def fit_config(arguments: list[str]) -> FitConfig:

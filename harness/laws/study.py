@@ -91,7 +91,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "by_params": _by_params(table, best, config),
         "kaplan": kaplan,
         "approaches": others,
-        "frontier": frontier(best),
+        "frontier": frontier(best, config.frontier),
         "seed_noise": seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster),
         "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
         "holdouts": holdouts,

@@ -41,8 +41,39 @@ def show(report: dict[str, Any], console: Console) -> None:
             f"seed noise: sd {noise['sd_nats']:.4f} nats, {noise['sd_relative']:.3%} "
             f"({noise['degrees_of_freedom']} degrees of freedom)"
         )
+    for line in _frontier(report):
+        console.print(line, soft_wrap=True, markup=False)
     for note in report["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _frontier(report: dict[str, Any]) -> list[str]:
+    """The points of the frontier that were asked for."""
+    section = report["frontier"] or {}
+    doubt = "" if report["fit"]["certificate"]["certified"] else " (NOT certified)"
+    lines = []
+    for point in section.get("at", []):
+        parts = (("N*", "params"), ("D*", "tokens"), ("L*", "loss"), ("D*/N*", "tokens_per_param"))
+        shown = ", ".join(f"{symbol} {_range(point[name])}" for symbol, name in parts)
+        lines.append(f"at {point['flops']:.3g} FLOPs{_beyond(point)}: {shown}{doubt}")
+    served = section.get("serving")
+    if served:
+        parts = (("N", "params"), ("D", "tokens"), ("D/N", "tokens_per_param"), ("FLOPs in all", "total_flops"))
+        shown = ", ".join(f"{symbol} {_range(served[name])}" for symbol, name in parts)
+        lines.append(
+            f"loss {served['loss']:g} with {served['served_tokens']:.3g} tokens served{_beyond(served)}: {shown}, "
+            f"against {served['optimal_total_flops']:.4g} of the compute-optimal model{doubt}"
+        )
+    return lines
+
+
+def _beyond(point: dict[str, Any]) -> str:
+    return f", {point['beyond']:.3g} times the most compute sampled" if point["beyond"] > 1 else ""
+
+
+def _range(entry: dict[str, float | None]) -> str:
+    low, high = entry["low"], entry["high"]
+    return f"{entry['value']:.4g} " + ("(no interval)" if low is None or high is None else f"({low:.4g} to {high:.4g})")
 
 
 def _exponents(report: dict[str, Any]) -> Table:
