@@ -1,6 +1,7 @@
-"""Scaling laws fitted to a run table: `from harness.laws import fit`, and those of others judged: `audit`."""
+"""Scaling laws: `fit` one to a run table, `combine` several by hold-outs, `audit` the estimates of others."""
 
 from harness.laws.audit import Audit, audit
+from harness.laws.combination import Combination, combine
 from harness.laws.fit import Fit, fit
 
-__all__ = ["Audit", "Fit", "audit", "fit"]
+__all__ = ["Audit", "Combination", "Fit", "audit", "combine", "fit"]

@@ -5,6 +5,7 @@ The design is held fixed: a sweep has too few trunks to resample them. Shapes: S
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,13 @@ def row_noise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Noi
     return estimate(J_RP[:, (theta_P > low_P) & (theta_P < high_P)], residual_R, cluster_R)
 
 
-def simulate(problem: Problem, theta_P: Array, noise: Noise, draws: int, seed: int) -> Iterator[tuple[Array, Array]]:
+class Drawn(Protocol):
+    """A noise that tables can be simulated with."""
+
+    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]: ...
+
+
+def simulate(problem: Problem, theta_P: Array, noise: Drawn, draws: int, seed: int) -> Iterator[tuple[Array, Array]]:
     """Simulated targets (s, R) around the fit with the noise of a new run (s,), in chunks; the same each time."""
     generator = np.random.default_rng(seed)
     f_R = problem.form.log_prediction(theta_P[None], problem.at)[0]

@@ -25,6 +25,7 @@ class FitConfig:
     delta: float = 1e-3  # of huber, on log loss
     bootstrap: int = 2000
     seed: int = 0
+    combine: str | None = None  # holdout: the laws of params and tokens weighed by what they predict
     filter: str = ""  # such as width>=48 and schedule==wsd
     columns: Columns = field(default_factory=Columns)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
@@ -35,6 +36,8 @@ class FitConfig:
         for key, value in asdict(self.columns).items():
             if value == "":
                 raise UserError(f"columns.{key} is empty: name a column of the table")
+        if self.combine not in (None, "holdout"):
+            raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
         self.frontier.check(self.law)
 
 

@@ -15,12 +15,15 @@ from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
 from harness.laws.approaches import approaches
-from harness.laws.fit import Fit, fit_rows, read_rows
+from harness.laws.combination import combine_rows
+from harness.laws.counts import accounting, by_params
+from harness.laws.fit import Fit, Rows, fit_rows, read_rows
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
 from harness.laws.kaplan import kaplan_fits
 from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
+from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.moves import drops, move
 from harness.laws.pool import read_sources, sources
 from harness.laws.quality import quality
@@ -30,7 +33,6 @@ from harness.laws.settings import FitConfig
 from harness.laws.table import Table, check_comparable, filtered
 
 SCHEMA = 1
-PARAM_COUNTS = ("params_with_head", "params_total", "params_non_embedding")
 CURVE_POINTS, MOST_CURVES = 41, 12
 # Above this, a study leaves out what fits a table many times or grows with its square.
 MANY_ROWS = 5_000
@@ -80,7 +82,11 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     others, disagreements = (None, []) if many else approaches(grid, best, config.bootstrap, config.seed)
     ranked, advice = ([], []) if many else ranking(grid, best)
     checked, doubts = quality(grid, best)
+    counted = by_params(table, best, config.bootstrap, config.seed)
+    combination, preferred = _combination(rows, config)
     holdouts, moves, skipped = ([], [], []) if many else _checks(grid, best, config)
+    seeds = seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster)
+    misfit = lack_of_fit(best, grid.shape_R, grid.budget_R)
     report = {
         "schema": SCHEMA,
         "source": _source(table, best),
@@ -88,19 +94,23 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "versions": _versions(),
         "fit": best.to_dict(),
         "by_loss": [_with(best, config, loss=loss).to_dict() for loss in LOSSES],
-        "by_params": _by_params(table, best, config),
+        "by_params": [each.to_dict() for each in counted],
+        "accounting": accounting(table, counted),
         "kaplan": kaplan,
         "approaches": others,
         "frontier": frontier(best, config.frontier),
-        "seed_noise": seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster),
+        "seed_noise": seeds,
+        "lack_of_fit": misfit,
+        "by_noise": by_noise(best, seeds, config.bootstrap, config.seed) if config.bootstrap else [],
         "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
         "holdouts": holdouts,
         "ranking": ranked,
+        "combination": combination,
         "moves": moves,
         "residuals": _residuals(grid, best),
         "quality": checked,
         "bands": _bands(grid, best),
-        "notes": notes + doubts + advice + disagreements + kaplan_notes + skipped,
+        "notes": notes + sentence(misfit) + doubts + advice + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
 
@@ -112,20 +122,12 @@ def _with(fit: Fit, config: FitConfig, loss: str) -> Fit:
     return fit_rows(fit.rows, fit.columns, fit.law, loss, fit.delta, config.bootstrap, config.seed)
 
 
-def _by_params(table: Table, fit: Fit, config: FitConfig) -> list[dict[str, Any]]:
-    """The headline fit under each parameter count that the table holds."""
-    counts = [name for name in PARAM_COUNTS if name in table.frame.columns]
-    if fit.columns.params not in counts:
-        counts.insert(0, fit.columns.params)
-    fits = []
-    for name in counts:
-        if name == fit.columns.params:
-            fits.append(fit)
-            continue
-        columns = replace(fit.columns, params=name)
-        rows = read_rows(table, columns, fit.law)
-        fits.append(fit_rows(rows, columns, fit.law, fit.loss, fit.delta, config.bootstrap, config.seed, table.source))
-    return [each.to_dict() for each in fits]
+def _combination(rows: Rows, config: FitConfig) -> tuple[dict[str, Any] | None, list[str]]:
+    """The laws weighed by their hold-outs, and which of them that recommends, where combine=holdout asks for it."""
+    if config.combine is None:
+        return None, []
+    found = combine_rows(rows, config.columns, config.loss, config.delta)
+    return found.to_dict(), [f"combine=holdout: {found.reason}"]
 
 
 def _checks(grid: Grid, fit: Fit, config: FitConfig) -> tuple[list[Any], list[Any], list[str]]:
@@ -208,7 +210,7 @@ def _versions() -> dict[str, str]:
 
 def _many(rows: int) -> str:
     return (
-        f"The table has {rows} rows: the intervals come from the curvature, every {_stride(rows)}th residual is listed, "
+        f"The table has {rows} rows: intervals come from the curvature, every {_stride(rows)}th residual is listed, "
         f"and hold-outs, moves, ranking and approaches are left out; filter= to {MANY_ROWS} rows or fewer gives them."
     )
 

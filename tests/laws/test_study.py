@@ -247,7 +247,7 @@ def test_a_large_table_leaves_out_what_grows_with_its_square(simulated, monkeypa
     monkeypatch.setattr("harness.laws.study.MANY_ROWS", 10)
     report = study(as_table(simulated(noise=0.001)), FitConfig(runs="x"))
     assert report["notes"][1] == (
-        "The table has 32 rows: the intervals come from the curvature, every 4th residual is listed, and hold-outs, "
+        "The table has 32 rows: intervals come from the curvature, every 4th residual is listed, and hold-outs, "
         "moves, ranking and approaches are left out; filter= to 10 rows or fewer gives them."
     )
     assert len(report["residuals"]) == 8
