@@ -136,12 +136,13 @@ def curvature_intervals(
     for name in here:
         # Coefficients such as A span orders of magnitude.
         on_log = name in COEFFICIENTS
-        value, above_P, below_P = (np.log(part[name]) if on_log else part[name] for part in (here, up, down))
-        gradient_P = (above_P - below_P) / 2e-5
-        sd_C, freedom_C = curvature.spread(gradient_P[None])
-        half = float(sd_C[0] * stats.t.ppf(TAILS[1], max(freedom_C[0], 1.0)))
-        ends = value[0] + np.array([-half, half])
-        with np.errstate(over="ignore"):
+        # What a hopeless table leaves undetermined may be infinite on the way, and then has no interval.
+        with np.errstate(all="ignore"):
+            value, above_P, below_P = (np.log(part[name]) if on_log else part[name] for part in (here, up, down))
+            gradient_P = (above_P - below_P) / 2e-5
+            sd_C, freedom_C = curvature.spread(gradient_P[None])
+            half = float(sd_C[0] * stats.t.ppf(TAILS[1], max(freedom_C[0], 1.0)))
+            ends = value[0] + np.array([-half, half])
             ends = np.exp(ends) if on_log else ends
         held = not np.any(gradient_P @ curvature.gain_PR)
         intervals[name] = None if held or not np.isfinite(ends).all() else (float(ends[0]), float(ends[1]))

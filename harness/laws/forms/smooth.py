@@ -21,6 +21,9 @@ class Smooth:
     def _log(self, theta_MP: Array, at: Variables) -> Array:
         raise NotImplementedError
 
+    def bounds(self) -> tuple[Array, Array]:
+        raise NotImplementedError
+
     def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
         return self._log(theta_MP, at)
 
@@ -31,9 +34,12 @@ class Smooth:
 
     def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
         columns = []
-        for step_P in STEP * np.eye(theta_MP.shape[1]):
-            up_MRP, down_MRP = (self.derivatives(theta_MP + sign * step_P, at)[1] for sign in (1, -1))
-            columns.append((weight_MR[:, None] @ (up_MRP - down_MRP))[:, 0] / (2 * STEP))
+        low_P, high_P = self.bounds()
+        for index, step_P in enumerate(STEP * np.eye(theta_MP.shape[1])):
+            # Not over a bound: a floor below 0 has no logarithm.
+            up_MP, down_MP = np.minimum(theta_MP + step_P, high_P), np.maximum(theta_MP - step_P, low_P)
+            change_MRP = self.derivatives(up_MP, at)[1] - self.derivatives(down_MP, at)[1]
+            columns.append((weight_MR[:, None] @ change_MRP)[:, 0] / (up_MP - down_MP)[:, index : index + 1])
         H_MPP = np.stack(columns, axis=1)
         return (H_MPP + H_MPP.transpose(0, 2, 1)) / 2
 
