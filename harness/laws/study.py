@@ -231,6 +231,7 @@ def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
             "predicted": predicted_R[index],
             "residual": math.log(rows.loss[index] / predicted_R[index]),
         }
+        | grid.table.origin(index)
         for index in range(0, len(rows), _stride(len(rows)))
     ]
 

@@ -71,6 +71,10 @@ class Table:
         """The cell's name where the table has one, else the row's."""
         return str(self.frame["cell"].iloc[index]) if "cell" in self.frame.columns else self.row(index)
 
+    def origin(self, index: int) -> dict[str, str]:
+        """The source of a row of a pooled table."""
+        return {"source": str(self.frame["source"].iloc[index])} if self.parts else {}
+
     def keep(self, keep_R: NDArray[np.bool_]) -> "Table":
         """The table with fewer rows, nothing written down."""
         lines = [line for line, keep in zip(self.lines, keep_R, strict=True) if keep]
@@ -82,6 +86,7 @@ class Table:
             return self
         excluded = [
             {"cell" if "cell" in self.frame.columns else "row": self.name(index), "why": why[index]}
+            | self.origin(index)
             for index in np.flatnonzero(drop_R).tolist()
         ]
         return replace(self.keep(~drop_R), excluded=self.excluded + excluded)

@@ -53,6 +53,11 @@ def test_the_parts_of_a_sweep_make_the_whole(halves, simulated, tmp_path):
     assert whole["source"]["sources"][0]["rows"] == 32 and len(whole["source"]["sources"]) == 1
     again = [entry for entry in report["source"]["excluded"] if "the same cell as in" in entry["why"]]
     assert len(again) == 4 and again[0]["why"].endswith("small/runs.csv")
+    assert again[0]["source"] == str(large / "runs.csv")
+    assert [row["source"] for row in report["residuals"]] == [str(small / "runs.csv")] * 20 + [
+        str(large / "runs.csv")
+    ] * 12
+    assert "source" not in whole["residuals"][0]
     assert "The rows come from 2 tables, named under source.sources." in report["notes"]
 
 
