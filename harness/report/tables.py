@@ -65,7 +65,7 @@ def estimate(fit: dict[str, Any], key: str) -> Cell:
 def tables(sweep: Sweep) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
     makers: tuple[Callable[[Sweep], Table | None], ...] = (
-        _by_params, _by_loss, _ranking, _approaches, _kaplan, _holdouts, _moves, _noise,
+        _by_params, _by_loss, _frontier, _ranking, _approaches, _kaplan, _holdouts, _moves, _noise,
     )  # fmt: skip
     found = [maker(sweep) for maker in makers] if sweep.fit else []
     return [table for table in found if table is not None and table.rows]
@@ -112,6 +112,35 @@ def _by_loss(sweep: Sweep) -> Table:
         ["loss function", *(SYMBOLS[key] for key in keys), "objective", "certified"],
         _fit_rows(sweep.fit["by_loss"], keys, lambda fit: LOSS_NAMES.get(fit["loss"], fit["loss"])),
     )
+
+
+def _frontier(sweep: Sweep) -> Table:
+    """The budgets and the served model that the fit was asked for."""
+    assert sweep.fit is not None
+    section, doubt = sweep.fit["frontier"] or {}, doubtful(sweep.fit["fit"])
+    named = [(f"C = {scientific(point['flops'])}", point) for point in section.get("at") or []]
+    if served := section.get("serving"):
+        named.append((f"L = {number(served['loss'])}, {count(served['served_tokens'])} tokens served", served))
+    rows = []
+    for name, point in named:
+        values = [point["params"], point["tokens"], point["tokens_per_param"], point["loss"]]
+        rows.append([Cell(name), *(_point(value, doubt) for value in values), Cell(f"{point['beyond']:.3g} ×")])
+    return Table(
+        "frontier",
+        "Points of the frontier",
+        "The model of least loss for a training compute C, or the one that reaches a loss L with the fewest FLOPs for "
+        "training and serving together; the last column is its training compute over the largest one sampled.",
+        ["for", "N", "D", "D / N", "L", "C / sampled C"],
+        rows,
+    )
+
+
+def _point(entry: dict[str, Any] | float, doubt: bool) -> Cell:
+    if not isinstance(entry, dict):
+        return Cell(number(entry))
+    low, high = entry["low"], entry["high"]
+    interval = "(no interval)" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    return Cell(number(entry["value"]), doubt, interval=interval)
 
 
 def _ranking(sweep: Sweep) -> Table:

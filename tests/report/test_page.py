@@ -312,6 +312,25 @@ def test_approaches_that_disagree_are_flagged_on_both_sides(tmp_path, rows):
     assert '<td class="muted">–</td><td class="bad">left out: 2 compute budgets' in envelope
 
 
+def test_points_of_the_frontier_are_shown_where_they_were_asked_for(tmp_path, rows, page):
+    assert 'id="table-frontier"' not in page
+    point = {"value": 1.59e8, "low": 1.204e8, "high": 2.1e8}
+    at = dict.fromkeys(("params", "tokens", "tokens_per_param"), point) | {
+        "loss": {"value": 2.3, "low": 2.2, "high": None}
+    }
+    study = hand_study(pd.DataFrame(rows), certified=False)
+    study["frontier"]["at"] = [at | {"flops": 1e18, "beyond": 44200.0}]
+    study["frontier"]["serving"] = at | {"loss": 3.0, "served_tokens": 1e9, "beyond": 0.5}
+    page = render_page(write_sweep(tmp_path / "points", rows, study=study))
+    table = text_of(page, 'id="table-frontier"', "</table>")
+    assert '<td>C = 1e18</td><td>1.59e8 <span class="interval">[1.2e8, 2.1e8]</span>' in table
+    assert (
+        '2.3 <span class="interval">(no interval)</span> <b class="doubt">not certified</b></td><td>4.42e+04 ×' in table
+    )
+    assert "<td>L = 3, 1B tokens served</td>" in table and "<td>3</td><td>0.5 ×</td>" in table
+    assert table.count("not certified") == 4 + 3
+
+
 def test_cost_counts_a_trunk_once(tmp_path, rows):
     # 3600 s for the longest cell, and of the other one the cooldown only: 0.2 x 1800 s; together 1.1 hours.
     cells = [copy.copy(rows[0]) | {"wall_seconds": 1800.0}, copy.copy(rows[1]) | {"wall_seconds": 3600.0}]
