@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
+from harness.stop import Stopped
 
 # Hydra's launchers that come with an extra of this package.
 EXTRAS = {"submitit_slurm": "slurm"}
@@ -99,4 +100,7 @@ def run_script(main: Callable[[list[str]], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         status = 130
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from here", file=sys.stderr)
+        status = 128 + stopped.number
     sys.exit(status)

@@ -31,6 +31,7 @@ from harness.grid import Trunk, check_distinct, check_memory, check_unique, plan
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.records import SweepFolder, check_schema, is_final, read_record, write_sweep, write_table
+from harness.stop import Stopped, stop
 from harness.training.device import memory_bytes, resolve
 from harness.training.job import measured_step_seconds, run_trunk
 
@@ -51,6 +52,7 @@ class Grid:
     overrides: tuple[str, ...]
     multirun: bool
     slots: int
+    local: bool  # whether jobs end with this process, and not in a cluster's queue
 
     @property
     def folder(self) -> SweepFolder:
@@ -75,8 +77,10 @@ def compose_grid(arguments: Sequence[str]) -> Grid:
             lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
         batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
-        slots = base.hydra.launcher.get("n_jobs", 1) if multirun else 1
-    return Grid(jobs, tuple(asked), multirun, max(1, int(slots)))
+        launcher = base.hydra.launcher
+        slots = launcher.get("n_jobs", 1) if multirun else 1
+        local = not multirun or not launcher._target_.endswith("SlurmLauncher")
+    return Grid(jobs, tuple(asked), multirun, max(1, int(slots)), local)
 
 
 def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
@@ -126,7 +130,12 @@ def prepare_plan(grid: Grid) -> tuple[TokenStore, Plan]:
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Trains what a command line asks for; the exit status of scripts/train.py."""
+    """Trains what a command line asks for; the exit status of scripts/train.py. Raises Stopped at a signal."""
+    with stop.listening():
+        return _train(arguments)
+
+
+def _train(arguments: Sequence[str]) -> int:
     os.environ.update(QUIET)
     console = Console()
     grid = compose_grid(arguments)
@@ -139,12 +148,18 @@ def train(arguments: Sequence[str]) -> int:
     console.print(sweep_plan.summary())
     _warn_of_older_code(folder, sweep_plan, console)
     write_sweep(folder, sweep_file(grid, sweep_plan))
+    mirror_seconds = 60.0
+    # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
+    waits = stop.deferred(folder.path) if grid.local else contextlib.nullcontext()
     try:
-        with Progress(folder.path, console):
+        with Progress(folder.path, console), waits:
             stopped = launch(grid, arguments)
+    except Stopped:
+        mirror_seconds = 3.0
+        raise
     finally:
         rows = write_table(folder)
-        for message in tracking.wait(folder.path, timeout=60):
+        for message in tracking.wait(folder.path, mirror_seconds):
             console.print(message)
     if stopped:
         console.print(f"the launcher stopped: {stopped}", markup=False, highlight=False)
@@ -173,13 +188,24 @@ def launch(grid: Grid, arguments: Sequence[str]) -> str | None:
 
 
 def run_composed(composed: DictConfig) -> None:
-    """One job of a multirun, in a worker of Hydra's launcher."""
+    """One job of a multirun, in a worker of Hydra's launcher.
+
+    One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
+    """
     os.environ.update(QUIET)
-    run_jobs([to_config(composed)], HydraConfig.get().job.num)
+    job = to_config(composed)
+    stop.listen_as_worker(Path(job.output_directory) / job.name)
+    try:
+        run_jobs([job], HydraConfig.get().job.num)
+    except Stopped as stopped:
+        if stop.launcher_is_gone():
+            os._exit(1)  # a worker of joblib would stay for minutes
+        stop.hand_on(stopped)
 
 
 def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
     for job in jobs:
+        stop.check()
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
         device = resolve(job, job_number)

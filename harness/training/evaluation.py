@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from harness.model.gpt import GPT
+from harness.stop import stop
 from harness.training.device import Device
 
 # Sequences at once: on a CPU the activations stay in cache.
@@ -24,17 +25,18 @@ class Evaluation:
 
 
 def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
-    """Evaluates `model` on all whole sequences of `validation` (tokens,)."""
+    """Evaluates `model` on all whole sequences of `validation` (tokens,); raises Stopped between two batches."""
     count = (len(validation) - 1) // seq_len
     tokens = torch.from_numpy(validation[: count * seq_len + 1].astype(np.int64)).to(device.torch_device)
     inputs_ST, targets_ST = tokens[:-1].view(count, seq_len), tokens[1:].view(count, seq_len)
     at_once = max(1, TOKENS_AT_ONCE[device.kind] // seq_len)
     model.eval()
     with torch.no_grad(), device.autocast():
-        parts = [
-            model.sequence_losses(inputs_ST[start : start + at_once], targets_ST[start : start + at_once])
-            for start in range(0, count, at_once)
-        ]
+        parts = []
+        for start in range(0, count, at_once):
+            stop.check()
+            part = slice(start, start + at_once)
+            parts.append(model.sequence_losses(inputs_ST[part], targets_ST[part]))
     model.train()
     losses_S = torch.cat(parts).double().cpu()
     loss = losses_S.mean().item()

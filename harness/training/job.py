@@ -1,13 +1,16 @@
 """One job from its trunk to its run records: resuming, branching, evaluating, failing."""
 
+import contextlib
 import math
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness import tracking
 from harness.data.tokens import TokenStore
@@ -16,6 +19,7 @@ from harness.files import make_folder, write_atomically
 from harness.grid import Cell, Trunk, short_hash
 from harness.model.gpt import GPT
 from harness.records import SCHEMA, SweepFolder, is_final, write_record
+from harness.stop import Stopped, stop
 from harness.training import checkpoint
 from harness.training.curve import Curve, read_curve
 from harness.training.device import Device, configure_process, matmul_rate
@@ -27,10 +31,10 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
     """Trains every cell of `trunk` that has not ended for good, and writes their records.
 
     A cell that fails or diverges gets a record that says so; only an interrupt leaves this function as an
-    exception. Two processes never train one trunk at once.
+    exception: Stopped, with a checkpoint written. Two processes never train one trunk at once.
     """
     trunk_folder = make_folder(folder.trunk(trunk.name))
-    with FileLock(trunk_folder / "lock"):
+    with _locked(trunk_folder / "lock"):
         pending = [cell for cell in trunk.cells if not is_final(folder.run(cell.name))]
         if not pending:
             return
@@ -52,6 +56,20 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                         run.record(lost, "failed", error=text)
                     write_atomically(trunk_folder / "error.txt", traceback.format_exc())
                     return
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for the lock; raises Stopped where that is asked for first."""
+    lock = FileLock(path)
+    while not lock.is_locked:
+        stop.check()
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _start_folder(trunk: Trunk, cell: Cell, folder: SweepFolder) -> None:
@@ -112,7 +130,7 @@ class _TrunkRun:
             configure_process(self.trunk.job, self.device)
             self.trainer = Trainer(self.trunk, self.store, self.device)
         cooldown = checkpoint.load(cooldown_path, self.device.torch_device)
-        if cooldown is not None and cell.branch_step < cooldown["step"] < cell.steps:
+        if cooldown is not None and cell.branch_step <= cooldown["step"] <= cell.steps:
             self.trainer.restore(cooldown)
         else:
             self.trainer = self._train_trunk(self.trainer, cell, live)
@@ -122,8 +140,16 @@ class _TrunkRun:
             read_curve(self.trunk_curve, cell.branch_step)
             + [row for row in read_curve(folder / "curve.jsonl", trainer.step) if row["phase"] == "cooldown"],
         )
-        trainer.run_cooldown(cell, curve, lambda: checkpoint.save(cooldown_path, trainer.state()))
-        result, seconds = self._evaluate(trainer.model)
+
+        def save() -> None:
+            checkpoint.save(cooldown_path, trainer.state())
+
+        trainer.run_cooldown(cell, curve, save)
+        try:
+            result, seconds = self._evaluate(trainer.model)
+        except Stopped:
+            save()
+            raise
         if self.trunk.job.save_model:
             checkpoint.save_model(folder / "model.pt", trainer.model)
         uniform = math.log(self.trunk.vocab_size)

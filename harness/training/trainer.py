@@ -12,6 +12,7 @@ from harness.data.tokens import TokenStore
 from harness.grid import Cell, Trunk
 from harness.model.gpt import GPT
 from harness.model.parametrization import initialize
+from harness.stop import stop
 from harness.training.curve import Curve
 from harness.training.device import Device
 from harness.training.optimizer import Optimizer, clip_gradients
@@ -88,11 +89,11 @@ class Trainer:
         return cosine_factor(step, self.trunk.warmup_steps, self.trunk.cells[-1].steps, schedule.final_fraction)
 
     def run_trunk(self, until: int, curve: Curve, checkpoint: Callable[[], None]) -> None:
-        """Trains the trunk up to `until`; raises Diverged."""
+        """Trains the trunk up to `until`; raises Diverged, or Stopped once it is saved."""
         self._run(until, "trunk", self.trunk_factor, curve, checkpoint)
 
     def run_cooldown(self, cell: Cell, curve: Curve, checkpoint: Callable[[], None]) -> None:
-        """Trains the rest of `cell`'s cooldown; raises Diverged."""
+        """Trains the rest of `cell`'s cooldown; raises Diverged, or Stopped once it is saved."""
         self._run(
             cell.steps, "cooldown", lambda step: cooldown_factor(step, cell.branch_step, cell.steps), curve,
             checkpoint,
@@ -110,6 +111,10 @@ class Trainer:
         saved = started = time.perf_counter()
         timed = self.step
         while self.step < until:
+            if stop.asked():
+                self.seconds += time.perf_counter() - started
+                checkpoint()
+                stop.check()
             rate_factor = factor(self.step)
             loss, norm = self.gradients(self.step)
             self.optimizer.step(rate_factor)

@@ -1,0 +1,126 @@
+"""Asking a sweep to stop: a signal becomes a flag that its step loops read, so that a checkpoint comes first."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# SIGUSR2 is a scheduler's notice before it kills, SIGHUP the end of a terminal.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+# Tells workers the name of the file by which each process of a sweep stops all: a worker that stopped alone would only
+# take the next job, and a signal that reached it while it starts would kill it and break its pool.
+VARIABLE = "HARNESS_STOP"
+# SLURM's own wait between SIGTERM and SIGKILL is 30 s.
+KILL_SECONDS = 120.0
+
+
+class Stopped(BaseException):
+    """A signal asked this process to leave. No Exception, so that no cell counts as failed by it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Stop:
+    """Whether this process was asked to stop: by a signal, by another process of its sweep, by its launcher's end."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._file: str | None = None
+        self._launcher: int | None = None  # in a worker, the process that started it
+        self._previous: dict[int, Any] = {}
+        self._deferred = False
+
+    def check(self) -> None:
+        """Raises Stopped where this process was asked to stop."""
+        if self.asked():
+            assert self._number is not None
+            raise Stopped(self._number)
+
+    def asked(self) -> bool:
+        if self._number is None and self._file is not None and os.path.exists(self._file):
+            self._number = signal.SIGTERM
+            with suppress(OSError, ValueError):  # it goes with the launcher, and is empty before it is written
+                self._number = int(Path(self._file).read_text())
+        if self._number is None and self.launcher_is_gone():
+            self._number = signal.SIGHUP
+        return self._number is not None
+
+    def launcher_is_gone(self) -> bool:
+        return self._launcher is not None and self._launcher != os.getppid()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it the signals raise Stopped, at once or, within deferred, where check is called."""
+        try:
+            self._install()
+            yield
+        finally:
+            for number, previous in self._previous.items():
+                signal.signal(number, previous)
+            self._previous, self._number = {}, None
+
+    @contextmanager
+    def deferred(self, folder: Path) -> Iterator[None]:
+        """Within it a signal waits for check, here and in every worker; a second Ctrl-C does not."""
+        name = f".stop-{os.uname().nodename}-{os.getpid()}"
+        file = folder.resolve() / name
+        file.unlink(missing_ok=True)
+        self._file, self._deferred, os.environ[VARIABLE] = str(file), True, name
+        try:
+            yield
+            self.check()
+        finally:
+            self._file, self._deferred = None, False
+            del os.environ[VARIABLE]
+            file.unlink(missing_ok=True)
+
+    def listen_as_worker(self, folder: Path) -> None:
+        """For the rest of this process: a signal between two jobs must not kill a worker, which would break its pool.
+
+        Does nothing in the process of the launcher itself.
+        """
+        if self._launcher is None and (self._previous or self._deferred):
+            return
+        name = os.environ.get(VARIABLE)
+        self._file = str(folder.resolve() / name) if name else None
+        self._number = None  # of a sweep before this one; the file tells this one's
+        if self._launcher is None:
+            self._launcher, self._deferred = os.getppid(), True
+            self._install()
+
+    def hand_on(self, stopped: Stopped) -> None:
+        """Gives a signal on to the handler that was there before: that of submitit has SLURM start the job again.
+
+        A job that left at SIGTERM, before SLURM kills it, would tell its launcher that it has ended.
+        """
+        previous = self._previous.get(stopped.number)
+        if callable(previous) and previous is not signal.default_int_handler:
+            previous(stopped.number, None)
+            if stopped.number == signal.SIGTERM:
+                time.sleep(KILL_SECONDS)
+
+    def _install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's SIGHUP, a background job's SIGINT
+                self._previous[number] = signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        again = self._number is not None
+        self._number = number
+        if self._file is not None:
+            with suppress(OSError):
+                Path(self._file).write_text(str(number))
+        if not self._deferred or (again and number == signal.SIGINT and self._launcher is None):
+            raise Stopped(number)
+
+
+stop = Stop()

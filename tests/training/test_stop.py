@@ -1,0 +1,138 @@
+"""Signals to real sweeps: every running job leaves a checkpoint, and the next command goes on to the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.data.tokens import TokenStore
+from harness.grid import Trunk, plan
+from harness.records import SweepFolder, is_final, read_record
+from harness.sweep import compose_grid
+from harness.training.checkpoint import load
+from harness.training.device import Device
+from harness.training.job import run_trunk
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+SHAPES = ("w64-d2", "w48-d2")  # a job of some seconds each
+BUDGETS = "tokens=[60e3,90e3]"
+
+
+def losses(folder: SweepFolder, trunks: list[Trunk], store: TokenStore) -> dict[str, float]:
+    """Trains in this process what a folder still lacks, and gives the losses by cell."""
+    for trunk in trunks:
+        run_trunk(trunk, store, Device(CPU, "float32", False), folder, "test")
+    return {cell.name: read_record(folder.run(cell.name))["loss"] for trunk in trunks for cell in trunk.cells}
+
+
+@pytest.fixture(scope="module")
+def trunks(corpus, store) -> list[Trunk]:
+    jobs = compose_grid(["-m", *corpus, BUDGETS, "tracking=none", f"shape={','.join(SHAPES)}"]).jobs
+    return [trunk for job in jobs for trunk in plan(job, store.vocab_size, store.recipe_hash, "float32")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trunks, store, tmp_path_factory) -> dict[str, float]:
+    return losses(SweepFolder(tmp_path_factory.mktemp("whole")), trunks, store)
+
+
+def command(corpus: list[str], folder: Path, *arguments: str) -> list[str]:
+    return [
+        sys.executable, "scripts/train.py", *arguments, *corpus, BUDGETS, "tracking=none",
+        f"output_directory={folder.parent}", f"name={folder.name}",
+    ]  # fmt: skip
+
+
+def start(arguments: list[str], folder: Path, begun: int) -> subprocess.Popen:
+    """A training process in a group of its own, once `begun` of its trunks have a row."""
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while sum(path.stat().st_size > 0 for path in folder.glob("trunks/*/curve.jsonl")) < begun:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    """The processes of its pool."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def end(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and error lines of a process that leaves within seconds."""
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def kept_steps(folder: SweepFolder, trunks: list[Trunk]) -> list[int]:
+    """The newest step of each trunk, or of its cooldowns, that a checkpoint holds; 0 without one."""
+    steps = []
+    for trunk in trunks:
+        paths = [*folder.trunk(trunk.name).glob("step-*.pt")]
+        paths += [folder.run(cell.name) / "checkpoint.pt" for cell in trunk.cells]
+        states = [state for path in paths if (state := load(path, CPU)) is not None]
+        steps.append(max((state["step"] for state in states), default=0))
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("number", "to", "said"),
+    [
+        (signal.SIGTERM, "launcher", "stopped by SIGTERM; the same command goes on from here\n"),
+        (signal.SIGUSR2, "worker", "stopped by SIGUSR2; the same command goes on from here\n"),
+        (signal.SIGINT, "group", "stopped by SIGINT; the same command goes on from here\n"),
+    ],
+)
+def test_a_stopped_sweep_has_checkpoints_and_goes_on(number, to, said, corpus, trunks, store, undisturbed, tmp_path):
+    folder = SweepFolder(tmp_path / "stopped")
+    arguments = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
+    process = start(command(corpus, folder.path, *arguments), folder.path, begun=2)
+    pool = workers(process)
+    assert len(pool) == 2
+    if to == "group":
+        os.killpg(process.pid, number)
+    else:
+        os.kill(process.pid if to == "launcher" else pool[0], number)
+    assert end(process) == (128 + number, said)
+    for trunk, step in zip(trunks, kept_steps(folder, trunks), strict=True):
+        assert step > 0 or all(is_final(folder.run(cell.name)) for cell in trunk.cells)
+    assert not all(is_final(folder.run(cell.name)) for trunk in trunks for cell in trunk.cells)
+    assert not list(folder.path.glob(".stop-*"))
+    assert losses(folder, trunks, store) == undisturbed
+
+
+def test_a_stopped_job_goes_on_with_the_same_command(corpus, trunks, undisturbed, tmp_path):
+    folder = SweepFolder(tmp_path / "stopped")
+    arguments = command(corpus, folder.path, f"shape={SHAPES[0]}")
+    process = start(arguments, folder.path, begun=1)
+    process.send_signal(signal.SIGUSR2)
+    assert end(process) == (140, "stopped by SIGUSR2; the same command goes on from here\n")
+    (step,) = kept_steps(folder, trunks[:1])
+    assert 0 < step < 351
+    assert subprocess.run(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=300).returncode == 0
+    for cell in trunks[0].cells:
+        assert read_record(folder.run(cell.name))["loss"] == undisturbed[cell.name]
+
+
+def test_the_jobs_of_a_killed_launcher_save_and_leave(corpus, trunks, tmp_path):
+    folder = SweepFolder(tmp_path / "orphaned")
+    arguments = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
+    process = start(command(corpus, folder.path, *arguments), folder.path, begun=2)
+    pool = workers(process)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pool):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert all(step > 0 for step in kept_steps(folder, trunks))
+    assert not all(is_final(folder.run(cell.name)) for trunk in trunks for cell in trunk.cells)
+    process.communicate()
