@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_distinct, check_memory, check_unique, plan
 from harness.plan import Plan
 from harness.progress import Progress
-from harness.records import SweepFolder, check_schema, is_final, read_record, write_sweep, write_table
+from harness.records import FINAL, SweepFolder, check_schema, is_final, read_record, write_sweep, write_table
+from harness.snapshot import snapshot
 from harness.stop import Stopped, stop
 from harness.training.device import memory_bytes, resolve
 from harness.training.job import measured_step_seconds, run_trunk
@@ -42,6 +44,9 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
 }
+
+# How often a sweep is launched again when nothing was trained since a worker was killed.
+RETRIES = 2
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _train(arguments: Sequence[str]) -> int:
     waits = stop.deferred(folder.path) if grid.local else contextlib.nullcontext()
     try:
         with Progress(folder.path, console), waits:
-            stopped = launch(grid, arguments)
+            stopped = launch_again(grid, arguments, console)
     except Stopped:
         mirror_seconds = 3.0
         raise
@@ -166,10 +171,32 @@ def _train(arguments: Sequence[str]) -> int:
     return tell(rows, folder, sweep_plan, console)
 
 
+def launch_again(grid: Grid, arguments: Sequence[str], console: Console) -> str | None:
+    """Launches; where a killed worker takes its pool along, launches what is left, RETRIES times without progress."""
+    farthest, left = trained(grid.folder), RETRIES
+    while True:
+        try:
+            return launch(grid, arguments)
+        except BrokenProcessPool:
+            stop.check()
+        left = RETRIES if trained(grid.folder) > farthest else left - 1
+        farthest = max(farthest, trained(grid.folder))
+        if left < 0:
+            return f"a worker was killed {RETRIES + 1} times without progress in between: is there enough memory?"
+        console.print("a worker was killed, and its pool ended; what is left is launched again", highlight=False)
+
+
+def trained(folder: SweepFolder) -> float:
+    """How far a sweep has come: its cells that have ended for good, and its share of the FLOPs."""
+    now = snapshot(folder.path)
+    return now.count(*FINAL) + now.done
+
+
 def launch(grid: Grid, arguments: Sequence[str]) -> str | None:
     """Runs the jobs: through Hydra's launcher in a multirun, else in this process.
 
     Returns why a multirun ended before its time, in one line: a job that fails leaves a record and is no reason.
+    Raises BrokenProcessPool where a worker of joblib was killed.
     """
     if not grid.multirun:
         run_jobs(grid.jobs, job_number=0)
@@ -182,7 +209,9 @@ def launch(grid: Grid, arguments: Sequence[str]) -> str | None:
             main()
     except UserError as error:
         return str(error)
-    except Exception as error:  # of a launcher's plugin: a pool whose worker was killed, a scheduler that is not there
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # of a launcher's plugin: a scheduler that is not there, say
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None
 

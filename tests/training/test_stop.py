@@ -1,10 +1,11 @@
-"""Signals to real sweeps: every running job leaves a checkpoint, and the next command goes on to the same bits."""
+"""Real sweeps that are stopped, lose a worker, or are launched twice at once: each ends in the same bits."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def undisturbed(trunks, store, tmp_path_factory) -> dict[str, float]:
     return losses(SweepFolder(tmp_path_factory.mktemp("whole")), trunks, store)
 
 
+POOL = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
+
+
 def command(corpus: list[str], folder: Path, *arguments: str) -> list[str]:
     return [
         sys.executable, "scripts/train.py", *arguments, *corpus, BUDGETS, "tracking=none",
@@ -52,7 +56,7 @@ def command(corpus: list[str], folder: Path, *arguments: str) -> list[str]:
 def start(arguments: list[str], folder: Path, begun: int) -> subprocess.Popen:
     """A training process in a group of its own, once `begun` of its trunks have a row."""
     process = subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 300
     while sum(path.stat().st_size > 0 for path in folder.glob("trunks/*/curve.jsonl")) < begun:
@@ -63,8 +67,12 @@ def start(arguments: list[str], folder: Path, begun: int) -> subprocess.Popen:
 
 def workers(process: subprocess.Popen) -> list[int]:
     """The processes of its pool."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    pool = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # of a process that has just ended
+        for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
+            children = map(int, path.read_text().split())
+            pool += [pid for pid in children if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return pool
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
@@ -94,8 +102,7 @@ def kept_steps(folder: SweepFolder, trunks: list[Trunk]) -> list[int]:
 )
 def test_a_stopped_sweep_has_checkpoints_and_goes_on(number, to, said, corpus, trunks, store, undisturbed, tmp_path):
     folder = SweepFolder(tmp_path / "stopped")
-    arguments = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
-    process = start(command(corpus, folder.path, *arguments), folder.path, begun=2)
+    process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
     pool = workers(process)
     assert len(pool) == 2
     if to == "group":
@@ -125,8 +132,7 @@ def test_a_stopped_job_goes_on_with_the_same_command(corpus, trunks, undisturbed
 
 def test_the_jobs_of_a_killed_launcher_save_and_leave(corpus, trunks, tmp_path):
     folder = SweepFolder(tmp_path / "orphaned")
-    arguments = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
-    process = start(command(corpus, folder.path, *arguments), folder.path, begun=2)
+    process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
     pool = workers(process)
     process.kill()
     deadline = time.monotonic() + 60
@@ -136,3 +142,35 @@ def test_the_jobs_of_a_killed_launcher_save_and_leave(corpus, trunks, tmp_path):
     assert all(step > 0 for step in kept_steps(folder, trunks))
     assert not all(is_final(folder.run(cell.name)) for trunk in trunks for cell in trunk.cells)
     process.communicate()
+
+
+def recorded(folder: SweepFolder, trunks: list[Trunk]) -> dict[str, float]:
+    return {cell.name: read_record(folder.run(cell.name))["loss"] for trunk in trunks for cell in trunk.cells}
+
+
+def test_a_killed_worker_does_not_end_its_sweep(corpus, trunks, undisturbed, tmp_path):
+    folder = SweepFolder(tmp_path / "killed")
+    process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
+    os.kill(workers(process)[1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert output.count("what is left is launched again") == 1
+    assert recorded(folder, trunks) == undisturbed
+
+
+def test_a_sweep_whose_workers_always_die_says_so(corpus, tmp_path):
+    folder = tmp_path / "dying"
+    process = start(command(corpus, folder, *POOL), folder, begun=0)
+    killed: set[int] = set()
+    deadline = time.monotonic() + 300
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        for pid in set(workers(process)) - killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.01)
+    output, errors = process.communicate()
+    assert process.returncode == 1, output + errors
+    assert output.count("what is left is launched again") == 2
+    assert "the launcher stopped: a worker was killed 3 times without progress in between" in output
+    assert "4 cells have no record" in output
