@@ -174,3 +174,23 @@ def test_a_sweep_whose_workers_always_die_says_so(corpus, tmp_path):
     assert output.count("what is left is launched again") == 2
     assert "the launcher stopped: a worker was killed 3 times without progress in between" in output
     assert "4 cells have no record" in output
+
+
+def test_two_launchers_at_once_train_each_cell_once(corpus, trunks, undisturbed, tmp_path):
+    folder = SweepFolder(tmp_path / "shared")
+    both = [start(command(corpus, folder.path, *POOL), folder.path, begun=0) for _ in range(2)]
+    records: dict[str, set[tuple[int, int]]] = {cell: set() for cell in undisturbed}
+    deadline = time.monotonic() + 300
+    while any(process.poll() is None for process in both):
+        assert time.monotonic() < deadline
+        for cell, seen in records.items():
+            with suppress(FileNotFoundError):
+                stat = os.stat(folder.run(cell) / "run.json")
+                seen.add((stat.st_ino, stat.st_mtime_ns))
+        time.sleep(0.005)
+    for process in both:
+        output, errors = process.communicate()
+        assert process.returncode == 0, output + errors
+        assert "4 of 4 cells finished" in output
+    assert [len(seen) for seen in records.values()] == [1, 1, 1, 1]
+    assert recorded(folder, trunks) == undisturbed
