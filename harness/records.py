@@ -91,6 +91,10 @@ def is_final(folder: Path) -> bool:
     return record is not None and record["status"] in FINAL
 
 
+def is_damaged(folder: Path) -> bool:
+    return (folder / "run.json").exists() and read_record(folder) is None
+
+
 def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
     write_atomically(folder.plan, yaml.safe_dump({"schema": SCHEMA} | plan, sort_keys=False))
 

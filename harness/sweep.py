@@ -31,7 +31,16 @@ from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_distinct, check_memory, check_unique, plan
 from harness.plan import Plan
 from harness.progress import Progress
-from harness.records import FINAL, SweepFolder, check_schema, is_final, read_record, write_sweep, write_table
+from harness.records import (
+    FINAL,
+    SweepFolder,
+    check_schema,
+    is_damaged,
+    is_final,
+    read_record,
+    write_sweep,
+    write_table,
+)
 from harness.snapshot import snapshot
 from harness.stop import Stopped, stop
 from harness.training.device import memory_bytes, resolve
@@ -152,6 +161,7 @@ def _train(arguments: Sequence[str]) -> int:
     console.print(sweep_plan.table())
     console.print(sweep_plan.summary())
     _warn_of_older_code(folder, sweep_plan, console)
+    _warn_of_damage(folder, sweep_plan, console)
     write_sweep(folder, sweep_file(grid, sweep_plan))
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
@@ -291,6 +301,14 @@ def _warn_of_older_code(folder: SweepFolder, sweep_plan: Plan, console: Console)
         console.print(
             f"finished cells are kept, some made by other code ({', '.join(sorted(older))}; this is {code_version()})"
         )
+
+
+def _warn_of_damage(folder: SweepFolder, sweep_plan: Plan, console: Console) -> None:
+    cells = [cell.name for trunk in sweep_plan.trunks for cell in trunk.cells]
+    damaged = [name for name in cells if is_damaged(folder.run(name))]
+    if damaged:
+        line = f"damaged run records count as not done: {', '.join(damaged)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def tell(rows: list[dict[str, Any]], folder: SweepFolder, sweep_plan: Plan, console: Console) -> int:
