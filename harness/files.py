@@ -36,6 +36,12 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]
             temporary.unlink(missing_ok=True)
 
 
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed writers of write_atomically left in `folder`, which no other process may be writing to."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def file_error(path: Path, error: OSError) -> UserError:
     """The one sentence that a failed write deserves."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.files import folder_unless_refused, make_folder, write_atomically
+from harness.files import folder_unless_refused, make_folder, remove_temporary, write_atomically
 
 
 def test_replaces_whole_and_leaves_nothing_beside(tmp_path):
@@ -27,6 +27,20 @@ def test_a_writer_that_fails_leaves_the_old_content(tmp_path):
         write_atomically(path, half)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    def die(temporary):
+        temporary.write_text("ha")
+        os._exit(9)
+
+    if (child := os.fork()) == 0:
+        write_atomically(tmp_path / "a.pt", die)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    write_atomically(tmp_path / "b.pt", "whole")
+    assert len(os.listdir(tmp_path)) == 2
+    remove_temporary(tmp_path)
+    assert os.listdir(tmp_path) == ["b.pt"]
 
 
 def test_a_full_disk_is_one_sentence():

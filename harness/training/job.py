@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from harness import tracking
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
-from harness.files import make_folder, write_atomically
+from harness.files import make_folder, remove_temporary, write_atomically
 from harness.grid import Cell, Trunk, short_hash
 from harness.model.gpt import GPT
 from harness.records import SCHEMA, SweepFolder, is_final, write_record
@@ -38,6 +38,7 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
         pending = [cell for cell in trunk.cells if not is_final(folder.run(cell.name))]
         if not pending:
             return
+        remove_temporary(trunk_folder)
         for cell in pending:
             _start_folder(trunk, cell, folder)
         run = _TrunkRun(trunk, store, device, folder, code_version)
@@ -74,6 +75,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _start_folder(trunk: Trunk, cell: Cell, folder: SweepFolder) -> None:
     run = make_folder(folder.run(cell.name))
+    remove_temporary(run)
     (run / "run.json").unlink(missing_ok=True)
     write_atomically(run / "config.yaml", yaml.safe_dump(_description(trunk, cell, folder), sort_keys=False))
 
