@@ -1,0 +1,78 @@
+"""What one process makes of a signal."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from harness.stop import SIGNALS, Stop, Stopped
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_raises_at_once_or_where_it_is_deferred_at_the_check(tmp_path, number):
+    stop = Stop()
+    with pytest.raises(Stopped, match=f"^stopped by {number.name}$"), stop.listening():
+        signal.raise_signal(number)
+    done = []
+    with pytest.raises(Stopped) as caught, stop.listening(), stop.deferred(tmp_path):
+        signal.raise_signal(number)
+        done.append("went on")
+        stop.check()
+        done.append("not here")
+    assert (caught.value.number, done) == (number, ["went on"])
+    assert os.listdir(tmp_path) == []
+    with stop.listening():
+        stop.check()
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    stop, done = Stop(), []
+    with pytest.raises(Stopped), stop.listening(), stop.deferred(tmp_path):
+        signal.raise_signal(signal.SIGINT)
+        done.append("went on")
+        signal.raise_signal(signal.SIGINT)
+        done.append("not here")
+    assert done == ["went on"]
+
+
+def test_what_is_ignored_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop = Stop()
+    with stop.listening():
+        signal.raise_signal(signal.SIGHUP)
+        stop.check()
+
+
+def test_a_scheduler_s_handler_is_called_once_the_job_is_saved(tmp_path):
+    done = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: done.append("handed on"))
+    stop = Stop()
+    stop.listen_as_worker(tmp_path)
+    signal.raise_signal(signal.SIGUSR2)
+    signal.raise_signal(signal.SIGUSR2)
+    with pytest.raises(Stopped) as caught:
+        stop.check()
+    done.append("saved")
+    stop.hand_on(caught.value)
+    assert done == ["saved", "handed on"]
+
+
+def test_a_sweep_that_is_only_planned_leaves_with_one_line():
+    code = (
+        "import os, signal; from harness.commands import run_script; from harness.stop import stop\n"
+        "def main(arguments):\n"
+        "    with stop.listening(): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "run_script(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM; the same command goes on from here\n")
