@@ -80,20 +80,22 @@ def frontier(fit: Fit, config: FrontierConfig | None = None) -> dict[str, Any] |
     flops_X = np.geomspace(low / BELOW, high * BEYOND, POINTS)
     report: dict[str, Any] = {"flops": flops_X.tolist()}
     best = optimum(fit.at(fit.theta_P[None]), flops_X / kappa)
-    for name in ("params", "tokens", "loss"):
-        ends = fit.interval(partial(_log_optimum, fit, flops_X / kappa, name))
-        report[name] = {
-            key: np.exp(value_X).tolist()
-            for key, value_X in zip(("value", "low", "high"), (best[name][0], *ends), strict=True)
+    # Exponents near 0, as of a hopeless table, put the optimum beyond float64.
+    with np.errstate(over="ignore"):
+        for name in ("params", "tokens", "loss"):
+            ends = fit.interval(partial(_log_optimum, fit, flops_X / kappa, name))
+            report[name] = {
+                key: np.exp(value_X).tolist()
+                for key, value_X in zip(("value", "low", "high"), (best[name][0], *ends), strict=True)
+            }
+        a = fit.estimates["a"]
+        log_G = float(best["params"][0, 0] - a * np.log(flops_X[0] / kappa))
+        report["equations"] = {
+            "params": [float(np.exp(log_G - a * np.log(kappa))), a],
+            "tokens": [float(np.exp(-log_G - (1 - a) * np.log(kappa))), 1 - a],
         }
-    a = fit.estimates["a"]
-    log_G = float(best["params"][0, 0] - a * np.log(flops_X[0] / kappa))
     report["sampled_flops"] = [low, high]
     report["flops_per_product"] = kappa
-    report["equations"] = {
-        "params": [float(np.exp(log_G - a * np.log(kappa))), a],
-        "tokens": [float(np.exp(-log_G - (1 - a) * np.log(kappa))), 1 - a],
-    }
     config = config or FrontierConfig()
     report["at"] = [_at(fit, flops, high) for flops in config.budgets]
     report["serving"] = None if config.loss is None else _serving(fit, config, high)
