@@ -73,7 +73,9 @@ def _beyond(point: dict[str, Any]) -> str:
 
 def _range(entry: dict[str, float | None]) -> str:
     low, high = entry["low"], entry["high"]
-    return f"{entry['value']:.4g} " + ("(no interval)" if low is None or high is None else f"({low:.4g} to {high:.4g})")
+    if low is None:
+        return f"{entry['value']:.4g} (no interval)"
+    return f"{entry['value']:.4g} ({low:.4g} to {'no upper end' if high is None else f'{high:.4g}'})"
 
 
 def _exponents(report: dict[str, Any]) -> Table:

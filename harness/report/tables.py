@@ -139,7 +139,9 @@ def _point(entry: dict[str, Any] | float, doubt: bool) -> Cell:
     if not isinstance(entry, dict):
         return Cell(number(entry))
     low, high = entry["low"], entry["high"]
-    interval = "(no interval)" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    interval = (
+        "(no interval)" if low is None else f"[{number(low)}, {'no upper end' if high is None else number(high)}]"
+    )
     return Cell(number(entry["value"]), doubt, interval=interval)
 
 

@@ -89,6 +89,7 @@ def test_a_loss_at_the_floor_is_refused_and_one_near_it_has_no_upper_end(table):
     # The floor's interval holds this loss: some simulated fits never reach it.
     served = frontier(result, FrontierConfig(loss=floor + 0.001, served_tokens=1e9))["serving"]
     assert np.isfinite(served["params"]["value"])
+    assert served["params"]["low"] < served["params"]["value"]
     assert not np.isfinite(served["params"]["high"])
 
 
@@ -105,6 +106,10 @@ def test_the_terminal_shows_what_was_asked_for(table):
     )
     assert "at 1e+12 FLOPs: N* " in text
     assert "loss 3 with 1e+09 tokens served, " in text and " of the compute-optimal model" in text
+    report["frontier"]["at"][1]["loss"] = {"value": 2.5, "low": 2.25, "high": None}
+    report["frontier"]["at"][1]["params"] = {"value": 2e6, "low": None, "high": None}
     doubted = report | {"fit": report["fit"] | {"certificate": report["fit"]["certificate"] | {"certified": False}}}
     show(doubted, console)
-    assert console.export_text().count(" (NOT certified)") == 3
+    text = console.export_text()
+    assert text.count(" (NOT certified)") == 3
+    assert "N* 2e+06 (no interval)" in text and "L* 2.5 (2.25 to no upper end)" in text

@@ -325,7 +325,8 @@ def test_points_of_the_frontier_are_shown_where_they_were_asked_for(tmp_path, ro
     table = text_of(page, 'id="table-frontier"', "</table>")
     assert '<td>C = 1e18</td><td>1.59e8 <span class="interval">[1.2e8, 2.1e8]</span>' in table
     assert (
-        '2.3 <span class="interval">(no interval)</span> <b class="doubt">not certified</b></td><td>4.42e+04 ×' in table
+        '2.3 <span class="interval">[2.2, no upper end]</span> <b class="doubt">not certified</b></td><td>4.42e+04 ×'
+        in table
     )
     assert "<td>L = 3, 1B tokens served</td>" in table and "<td>3</td><td>0.5 ×</td>" in table
     assert table.count("not certified") == 4 + 3
