@@ -13,6 +13,7 @@ from harness.laws.forms import Array
 Labels = NDArray[np.intp]
 # From this many independent clusters on, their residuals speak for themselves.
 MANY_CLUSTERS = 40
+SHARES = 400
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Components:
     def curvature_words(self) -> str:
         if len(self.squares_J) == 1:
             return "the residual variance"
-        return "variances of trunks and of cells estimated from the residuals (Satterthwaite)"
+        return "variances of trunks and of cells estimated from the residuals, any share of the trunks as likely"
 
     def variances(self, squares_SJ: Array) -> tuple[Array, Array]:
         """Trunk and cell variances, (S,); a negative one is set to 0 and the squares are pooled."""
@@ -55,13 +56,29 @@ class Components:
         trunk_S, cell_S = self.variances(self.squares_J[None])
         return float(trunk_S[0]), float(cell_S[0])
 
-    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
-        """Noise (S, R) and the standard deviation of a new run (S,).
+    def shares(self) -> tuple[Array, Array, Array]:
+        """Possible shares of the trunks in the variance, their probabilities, and the total variance times chi-square
+        under each, (G,).
 
-        The variances are drawn from their chi-square laws, which widens the quantiles as Student's t does.
+        The total's scale and the share are unknown, and any share is as likely beforehand: a few trunks alone would
+        leave their variance almost without an upper end.
         """
-        chi_SJ = generator.chisquare(self.freedom_J, (draws, len(self.freedom_J)))
-        trunk_S, cell_S = self.variances(self.squares_J * self.freedom_J / chi_SJ)
+        if len(self.squares_J) == 1:
+            return np.zeros(1), np.ones(1), self.squares_J
+        share_G = (np.arange(SHARES) + 0.5) / SHARES
+        expected_GJ = np.stack([share_G, 1 - share_G], axis=1) @ self.mixing_JC.T
+        scaled_G = (self.squares_J * self.freedom_J / expected_GJ).sum(1)
+        total_freedom = self.freedom_J.sum()
+        log_G = -0.5 * ((self.freedom_J * np.log(expected_GJ)).sum(1) + total_freedom * np.log(scaled_G + 1e-300))
+        weight_G = np.exp(log_G - log_G.max())
+        return share_G, weight_G / weight_G.sum(), scaled_G
+
+    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Noise (S, R) and the standard deviation of a new run (S,); the variances are drawn, as Student's t does."""
+        share_G, weight_G, scaled_G = self.shares()
+        pick_S = generator.choice(len(share_G), draws, p=weight_G)
+        total_S = scaled_G[pick_S] / generator.chisquare(self.freedom_J.sum(), draws)
+        trunk_S, cell_S = share_G[pick_S] * total_S, (1 - share_G[pick_S]) * total_S
         noise_SR = generator.standard_normal((draws, len(self.cluster_R))) * np.sqrt(cell_S)[:, None]
         if trunk_S.any():
             shared_SK = generator.standard_normal((draws, int(self.cluster_R.max()) + 1))
@@ -69,19 +86,18 @@ class Components:
         return noise_SR, np.sqrt(trunk_S + cell_S)
 
     def spread(self, contrast_CR: Array) -> tuple[Array, Array]:
-        """Standard deviation and degrees of freedom (Satterthwaite) of contrasts of the rows, (C,) each."""
-        trunk, cell = self.estimates
+        """Standard deviation and degrees of freedom of contrasts of the rows, (C,) each: Student's t whose inverse
+        variance has the mean and variance that these have over the shares of the trunks."""
         cell_C = (contrast_CR**2).sum(1)
+        freedom = float(self.freedom_J.sum())
         if len(self.squares_J) == 1:
-            return np.sqrt(cell * cell_C), np.full(len(contrast_CR), self.freedom_J[0])
+            return np.sqrt(self.squares_J[0] / freedom * cell_C), np.full(len(contrast_CR), freedom)
         trunk_C = (_sums(contrast_CR, self.cluster_R) ** 2).sum(1)
-        variance_C = trunk * trunk_C + cell * cell_C
-        if trunk == 0:
-            return np.sqrt(variance_C), np.full(len(contrast_CR), self.freedom_J.sum())
-        part_CJ = np.stack([trunk_C, cell_C], axis=1) @ np.linalg.inv(self.mixing_JC)
-        doubt_C = (part_CJ**2 * 2 * self.squares_J**2 / self.freedom_J).sum(1)
-        freedom_C = 2 * variance_C**2 / np.maximum(doubt_C, 1e-300)
-        return np.sqrt(variance_C), np.clip(freedom_C, 1.0, self.freedom_J.sum())
+        share_G, weight_G, scaled_G = self.shares()
+        variance_GC = scaled_G[:, None] * (share_G[:, None] * trunk_C + (1 - share_G[:, None]) * cell_C) + 1e-120
+        mean_C = weight_G @ (freedom / variance_GC)
+        square_C = weight_G @ ((freedom**2 + 2 * freedom) / variance_GC**2)
+        return 1 / np.sqrt(mean_C), 2 * mean_C**2 / (square_C - mean_C**2)
 
 
 @dataclass(frozen=True)

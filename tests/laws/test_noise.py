@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.integrate import quad
 
 from harness.laws.noise import Components, Wild, estimate
 from harness.laws.seeds import seed_noise
@@ -16,16 +18,38 @@ def test_components_are_those_of_the_analysis_of_variance():
     assert noise.squares_J == pytest.approx([16, 8])
     assert noise.freedom_J == pytest.approx([3, 4])
     assert noise.estimates == pytest.approx((5 / 3, 2))
-    # The mean's variance is the mean square between trunks over 8, with its 3 degrees of freedom.
+
+
+def test_the_share_of_the_trunks_is_integrated_out():
+    """The mean of the table above. At a share s of trunks, squares of 3 (1 + s) and 4 (1 - s) times the total variance
+    are expected, so total times chi-square with 7 degrees of freedom is 16 / (1 + s) + 8 / (1 - s) = t, with likelihood
+    (1 + s)^-1.5 (1 - s)^-2 t^-3.5, and the mean's variance is (1 + s) / 8 of the total."""
+    noise = estimate(ONES, np.array([1.0, 3, -1, 1, -3, -1, -1, 1]), PAIRS)
+
+    def integral(value):
+        def likelihood(s):
+            t = 16 / (1 + s) + 8 / (1 - s)
+            return (1 + s) ** -1.5 * (1 - s) ** -2 * t**-3.5 * value(t * (1 + s) / 8)
+
+        return quad(likelihood, 0, 1)[0]
+
+    precision = integral(lambda v: 7 / v) / integral(lambda v: 1)
+    square = integral(lambda v: 63 / v**2) / integral(lambda v: 1)
     sd, freedom = noise.spread(np.full((1, 8), 1 / 8))
-    assert sd[0] == pytest.approx(np.sqrt(16 / 3 / 8))
-    assert freedom[0] == pytest.approx(3)
+    assert sd[0] == pytest.approx(precision**-0.5, rel=1e-3)
+    assert freedom[0] == pytest.approx(2 * precision**2 / (square - precision**2), rel=1e-3)
+    drawn, _ = noise.draw(40000, np.random.default_rng(0))
+    tail = stats.t.ppf(0.975, freedom[0]) * sd[0]
+    assert (np.abs(drawn.mean(1)) > tail).mean() == pytest.approx(0.05, abs=0.006)
 
 
 def test_a_negative_trunk_variance_is_pooled():
     noise = estimate(ONES, np.array([1.0, -1, 1, -1, 1, -1, 1, -1]), PAIRS)
     assert noise.estimates == pytest.approx((0, 8 / 7))
-    assert noise.spread(np.full((1, 8), 1 / 8))[1][0] == pytest.approx(7)
+    # Four trunks cannot show that they share nothing, so their mean is less certain than that of eight free rows.
+    sd, freedom = noise.spread(np.full((1, 8), 1 / 8))
+    assert np.sqrt(8 / 7 / 8) < sd[0] < 0.5
+    assert 3 < freedom[0] < 7
 
 
 def test_rows_without_clusters_are_independent():
@@ -45,8 +69,8 @@ def test_drawn_noise_has_the_estimated_correlation():
     trunk, cell = noise.estimates
     drawn, sd = noise.draw(20000, generator)
     covariance = np.cov(drawn.T)
-    # The drawn variances exceed the estimates by the mean of freedom / chi-square, 19/17.
-    assert covariance[0, 1] == pytest.approx(trunk * 19 / 17, rel=0.15)
+    # The drawn variances exceed the estimates by about the mean of freedom / chi-square, 19/17.
+    assert covariance[0, 1] == pytest.approx(trunk * 19 / 17, rel=0.2)
     assert covariance[0, 4] == pytest.approx(0, abs=0.15)
     assert (sd**2).mean() == pytest.approx(covariance[0, 0], rel=0.1)
     assert cell == pytest.approx(1, rel=0.4)
