@@ -45,10 +45,10 @@ def lack_of_fit(fit: Fit, shape_R: Labels, budget_R: Labels) -> dict[str, Any] |
     low_P, high_P = fit.form.bounds()
     count = int(((fit.theta_P > low_P) & (fit.theta_P < high_P)).sum())
     cell_R = np.unique(shape_R * (int(budget_R.max()) + 1) + budget_R, return_inverse=True)[1]
-    size_G = np.bincount(cell_R)
-    mean_G = np.bincount(cell_R, weights=np.log(fit.rows.loss)) / size_G
-    pure = float(((np.log(fit.rows.loss) - mean_G[cell_R]) ** 2).sum())
-    freedom = int((size_G - 1).sum())
+    weight_R = fit.problem.weight_R
+    mean_G = np.bincount(cell_R, weights=weight_R * np.log(fit.rows.loss)) / np.bincount(cell_R, weights=weight_R)
+    pure = float((weight_R * (np.log(fit.rows.loss) - mean_G[cell_R]) ** 2).sum())
+    freedom = len(cell_R) - len(mean_G)
     rest = len(residual_R) - count - freedom
     if freedom < 1 or rest < 1 or pure == 0:
         return None

@@ -41,9 +41,11 @@ def _entry(grid: Grid, fit: Fit, law: str) -> dict[str, Any]:
     except UserError as error:
         return entry | {"left_out": str(error)}
     doubts = [reason for part in (whole, *(part for _, _, part in parts)) for reason in part.certificate.reasons]
-    if doubts or whole.intervals["a"] is None:
+    # A law whose exponents are one has a = 1/2 without any doubt.
+    a = whole.intervals["a"] or ((0.5, 0.5) if "beta" not in whole.estimates else None)
+    if doubts or a is None:
         return entry | {"left_out": doubts[0] if doubts else "a has no finite interval"}
-    low, high = whole.intervals["a"]
+    low, high = a
     residual_R = np.log(rows.loss / whole.predict(rows.params, rows.tokens))
     errors = {
         name: float(np.abs(part.predict(rows.params, rows.tokens) / rows.loss - 1)[test_R].mean())

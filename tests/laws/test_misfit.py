@@ -39,6 +39,20 @@ def test_a_law_that_bends_away_is_said_to_misfit(simulated):
     assert sentence(None) == sentence({"p": 0.5}) == []
 
 
+def test_weights_count_in_both_parts(simulated):
+    """Weights that are all alike change nothing; rows of no weight leave the test to the others."""
+    frame = simulated(noise=0.002)
+    plain = fit(frame, loss="log_mse")
+    light = frame["tokens"] < 1.3e6
+    heavy = fit(frame.assign(weight=np.where(light, 1e-9, 1.0)), loss="log_mse", weight="weight")
+    rest = frame[~light].reset_index(drop=True)
+    fewer = fit(rest, loss="log_mse")
+    assert lack_of_fit(plain, *labels(frame, plain))["p"] > 0
+    weighted, without = lack_of_fit(heavy, *labels(frame, heavy)), lack_of_fit(fewer, *labels(rest, fewer))
+    squares = [test["noise_sd"] ** 2 * test["degrees_of_freedom"][1] for test in (weighted, without)]
+    assert squares[0] / squares[1] == pytest.approx(32 / 24, rel=1e-4)  # weights have mean 1
+
+
 def test_without_a_second_seed_nothing_is_told_apart(simulated):
     frame = simulated(noise=0.002)
     frame = frame[frame["seed"] == 0].reset_index(drop=True)

@@ -46,3 +46,10 @@ def test_a_law_that_the_rows_do_not_carry_comes_last_with_why(simulated):
     assert all(entry["left_out"] for entry in entries if entry["mean_relative_error"] is None)
     coupled = next(entry for entry in entries if entry["law"] == "chinchilla_coupled")
     assert coupled["left_out"] and coupled["errors"] == {}
+
+
+def test_a_law_with_one_exponent_has_an_a_without_doubt(simulated):
+    entries, _ = ranked(simulated(alpha=0.4, beta=0.4, noise=2e-4))
+    tied = next(entry for entry in entries if entry["law"] == "chinchilla_tied")
+    assert tied["left_out"] is None
+    assert (tied["a"]["value"], tied["a"]["low"], tied["a"]["high"]) == (0.5, 0.5, 0.5)
