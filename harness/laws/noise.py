@@ -34,7 +34,7 @@ class Components:
     def words(self) -> str:
         if len(self.squares_J) == 1:
             return "independent normal noise of the rows, its variance drawn too"
-        return "normal noise of trunks and of cells, their variances estimated from the residuals and drawn too"
+        return "normal noise of trunks and of cells, its size and the share of the trunks drawn given the residuals"
 
     @property
     def curvature_words(self) -> str:
