@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 
 from harness.laws.display import digits
+from harness.report.cells import number
 from harness.report.inputs import Sweep
 from harness.report.prose import excluded, trained, training
-from harness.report.tables import number
 
 FILES = ("row.tex", "row.csv", "methods.txt")
 COUNTED = {

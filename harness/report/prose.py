@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
+from harness.report.cells import Cell, doubtful, estimate, number
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.inputs import Sweep
 from harness.report.style import scientific
-from harness.report.tables import Cell, doubtful, estimate, number, span
+from harness.report.tables import span
 
 UNFIT_FOR_PRINT = ("tracking", "output_directory", "store_directory", "sweep_id", "name")
 

@@ -2,64 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from harness.report.cells import SYMBOLS, Cell, Table, doubtful, estimate, exponent, number, percent
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.inputs import Sweep
 from harness.report.style import count, scientific
-
-SYMBOLS = {"alpha": "α", "beta": "β", "a": "a = β/(α+β)", "E": "E", "A": "A", "B": "B"}
-PLACES = {"alpha": 3, "beta": 3, "a": 3, "E": 2}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a table or of the text; `doubt` where it comes from a fit that is not certified."""
-
-    text: str
-    doubt: bool = False
-    mark: str = ""  # a CSS class: bad, muted
-    interval: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its caption; the first column names the rows."""
-
-    key: str
-    title: str
-    caption: str
-    header: list[str]
-    rows: list[list[Cell]]
-
-
-def doubtful(fit: dict[str, Any]) -> bool:
-    return not fit["certificate"]["certified"]
-
-
-def number(value: float | None, places: int | None = None) -> str:
-    """A number with its decimals, or with three digits; a dash where there is none."""
-    if value is None or value != value:
-        return "–"
-    if places is not None:
-        return f"{value:.{places}f}".replace("-", "−")
-    if 1e3 <= abs(value) < 1e5:
-        return f"{float(f'{value:.3g}'):.0f}"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else scientific(value)
-
-
-def estimate(fit: dict[str, Any], key: str) -> Cell:
-    """An estimate with its interval, as in 0.395 [0.362, 0.429]."""
-    places = PLACES.get(key)
-    interval = (fit["intervals"] or {}).get(key)
-    if interval is None or None in interval:
-        shown = "(no interval)"
-    else:
-        shown = f"[{number(interval[0], places)}, {number(interval[1], places)}]"
-    return Cell(number(fit["estimates"].get(key), places), doubtful(fit), interval=shown)
 
 
 def tables(sweep: Sweep) -> list[Table]:
@@ -153,9 +104,9 @@ def _ranking(sweep: Sweep) -> Table:
         rows.append(
             [
                 Cell(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
-                _exponent(entry.get("a")),
-                Cell(_percent(entry.get("mean_relative_error"), 2)),
-                Cell(_percent(entry.get("rms_residual"), 2)),
+                exponent(entry.get("a")),
+                Cell(percent(entry.get("mean_relative_error"), 2)),
+                Cell(percent(entry.get("rms_residual"), 2)),
                 Cell(f"left out: {why}" if why else "", mark="bad" if why else ""),
             ]
         )
@@ -184,8 +135,8 @@ def _approaches(sweep: Sweep) -> Table | None:
         rows.append(
             [
                 Cell(name.replace("_", " ")),
-                _exponent(entry.get("a"), doubt),
-                _exponent(entry.get("b"), doubt),
+                exponent(entry.get("a"), doubt),
+                exponent(entry.get("b"), doubt),
                 Cell("–" if bias is None else f"{bias:+.3f}".replace("-", "−")),
                 Cell(str(entry.get("points", "–"))),
                 Cell(", ".join(against).replace("_", " ") or "–", mark="bad" if against else "muted"),
@@ -212,14 +163,6 @@ def _disagreeing(name: str, names: list[str], sentences: list[str]) -> list[str]
     """The other approaches that a sentence names beside this one."""
     told = [sentence for sentence in sentences if f" {name} (a " in sentence]
     return [other for other in names if other != name and any(f" {other} (a " in sentence for sentence in told)]
-
-
-def _exponent(entry: dict[str, Any] | None, doubt: bool = False) -> Cell:
-    if not entry or entry.get("value") is None:
-        return Cell("–", mark="muted")
-    low, high = entry.get("low"), entry.get("high")
-    interval = "(no interval)" if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
-    return Cell(number(entry["value"], 3), doubt, interval=interval)
 
 
 def _kaplan(sweep: Sweep) -> Table:
@@ -256,8 +199,8 @@ def _holdouts(sweep: Sweep) -> Table:
         ratio = Cell("–") if not law or plain is None else Cell(f"{plain / law:.1f} ×", not held["certified"])
         cells = (
             Cell(f"{held['n_test']} of {held['n_test'] + held['n_train']}"),
-            Cell(_percent(law, 2), not held["certified"]),
-            Cell(_percent(plain, 2)),
+            Cell(percent(law, 2), not held["certified"]),
+            Cell(percent(plain, 2)),
             ratio,
         )
         rows.append([Cell(held["description"]), *cells])
@@ -269,10 +212,6 @@ def _holdouts(sweep: Sweep) -> Table:
         ["held out", "cells", "law", "competitor", "competitor / law"],
         rows,
     )
-
-
-def _percent(value: float | None, places: int) -> str:
-    return "–" if value is None else f"{100 * value:.{places}f} %"
 
 
 def _moves(sweep: Sweep) -> Table:
@@ -310,9 +249,9 @@ def _noise(sweep: Sweep) -> Table | None:
         return None
     parts = (
         ("loss, nats per token", number(noise["sd_nats"], 4)),
-        ("loss, relative", _percent(noise["sd_relative"], 3)),
-        ("of which shared by a trunk", _percent(noise.get("trunk_sd_relative"), 3)),
-        ("of which a cell's own", _percent(noise.get("cell_sd_relative"), 3)),
+        ("loss, relative", percent(noise["sd_relative"], 3)),
+        ("of which shared by a trunk", percent(noise.get("trunk_sd_relative"), 3)),
+        ("of which a cell's own", percent(noise.get("cell_sd_relative"), 3)),
     )
     return Table(
         "noise",
