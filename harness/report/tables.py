@@ -16,7 +16,8 @@ from harness.report.style import count, scientific
 def tables(sweep: Sweep) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
     makers: tuple[Callable[[Sweep], Table | None], ...] = (
-        _by_params, _by_loss, _frontier, _ranking, _approaches, _kaplan, _holdouts, _moves, _noise,
+        _by_params, _accounting, _by_loss, _by_noise, _frontier, _ranking, _approaches, _kaplan, _holdouts, _moves,
+        _noise,
     )  # fmt: skip
     found = [maker(sweep) for maker in makers] if sweep.fit else []
     return [table for table in found if table is not None and table.rows]
@@ -49,6 +50,57 @@ def _by_params(sweep: Sweep) -> Table:
         "The same cells and loss function; only what counts as a parameter differs. Estimate and 95 % interval.",
         ["N counted as", *(SYMBOLS[key] for key in keys), "objective", "certified"],
         _fit_rows(sweep.fit["by_params"], keys, lambda fit: fit["params"]),
+    )
+
+
+def _accounting(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    rows = [
+        [
+            Cell(entry["params"]),
+            Cell(entry["flops"]),
+            Cell("{params:.3f}".format(**entry["flops_exponents"])),
+            Cell("{tokens:.3f}".format(**entry["flops_exponents"])),
+            exponent(entry["a"], doubt=not entry["certified"]),
+        ]
+        for entry in sweep.fit.get("accounting") or []
+    ]
+    return Table(
+        "accounting",
+        "The exponent of N*(C) by what counts as a parameter and as a FLOP",
+        "Over the cells C grows as N^n D^d; where n and d are not 1, the optimum at a given C grows otherwise than a.",
+        ["N counted as", "C counted as", "n", "d", "exponent of N*(C)"],
+        rows,
+    )
+
+
+def _by_noise(sweep: Sweep) -> Table:
+    assert sweep.fit is not None
+    head = sweep.fit["fit"]
+    keys = [key for key in SYMBOLS if key in head["estimates"]]
+    rows = []
+    for entry in sweep.fit.get("by_noise") or []:
+        ends = [entry["intervals"].get(key) for key in keys]
+        shown = [
+            Cell(f"{number(pair[0], 3)} to {number(pair[1], 3)}" if pair else "–", doubtful(head)) for pair in ends
+        ]
+        rows.append([Cell(entry["noise"]), *shown])
+    test = sweep.fit.get("lack_of_fit")
+    told = ""
+    if test:
+        first, second = test["degrees_of_freedom"]
+        told = (
+            f" Between seeds cells differ by {percent(test['noise_sd'], 2)}, and the law misfits by "
+            f"{percent(test['misfit_sd'], 2)} beside it (F = {test['f']:.1f}, {first} and {second} degrees of freedom, "
+            f"p = {test['p']:.2g})."
+        )
+    return Table(
+        "by-noise",
+        "Intervals under each noise",
+        "95 % intervals by simulation. The first two take what the law leaves over as noise, misfit too; those of "
+        "the noise measured between seeds hold if the law is exact." + told,
+        ["noise", *(SYMBOLS[key] for key in keys)],
+        rows,
     )
 
 

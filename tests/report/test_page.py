@@ -294,6 +294,23 @@ def test_laws_are_ranked_and_those_left_out_say_why(tmp_path, rows):
     assert '<td class="bad">left out: &lt;why&gt;</td>' in table
 
 
+def test_exponents_by_count_and_intervals_by_noise(tmp_path, rows):
+    a = {"value": 0.4787, "low": 0.45, "high": 0.51}
+    count = {"params": "params_total", "flops": "6 N D", "flops_exponents": {"params": 1.2, "tokens": 1.0}, "a": a}
+    test = {"f": 9.99, "degrees_of_freedom": [19, 8], "p": 0.0012, "noise_sd": 0.0009, "misfit_sd": 0.0027}
+    study = hand_study(pd.DataFrame(rows)) | {
+        "accounting": [count | {"certified": True}],
+        "by_noise": [{"noise": "independent rows", "intervals": {"a": [0.41, 0.49], "E": None}}],
+        "lack_of_fit": test,
+    }
+    page = render_page(write_sweep(tmp_path / "counts", rows, study=study))
+    table = text_of(page, 'id="table-accounting"', "</table>")
+    assert "<td>6 N D</td><td>1.200</td><td>1.000</td><td>0.479 " in table
+    table = text_of(page, 'id="table-by-noise"', "</table>")
+    assert "<td>0.410 to 0.490</td>" in table
+    assert "misfits by 0.27 % beside it (F = 10.0, 19 and 8 degrees of freedom, p = 0.0012)" in page
+
+
 def test_approaches_that_disagree_are_flagged_on_both_sides(tmp_path, rows):
     budgets = ["1e+12 FLOPs: the minimum is outside", "3e+12 FLOPs: the minimum is outside"]
     entries = [approach("envelope", None, left_out="2 compute budgets have an optimum, 3 are needed", points=2)]
