@@ -240,6 +240,11 @@ def fit(
     return fit_rows(rows, columns, law, loss, delta, bootstrap, seed, checked.source, fixed or {})
 
 
+def by_loss(table: Any, law: str = "chinchilla", **choices: Any) -> dict[str, Fit]:
+    """`fit` under each loss, since the choice of it moves an exponent; further arguments as of `fit`."""
+    return {loss: fit(table, law, loss, **choices) for loss in LOSSES}
+
+
 def read_rows(table: Table, columns: Columns, law: str) -> Rows:
     """The numbers that a law needs out of a table; raises UserError naming row, column and value."""
     form = _form(law)

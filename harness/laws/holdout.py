@@ -88,6 +88,7 @@ def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[
         "n_test": len(cells),
         "mean_relative_error": float(np.mean([abs(cell["relative_error"]) for cell in cells])),
         "competitor_mean_relative_error": float(np.mean([abs(cell["competitor_relative_error"]) for cell in cells])),
+        "inside": sum(cell["low"] <= cell["loss"] <= cell["high"] for cell in cells),
         "certified": part.certificate.certified,
         "certificate_reasons": part.certificate.reasons,
         "rows": cells,

@@ -23,7 +23,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         doubt = "" if entry["certified"] else " (that fit is not certified)"
         console.print(
             f"hold-out: {entry['description']}: mean error {entry['mean_relative_error']:.2%}, "
-            f"additive table {entry['competitor_mean_relative_error']:.2%}{doubt}",
+            f"additive table {entry['competitor_mean_relative_error']:.2%}; "
+            f"{entry['inside']} of {entry['n_test']} inside their 95 % intervals{doubt}",
             soft_wrap=True,
         )
     for entry in report["moves"]:

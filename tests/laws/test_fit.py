@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.errors import UserError
-from harness.laws import fit
+from harness.laws import by_loss, fit
 from harness.laws.losses import LOSSES, Loss
 
 
@@ -152,3 +152,11 @@ def test_impossible_choices_are_one_sentence(simulated, choice, message):
 def test_predict_refuses_what_has_no_logarithm(simulated):
     with pytest.raises(UserError, match="above 0"):
         fit(simulated()).predict(0, 1e6)
+
+
+def test_all_four_losses_in_one_call(simulated):
+    table = simulated(noise=0.002)
+    fits = by_loss(table, "chinchilla_tied", delta=1e-4)
+    assert list(fits) == ["huber", "lad", "log_mse", "mse"]
+    assert fits["huber"].estimates == fit(table, "chinchilla_tied", "huber", 1e-4).estimates
+    assert {name: result.loss for name, result in fits.items()} == {name: name for name in fits}

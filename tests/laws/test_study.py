@@ -126,6 +126,7 @@ def test_holdouts(report):
         assert entry["mean_relative_error"] < 0.005
         assert entry["mean_relative_error"] < entry["competitor_mean_relative_error"] / 3
         assert entry["certified"]
+        assert entry["inside"] == sum(row["low"] <= row["loss"] <= row["high"] for row in entry["rows"])
         for row in entry["rows"]:
             assert row["relative_error"] == pytest.approx(row["predicted"] / row["loss"] - 1)
             assert row["low"] < row["predicted"] < row["high"]
