@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from harness.grid import Trunk, schedule_makespan
-from harness.units import count_label, duration
+from harness.units import count_label, counted, duration
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ class Plan:
         done = f", {len(self.finished)} of them done" if self.finished else ""
         return (
             "params count the head, batch is in tokens, rate is the learning rate\n"
-            f"{self.cells} cells in {len(self.trunks)} trunks{done}, {self.flops:.2e} FLOPs, "
+            f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: about {duration(self.wall_seconds)}"
         )

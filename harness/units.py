@@ -3,10 +3,16 @@
 
 def count_label(number: float, digits: int = 4) -> str:
     """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most `digits` significant digits."""
+    rounded = float(f"{number:.{digits}g}")
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.{digits}g}{unit}"
-    return f"{number:.{digits}g}"
+        if rounded >= size:
+            return f"{rounded / size:.{digits}g}{unit}"
+    return f"{rounded:.{digits}g}"
+
+
+def counted(number: int, word: str) -> str:
+    """1 cell, 2 cells."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ def test_count_labels(number, label):
 
 def test_fewer_digits():
     assert count_label(1_234_567, 3) == "1.23M"
+    assert count_label(999_936, 3) == "1M"
 
 
 @pytest.mark.parametrize(
