@@ -1,17 +1,33 @@
 """Prints what scripts/train.py would train, and trains nothing: python scripts/plan.py -m +sweep=cpu"""
 
+import numpy as np
 from rich.console import Console
 
 from harness.commands import run_script
+from harness.laws.design import expect
+from harness.plan import Plan
 from harness.sweep import compose_grid, prepare_plan, store_line
+
+
+def what_it_could_tell(plan: Plan) -> list[str]:
+    """Sentences on the exponents that a fit of this grid would find."""
+    cells = [
+        (trunk.params.with_head, cell.tokens, index) for index, trunk in enumerate(plan.trunks) for cell in trunk.cells
+    ]
+    params_R, tokens_R, trunk_R = (np.array(values) for values in zip(*cells, strict=True))
+    found = expect(params_R.astype(float), tokens_R.astype(float), trunk_R)
+    return ([found.sentence] if found.ranges else []) + [f"warning: {warning}" for warning in found.warnings]
 
 
 def main(arguments: list[str]) -> int:
     console = Console()
-    store, plan = prepare_plan(compose_grid(arguments))
+    grid = compose_grid(arguments)
+    store, plan = prepare_plan(grid)
     console.print(store_line(store))
     console.print(plan.table())
     console.print(plan.summary())
+    for line in what_it_could_tell(plan) if grid.multirun else []:
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 

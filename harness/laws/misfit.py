@@ -20,7 +20,10 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Measured:
-    """Normal noise of the size that seeds measured, of trunks and of cells; its variance is drawn from a chi-square."""
+    """Normal noise of the size that seeds measured, of trunks and of cells; its variance is drawn from a chi-square.
+
+    `freedom` are the degrees of freedom of the measurement, infinite where the noise is known.
+    """
 
     trunk_sd: float
     cell_sd: float
@@ -29,7 +32,8 @@ class Measured:
 
     def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
         """Noise (S, R) and the standard deviation of a new run (S,)."""
-        widen_S = np.sqrt(self.freedom / generator.chisquare(self.freedom, draws))
+        known = np.isinf(self.freedom)
+        widen_S = np.ones(draws) if known else np.sqrt(self.freedom / generator.chisquare(self.freedom, draws))
         noise_SR = self.cell_sd * generator.standard_normal((draws, len(self.cluster_R)))
         shared_SK = self.trunk_sd * generator.standard_normal((draws, int(self.cluster_R.max()) + 1))
         sd = float(np.hypot(self.trunk_sd, self.cell_sd))
