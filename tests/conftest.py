@@ -1,7 +1,16 @@
+import signal
+
 import pytest
 
 from harness.config import TrainConfig
 from harness.sweep import compose_grid
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard():
+    """A run in the background, or under nohup, ignores these, and so would every process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
