@@ -1,7 +1,7 @@
-"""Pointwise operations with hand-written gradients, for a CPU.
+"""The parts of a block with hand-written gradients for a CPU.
 
-Autograd records each of them as a chain of tensor-sized temporaries, which for small models cost more than the matrix
-products. Elsewhere the plain forms run, which torch.compile fuses.
+Autograd records norms, rotations and activations as chains of tensor-sized temporaries, which for small models cost
+more than the matrix products. Elsewhere the plain forms run, which torch.compile fuses.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from harness.model.products import Linear, SquaredReLULayer
 
 
 def written_out(x: Tensor) -> bool:
@@ -48,20 +50,6 @@ class _Rotate(torch.autograd.Function):
         return (grad * cos).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
-class _SquaredReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        positive = x.clamp_min(0)
-        ctx.save_for_backward(positive)
-        return positive * positive
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        (positive,) = ctx.saved_tensors
-        return torch.addcmul(grad.new_zeros(()), positive, grad, value=2)
-
-
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * gain, the mean over the last dimension; gain has x's last one or two dimensions."""
     if written_out(x):
@@ -76,8 +64,15 @@ def rotate(x_BTNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:
     return x_BTNH * cos_T1H + x_BTNH.roll(x_BTNH.shape[-1] // 2, -1) * sin_T1H
 
 
-def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)^2, of any shape."""
+def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """x (..., K) @ weight.T + bias."""
     if written_out(x):
-        return _SquaredReLU.apply(x)
-    return F.relu(x).square()
+        return Linear.apply(x, weight_NK, bias_N)
+    return F.linear(x, weight_NK, bias_N)
+
+
+def squared_relu_layer(x: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+    """max(x @ up.T, 0)^2 @ down.T, of x (..., D)."""
+    if written_out(x):
+        return SquaredReLULayer.apply(x, up_FD, down_DF)
+    return F.linear(F.relu(F.linear(x, up_FD)).square(), down_DF)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# 256 rows of 1024 float32 logits are 1 MiB, a core's L2 cache; one buffer serves every chunk.
+from harness.model.products import product
+
+# 256 rows of 1024 float32 logits are 1 MiB, a core's L2 cache.
 CHUNK_LOGITS = 256 * 1024
 LEAST_ROWS = 64  # each chunk passes over the whole head weight, which pays from here on
 
@@ -30,7 +32,7 @@ def linear_cross_entropy_rows(hidden_ND: Tensor, weight_VD: Tensor, targets_N: T
     losses = []
     with torch.no_grad():
         for hidden_CD, targets_C in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
-            logits_CV = (hidden_CD @ weight_VD.t()).mul_(scale)
+            logits_CV = product(hidden_CD, weight_VD).mul_(scale)
             losses.append(_chunk_losses(logits_CV, targets_C[:, None]).squeeze(1))
     return torch.cat(losses)
 
@@ -50,16 +52,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         # (D, V): the long dimension last makes this product of a thin and a wide matrix faster than (V, D)
         grad_weight_DV = weight_VD.new_zeros(weight_VD.shape[::-1])
         scaled_ND = hidden_ND * scale
-        buffer_CV = hidden_ND.new_empty(rows, vocab_size)
         minus_one = hidden_ND.new_full((1, 1), -1.0)
         for start in range(0, count, rows):
-            stop = min(start + rows, count)
-            targets_C1, scaled_CD = targets_N[start:stop, None], scaled_ND[start:stop]
-            grad_CV = torch.mm(scaled_CD, weight_VD.t(), out=buffer_CV[: stop - start])
+            part = slice(start, start + rows)
+            targets_C1, scaled_CD = targets_N[part, None], scaled_ND[part]
+            grad_CV = product(scaled_CD, weight_VD)
             loss += _chunk_losses(grad_CV, targets_C1).sum()
             grad_CV.scatter_add_(1, targets_C1, minus_one.expand_as(targets_C1))
-            torch.mm(grad_CV, weight_VD, out=grad_hidden_ND[start:stop])
-            grad_weight_DV.addmm_(scaled_CD.t(), grad_CV)
+            grad_hidden_ND[part] = product(grad_CV, weight_VD.t())
+            grad_weight_DV += product(scaled_CD.t(), grad_CV.t())
         ctx.save_for_backward(grad_hidden_ND.mul_(scale / count), grad_weight_DV.mul_(1 / count))
         return loss / count
 

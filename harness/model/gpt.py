@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.model.cpu_ops import rms_norm, rotate, squared_relu, written_out
+from harness.model.cpu_ops import linear, rms_norm, rotate, squared_relu_layer, written_out
 from harness.model.cross_entropy import linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.parametrization import PARAMETRIZATIONS, Scales, scales
 
@@ -134,6 +134,11 @@ class RMSNorm(nn.Module):
         return rms_norm(x_BTD, self.weight, self.eps)
 
 
+class Linear(nn.Linear):
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return linear(x_BTD, self.weight, self.bias)
+
+
 def make_norm(config: ModelConfig) -> nn.Module:
     norm = nn.LayerNorm if FAMILIES[config.family].layer_norm else RMSNorm
     return norm(config.width, eps=config.norm_eps)
@@ -145,8 +150,8 @@ class Attention(nn.Module):
         family = FAMILIES[config.family]
         self.heads, self.head_size, self.eps = config.heads, config.head_size, config.norm_eps
         self.scale = QK_LOGIT_BOUND / config.head_size if family.qk_norm else scale.attention
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=family.bias)
-        self.out = nn.Linear(config.width, config.width, bias=family.bias)
+        self.qkv = Linear(config.width, 3 * config.width, bias=family.bias)
+        self.out = Linear(config.width, config.width, bias=family.bias)
         self.query_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
         self.key_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
 
@@ -177,17 +182,17 @@ class FeedForward(nn.Module):
         family = FAMILIES[config.family]
         self.activation = family.activation
         gates = 2 if family.activation == "swiglu" else 1
-        self.up = nn.Linear(config.width, gates * config.ff_width, bias=family.bias)
-        self.down = nn.Linear(config.ff_width, config.width, bias=family.bias)
+        self.up = Linear(config.width, gates * config.ff_width, bias=family.bias)
+        self.down = Linear(config.ff_width, config.width, bias=family.bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        if self.activation == "relu2":
+            return squared_relu_layer(x_BTD, self.up.weight, self.down.weight)
         up = self.up(x_BTD)
         if self.activation == "swiglu":
             gate, up = up.chunk(2, -1)
             return self.down(F.silu(gate) * up)
-        if self.activation == "gelu":
-            return self.down(F.gelu(up, approximate="tanh"))
-        return self.down(squared_relu(up))
+        return self.down(F.gelu(up, approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -226,7 +231,7 @@ class GPT(nn.Module):
         self.position = None if family.rotary else nn.Embedding(config.seq_len, config.width)
         self.blocks = nn.ModuleList(Block(config, scale) for _ in range(config.depth))
         self.final_norm = make_norm(config)
-        self.head = nn.Linear(config.width, vocab_size, bias=False)
+        self.head = Linear(config.width, vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
         if family.rotary:

@@ -3,10 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from harness.model import GPT, ModelConfig, initialize
-from harness.model.cpu_ops import rms_norm, rotate, squared_relu
+from harness.model.cpu_ops import linear, rms_norm, rotate, squared_relu_layer
 from harness.model.cross_entropy import chunk_rows, linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.gpt import rotary_tables
 
@@ -35,12 +37,54 @@ def test_rotate_turns_pairs_by_their_position():
     torch.testing.assert_close(rotate(x_BTNH, cos_T1H, sin_T1H)[0, 2, 0], torch.tensor(expected_H))
 
 
-def test_gradients_of_rotation_and_squared_relu():
+def test_gradient_of_rotation():
     cos_T1H, sin_T1H = (table.double() for table in rotary_tables(5, 6, 1e4))
     assert torch.autograd.gradcheck(lambda x: rotate(x, cos_T1H, sin_T1H), normal(2, 5, 3, 6))
-    x = normal(4, 7)
-    torch.testing.assert_close(squared_relu(x), x.clamp(min=0) ** 2)
-    assert torch.autograd.gradcheck(squared_relu, x)
+
+
+def plain_squared_relu_layer(x, up_FD, down_DF):
+    return F.linear(F.relu(F.linear(x, up_FD)) ** 2, down_DF)
+
+
+LAYERS = [
+    (linear, F.linear, [(2, 3, 5), (7, 5), (7,)]),
+    (linear, F.linear, [(2, 3, 7), (2, 7)]),
+    (squared_relu_layer, plain_squared_relu_layer, [(2, 3, 4), (9, 4), (4, 9)]),
+]
+
+
+@pytest.mark.parametrize("ours, plain, shapes", LAYERS)
+def test_products_value_and_gradient(ours, plain, shapes):
+    inputs = [normal(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    assert torch.autograd.gradcheck(ours, inputs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    layer=st.sampled_from(LAYERS),
+    rows=st.integers(1, 300),
+    sides=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    seed=st.integers(0, 99),
+)
+def test_products_in_float32_are_those_in_float64(layer, rows, sides, seed):
+    """float32 takes oneDNN's kernels, which choose by shape."""
+    ours, plain, shapes = layer
+    sizes = dict(zip(dict.fromkeys(size for shape in shapes[1:] for size in shape), sides, strict=True))
+    shapes = [(rows, sizes[shapes[0][-1]])] + [tuple(sizes[size] for size in shape) for shape in shapes[1:]]
+    exact = [normal(*shape, seed=seed + i) for i, shape in enumerate(shapes)]
+    single = [value.detach().float().requires_grad_() for value in exact]
+    plain(*exact).square().sum().backward()
+    ours(*single).square().sum().backward()
+    for ours_in, exact_in in zip(single, exact, strict=True):
+        scale = exact_in.grad.abs().max().item()
+        torch.testing.assert_close(ours_in.grad.double(), exact_in.grad, rtol=0, atol=2e-5 * scale)
+
+
+def test_products_fall_back_where_torch_has_no_onednn(monkeypatch):
+    monkeypatch.setattr("harness.model.products.ONEDNN", False)
+    x, up_FD, down_DF = (normal(*shape, dtype=torch.float32) for shape in [(3, 4), (9, 4), (4, 9)])
+    torch.testing.assert_close(squared_relu_layer(x, up_FD, down_DF), plain_squared_relu_layer(x, up_FD, down_DF))
 
 
 @pytest.mark.parametrize("rows", [1, 27])
@@ -137,5 +181,5 @@ def test_no_host_synchronisation(family):
         model.loss(inputs_BT, targets_BT).backward()
         model.sequence_losses(inputs_BT, targets_BT)
     names = {event.key for event in seen.key_averages()}
-    assert "aten::mm" in names
+    assert names & {"mkldnn::_linear_pointwise", "aten::mm"}
     assert "aten::_local_scalar_dense" not in names

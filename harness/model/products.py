@@ -1,0 +1,80 @@
+"""Matrix products on a CPU, through oneDNN where torch has it.
+
+torch.mm goes to MKL, which keeps to half of the vector width of some processors. oneDNN writes its kernels for the
+processor it finds; torch.compile calls it by the same operator.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def by_onednn(*matrices: Tensor) -> bool:
+    return ONEDNN and all(matrix.dtype is torch.float32 and matrix.device.type == "cpu" for matrix in matrices)
+
+
+def product(a_MK: Tensor, b_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """a @ b.T + bias, (..., N); neither need be contiguous. Holds no graph."""
+    if by_onednn(a_MK, b_NK):
+        return torch.ops.mkldnn._linear_pointwise(a_MK, b_NK, bias_N, "none", [], "")
+    product_MN = a_MK @ b_NK.t()
+    return product_MN if bias_N is None else product_MN.add_(bias_N)
+
+
+def product_times(a_MK: Tensor, b_NK: Tensor, factor_MN: Tensor) -> Tensor:
+    """(a @ b.T) * factor, (M, N), in one pass over the result. Holds no graph."""
+    if by_onednn(a_MK, b_NK, factor_MN):
+        return torch.ops.mkldnn._linear_pointwise.binary(a_MK, factor_MN, b_NK, None, "mul")
+    return (a_MK @ b_NK.t()).mul_(factor_MN)
+
+
+def weight_gradient(grad_TN: Tensor, x_TK: Tensor) -> Tensor:
+    """grad.T @ x, (N, K), contiguous: a sum over rows T, taken with the longer side last, which oneDNN does faster."""
+    if grad_TN.shape[1] > x_TK.shape[1]:
+        return product(x_TK.t(), grad_TN.t()).t().contiguous()
+    return product(grad_TN.t(), x_TK.t())
+
+
+class Linear(torch.autograd.Function):
+    """x (..., K) @ weight (N, K).T + bias (N,) or None."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight_NK)
+        return product(x, weight_NK, bias_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight_NK = ctx.saved_tensors
+        grad_TN = grad.flatten(0, -2)
+        grad_bias = grad_TN.sum(0) if ctx.needs_input_grad[2] else None
+        return product(grad, weight_NK.t()), weight_gradient(grad_TN, x.flatten(0, -2)), grad_bias
+
+
+class SquaredReLULayer(torch.autograd.Function):
+    """max(x @ up.T, 0)^2 @ down.T of x (..., D), up (F, D), down (D, F).
+
+    Of the (..., F) tensors only the positive part is kept, and its square made again for the gradient: in the cache it
+    costs less than the way to memory and back.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+        positive = product(x, up_FD).relu_()
+        ctx.save_for_backward(x, up_FD, down_DF, positive)
+        return product(positive * positive, down_DF)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, up_FD, down_DF, positive = ctx.saved_tensors
+        x_TD, grad_TD, positive_TF = (tensor.flatten(0, -2) for tensor in (x, grad, positive))
+        grad_down_DF = weight_gradient(grad_TD, positive_TF * positive_TF)
+        grad_up_TF = product_times(grad_TD * 2, down_DF.t(), positive_TF)
+        grad_x = product(grad_up_TF, up_FD.t()).view_as(x)
+        return grad_x, weight_gradient(grad_up_TF, x_TD), grad_down_DF
