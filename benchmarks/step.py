@@ -1,12 +1,17 @@
 """Tokens per second of our training step against a plain loop, interleaved on one CPU core: make bench
 
 The plain loop has the same shapes and batches, from torch's standard modules: nn.RMSNorm, nn.Linear, SDPA,
-F.cross_entropy on whole logits, AdamW as it comes. Both run under the settings that a job sets (one thread, denormals
-flushed, freed memory kept), so the ratio is that of the code alone.
+F.cross_entropy on whole logits, AdamW as it comes. It runs twice: as one would write it, with one thread, in a process
+of its own, and under the settings that a job makes (denormals flushed, freed memory kept), in the process of ours. So
+the gain of the code and that of the settings are told apart. The share is the time of the step's matrix products alone,
+by torch.mm and by what the step uses, over the step's.
 """
 
 import statistics
 import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +19,8 @@ from torch import Tensor, nn
 
 from harness.grid import plan
 from harness.model.gpt import GPT, rotary_tables
+from harness.model.parametrization import initialize
+from harness.model.products import product, weight_gradient
 from harness.sweep import compose_grid
 from harness.training.device import configure_process, resolve
 from harness.training.optimizer import Optimizer, clip_gradients
@@ -58,43 +65,99 @@ class PlainGPT(nn.Module):
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets_BT.flatten())
 
 
-def compare(shape: str) -> tuple[float, float]:
-    """Median seconds of a step: ours, the plain loop's."""
+def plain_step(shape: str) -> Callable[[], None]:
+    width, depth = (int(part[1:]) for part in shape.split("-"))
+    model = PlainGPT(width, depth)
+    adamw = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    inputs, targets = torch.randint(0, VOCAB, (2, BATCH, SEQ_LEN))
+
+    def step() -> None:
+        adamw.zero_grad()
+        model.loss(inputs, targets).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+
+    return step
+
+
+def our_step(shape: str) -> Callable[[], None]:
     job = compose_grid([f"shape={shape}", "tokens=1e6", "tracking=none"]).jobs[0]
     device = resolve(job)
     configure_process(job, device)
     (trunk,) = plan(job, VOCAB, "benchmark", "float32")
-    ours = GPT(job.model, VOCAB)
-    plain = PlainGPT(job.model.width, job.model.depth)
-    optimizer, adamw = Optimizer(ours, trunk), torch.optim.AdamW(plain.parameters(), lr=1e-3)
+    model = GPT(job.model, VOCAB)
+    initialize(model, 0)
+    optimizer = Optimizer(model, trunk)
     inputs, targets = torch.randint(0, VOCAB, (2, BATCH, SEQ_LEN))
 
-    def our_step() -> None:
-        ours.loss(inputs, targets).backward()
-        clip_gradients(ours, 1.0)
+    def step() -> None:
+        model.loss(inputs, targets).backward()
+        clip_gradients(model, 1.0)
         optimizer.step(1.0)
 
-    def plain_step() -> None:
-        adamw.zero_grad()
-        plain.loss(inputs, targets).backward()
-        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
-        adamw.step()
+    return step
 
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
+
+def products(shape: str, multiply: Callable[[Tensor, Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor]):
+    """A function that makes the matrix products of one step but attention's: forward, and both gradients."""
+    width, depth = (int(part[1:]) for part in shape.split("-"))
+    layers = depth * [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] + [(width, VOCAB)]
+    tensors = [(torch.randn(BATCH * SEQ_LEN, i), torch.randn(o, i), torch.randn(BATCH * SEQ_LEN, o)) for i, o in layers]
+
+    def step() -> None:
+        for x_TI, weight_OI, grad_TO in tensors:
+            multiply(x_TI, weight_OI)
+            multiply(grad_TO, weight_OI.t())
+            gradient(grad_TO, x_TI)
+
+    return step
+
+
+def seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def serve(connection: Connection) -> None:
+    """A process without any setting but its one thread, which times a plain step when it is asked to."""
+    torch.set_num_threads(1)
+    while shape := connection.recv():
+        step = plain_step(shape)
+        while connection.recv():
+            connection.send(seconds(step))
+
+
+def compare(shape: str, bare: Connection) -> dict[str, float]:
+    """Median seconds of each kind of step."""
+    bare.send(shape)
+    steps = {
+        "ours": our_step(shape),
+        "plain": plain_step(shape),
+        "torch.mm": products(shape, lambda a, b: a @ b.t(), lambda grad, x: grad.t() @ x),
+        "products": products(shape, product, weight_gradient),
+    }
+    times: dict[str, list[float]] = {name: [] for name in (*steps, "bare")}
     for _ in range(ROUNDS + 3):
-        for name, step in (("ours", our_step), ("plain", plain_step)):
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return statistics.median(times["ours"][3:]), statistics.median(times["plain"][3:])
+        for name, step in steps.items():
+            times[name].append(seconds(step))
+        bare.send(True)
+        times["bare"].append(bare.recv())
+    bare.send(False)
+    return {name: statistics.median(values[3:]) for name, values in times.items()}
 
 
 if __name__ == "__main__":
-    print("tokens/s of a training step, one thread, batch of 8 x 128, ours against the plain loop")
+    bare, other_end = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=serve, args=(other_end,), daemon=True)
+    process.start()
+    print(f"a training step, one thread, batch of {BATCH} x {SEQ_LEN}; times the tokens/s of a plain loop")
+    print("shape     gain  = code x settings   share of torch.mm's, of our products' rate")
     for name in SHAPES:
-        our_seconds, plain_seconds = compare(name)
-        tokens = BATCH * SEQ_LEN
+        took = compare(name, bare)
         print(
-            f"{name:8} {tokens / our_seconds:8.0f} against {tokens / plain_seconds:8.0f}: "
-            f"{plain_seconds / our_seconds:.2f} times"
+            f"{name:8} {took['bare'] / took['ours']:5.2f}  = {took['plain'] / took['ours']:.2f} x "
+            f"{took['bare'] / took['plain']:.2f} {took['torch.mm'] / took['ours']:19.0%} "
+            f"{took['products'] / took['ours']:18.0%}"
         )
+    bare.send("")
