@@ -50,7 +50,7 @@ class Rule:
 
 @dataclass
 class OptimizerConfig:
-    """The optimizer and its rules of size; learning rate is that of the trunk (the peak under cosine)."""
+    """The optimizer and its rules of size; learning rate is that of the trunk (cosine peaks at a multiple of it)."""
 
     name: str = MISSING  # adamw | muon
     learning_rate: Rule = field(default_factory=Rule)
@@ -89,6 +89,7 @@ class ScheduleConfig:
 
     name: str = MISSING  # wsd | cosine
     cooldown_fraction: float = 0.2  # of each budget (wsd)
+    peak_factor: float = 1.0  # the peak rate over the optimizer's learning rate (cosine)
     final_fraction: float = 0.0  # of the peak rate, at the end (cosine)
 
     def check(self) -> None:
@@ -98,6 +99,8 @@ class ScheduleConfig:
             raise UserError(
                 f"schedule.cooldown_fraction={self.cooldown_fraction:g} must lie between 0 and 1, both excluded"
             )
+        if not 0 < self.peak_factor < math.inf:
+            raise UserError(f"schedule.peak_factor={self.peak_factor:g} must be finite and above 0")
         if not 0 <= self.final_fraction <= 1:
             raise UserError(f"schedule.final_fraction={self.final_fraction:g} must lie between 0 and 1")
 

@@ -89,6 +89,8 @@ def _trunk(
         name: rule.at(params.with_head, budgets[-1] if rule.tokens_exponent else None)
         for name, rule in job.optimizer.rules().items()
     }
+    if job.schedule.name == "cosine":
+        rules["learning_rate"] *= job.schedule.peak_factor
     sequences = max(1, round(rules["batch_tokens"] / job.model.seq_len))
     batch_tokens = sequences * job.model.seq_len
     warmup_steps = round(rules["warmup_tokens"] / batch_tokens)
