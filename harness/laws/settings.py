@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -11,7 +12,8 @@ from harness.errors import UserError
 from harness.laws.fit import Columns
 from harness.laws.frontier import FrontierConfig
 
-TEXTS = ("runs", "out", "law", "loss", "filter")
+TEXTS = ("runs", "out", "law", "loss", "filter", "column")
+Config = TypeVar("Config", bound="FitConfig")
 
 
 @dataclass
@@ -41,11 +43,27 @@ class FitConfig:
         self.frontier.check(self.law)
 
 
+@dataclass
+class CompareConfig(FitConfig):
+    """What scripts/compare.py reads: `column` has two values, which tell two ways of training apart."""
+
+    column: str = "schedule"
+
+
 def fit_config(arguments: list[str]) -> FitConfig:
     """conf/fit.yaml with the command line's overrides, checked; raises UserError."""
-    ConfigStore.instance().store(name="fit_schema", node=FitConfig)
-    config = OmegaConf.to_object(compose_config("fit", [_quoted(argument) for argument in arguments]))
-    assert isinstance(config, FitConfig)
+    return _composed("fit", FitConfig, arguments)
+
+
+def compare_config(arguments: list[str]) -> CompareConfig:
+    """conf/compare.yaml with the command line's overrides, checked; raises UserError."""
+    return _composed("compare", CompareConfig, arguments)
+
+
+def _composed(name: str, schema: type[Config], arguments: list[str]) -> Config:
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    config = OmegaConf.to_object(compose_config(name, [_quoted(argument) for argument in arguments]))
+    assert isinstance(config, schema)
     config.check()
     return config
 
