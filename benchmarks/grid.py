@@ -1,0 +1,100 @@
+"""A grid of 6 shapes x 4 budgets on two cores against a plain loop that trains its cells one after another: make bench
+
+The plain loop is that of benchmarks/step.py with the grid's schedule, batches, rate and validation, each cell from its
+first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. Budgets and
+validation are a tenth of the cpu grid's. The ratio of the wall times is taken apart into the tokens that trunks save,
+the second process, and the step.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from step import PlainGPT  # noqa: E402
+
+from harness.data.batches import Batches  # noqa: E402
+from harness.grid import Trunk  # noqa: E402
+from harness.sweep import compose_grid, open_store, plan_trunks, train  # noqa: E402
+from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
+
+GRID = [
+    "shape=w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w48-d2", "tokens=[52e3,80e3,122e3,185e3]",
+    "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=24000", "device=cpu", "tracking=none",
+]  # fmt: skip
+
+
+def ours(folder: str, processes: int) -> tuple[float, pd.DataFrame]:
+    """Wall seconds of the sweep, start to run table, and the table."""
+    arguments = ["-m", *GRID, f"name=p{processes}", f"output_directory={folder}", f"hydra.launcher.n_jobs={processes}"]
+    start = time.perf_counter()
+    status = train(arguments)
+    assert status == 0
+    return time.perf_counter() - start, pd.read_csv(f"{folder}/p{processes}/runs.csv")
+
+
+def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, validation: np.ndarray) -> float:
+    """The validation loss of one cell, trained from scratch."""
+    torch.manual_seed(0)
+    job = trunk.job
+    model = PlainGPT(job.model.width, job.model.depth)
+    adamw = torch.optim.AdamW(model.parameters(), lr=trunk.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adamw,
+        lambda step: trunk_factor(step, trunk.warmup_steps) if step < branch_step
+        else cooldown_factor(step, branch_step, steps),
+    )  # fmt: skip
+    for step in range(steps):
+        inputs_BT, targets_BT = batches.batch(step)
+        adamw.zero_grad()
+        model.loss(inputs_BT, targets_BT).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+        schedule.step()
+    length = job.model.seq_len
+    count = (len(validation) - 1) // length
+    tokens = torch.from_numpy(validation[: count * length + 1].astype(np.int64))
+    with torch.no_grad():
+        parts = [
+            model.loss(inputs[None], targets[None])
+            for inputs, targets in zip(tokens[:-1].split(length), tokens[1:].split(length), strict=True)
+        ]
+    return torch.stack(parts).mean().item()
+
+
+def plain(folder: str, threads: int) -> tuple[float, list[float]]:
+    """Wall seconds of all cells one after another, and their losses."""
+    torch.set_num_threads(threads)
+    grid = compose_grid(["-m", *GRID, f"output_directory={folder}"])
+    store = open_store(grid.jobs)
+    start, losses = time.perf_counter(), []
+    for trunk in plan_trunks(grid.jobs, store):
+        batches = Batches(store.train, trunk.job.model.seq_len, trunk.batch_sequences, 0, "cpu")
+        losses += [plain_cell(trunk, c.steps, c.branch_step, batches, store.validation) for c in trunk.cells]
+    return time.perf_counter() - start, losses
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # First, since a sweep makes settings of this process that a plain loop would not have.
+        loops = {threads: plain(folder, threads) for threads in (torch.get_num_threads(), 1)}
+        two, table = ours(folder, 2)
+        one, _ = ours(folder, 1)
+        threads, (loop, losses) = min(loops.items(), key=lambda item: item[1][0])
+        trunks = plan_trunks(compose_grid(["-m", *GRID]).jobs, open_store(compose_grid(["-m", *GRID]).jobs))
+    alone = sum(cell.flops for trunk in trunks for cell in trunk.cells)
+    saved = alone / sum(trunk.flops_to_train for trunk in trunks)
+    print(f"wall time {two / loop:.2f} of the plain loop's ({threads} threads): {loop / two:.1f} times as fast")
+    print(f"  FLOPs that trunks save {saved:.2f} x second process {one / two:.2f} x step, evaluation and all the rest "
+          f"{loop / one / saved:.2f}")  # fmt: skip
+    print(f"mean loss {table['loss'].mean():.4f} against {np.mean(losses):.4f}")
+
+
+if __name__ == "__main__":
+    main()
