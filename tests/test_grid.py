@@ -57,6 +57,13 @@ def test_cosine_is_one_trunk_a_budget_without_a_branch(compose):
     assert all(trunk.cells[0].branch_step == trunk.cells[0].steps for trunk in found)
 
 
+def test_cosine_peaks_at_twice_the_rate_of_a_trunk(compose):
+    rates = [trunks(compose("tokens=1e6", f"schedule={name}"))[0].learning_rate for name in ("wsd", "cosine")]
+    assert rates == [0.004, 0.008]
+    with pytest.raises(UserError, match="schedule.peak_factor=0 must be finite and above 0"):
+        compose("tokens=1e6", "schedule=cosine", "schedule.peak_factor=0")
+
+
 def test_budgets_in_parameters_and_in_flops(compose):
     by_params = trunks(compose("shape=w48-d2", "tokens_per_param=20", "optimizer.batch_tokens.value=1024"))[0]
     expected = 20 * by_params.params.with_head
