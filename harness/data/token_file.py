@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class TokenWriter:
     """Appends documents after `extent`; whatever lies behind it, from a writer that was killed, is cut off."""
 
     def __init__(self, path: Path, dtype: np.dtype, extent: Extent) -> None:
+        self.path = path
         self.dtype = dtype
         self.extent = Extent(extent.documents, extent.tokens, extent.bytes, list(extent.chunks))
         self.file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115
@@ -41,6 +42,7 @@ class TokenWriter:
         self.sum = hashlib.sha256(self.file.read(self.filled))
         if self.filled:
             self.extent.chunks.pop()
+        self.committed = size
 
     def append(self, ids: np.ndarray, text_bytes: int) -> None:
         """One document, its end included."""
@@ -56,19 +58,22 @@ class TokenWriter:
             if self.filled == CHUNK_BYTES:
                 self._end_chunk()
 
-    def close(self) -> Extent:
-        """The file is on the disk when this returns."""
-        if self.filled:
-            self._end_chunk()
+    def commit(self) -> Extent:
+        """What is appended so far is on the disk when this returns."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.file.close()
-        return self.extent
+        self.committed = self.extent.tokens * self.dtype.itemsize
+        last = [self.sum.hexdigest()] if self.filled else []
+        return replace(self.extent, chunks=self.extent.chunks + last)
 
-    def abandon(self) -> None:
-        """Closes without a word: what was appended does not count."""
+    def close(self) -> None:
+        """Cuts off what was appended since the last commit."""
+        if self.file.closed:
+            return
         with contextlib.suppress(OSError):  # the buffer's rest does not fit on a full disk either
             self.file.close()
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, self.committed)
 
     def _end_chunk(self) -> None:
         self.extent.chunks.append(self.sum.hexdigest())

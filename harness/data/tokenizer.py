@@ -61,13 +61,17 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`encode` gives uint32 ids without the end of text; `hash` covers everything that decides them."""
+    """`encode` gives uint32 ids without the end of text; `hash` covers everything that decides them.
+
+    `encoding` is None where ids need no more than the bytes.
+    """
 
     vocab_size: int
     end_of_text: int
     hash: str
     encode: Callable[[str], np.ndarray]
     decode: Callable[[Iterable[int]], str]
+    encoding: tiktoken.Encoding | None = None
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -114,6 +118,7 @@ def from_encoding(encoding: tiktoken.Encoding) -> Tokenizer:
         hash=digest.hexdigest(),
         encode=lambda text: encoding.encode_to_numpy(text, disallowed_special=()),
         decode=lambda ids: encoding.decode(list(ids)),
+        encoding=encoding,
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,14 +39,19 @@ print(json.dumps(answers))
 """
 
 
-def prepare_in_a_process(address: str, tokens: int, *requests: DataConfig) -> list[dict]:
+def start_in_a_process(address: str, tokens: int, *requests: DataConfig, program: str = PROGRAM) -> subprocess.Popen:
     """The hub's address is read when its library is imported, so each address needs a process."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"HF_ENDPOINT": address, "HOME": requests[0].store_directory}
-    command = [sys.executable, "-c", PROGRAM, json.dumps([asdict(data) for data in requests]), str(tokens)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    command = [sys.executable, "-c", program, json.dumps([asdict(data) for data in requests]), str(tokens)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def prepare_in_a_process(address: str, tokens: int, *requests: DataConfig) -> list[dict]:
+    process = start_in_a_process(address, tokens, *requests)
+    said, complaints = process.communicate(timeout=120)
+    assert process.returncode == 0 and complaints == "", complaints
+    return json.loads(said.splitlines()[-1])
 
 
 @pytest.fixture
@@ -84,18 +90,76 @@ def test_streams_only_what_the_budget_needs(hub, tmp_path):
     assert again["train"] == grown["train"]
 
 
+def contents(store_directory: str) -> dict[str, bytes]:
+    (manifest,) = Path(store_directory).glob("*/manifest.json")
+    return {path.name: path.read_bytes() for path in manifest.parent.iterdir()}
+
+
+KILLED = """
+import itertools, os, signal, types
+from harness.data import building
+from harness.data.token_file import TokenWriter
+building.time = types.SimpleNamespace(monotonic=itertools.count(0, 0.125).__next__)  # a commit every 81 documents
+append = TokenWriter.append
+def append_or_die(writer, ids, text_bytes):
+    append(writer, ids, text_bytes)
+    if writer.path.name == "train.bin" and writer.extent.tokens >= {least}:
+        writer.file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+TokenWriter.append = append_or_die
+"""
+
+
+def test_a_killed_build_goes_on_from_where_it_was(hub, tmp_path):
+    """Killed in the second of four files, and again in the third: what was read before is not asked for again.
+
+    The first file's end, which names the columns, always is.
+    """
+    data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
+    # 300 tokens a document: killed at document 2334, after 28 commits; at 4334, 25 commits after document 2268.
+    for least, documents in ((700_000, 2268), (1_300_000, 4293)):
+        process = start_in_a_process(hub.address, 10**7, data, program=KILLED.format(least=least) + PROGRAM)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        manifest = json.loads(contents(data.store_directory)["manifest.json"])
+        assert manifest["train"]["documents"] == documents
+        assert len(contents(data.store_directory)["train.bin"]) >= 2 * least
+    hub.sent.clear()
+    (said,) = prepare_in_a_process(hub.address, 10**7, data)
+    files = [hub.sent.get(f"data/train-0000{number}-of-00004.parquet", 0) for number in range(4)]
+    assert files[0] <= 2**16 and files[1] == 0 and min(files[2:]) > 2**18
+    whole = DataConfig(**asdict(data) | {"store_directory": str(tmp_path / "whole")})
+    (expected,) = prepare_in_a_process(hub.address, 10**7, whole)
+    assert said["manifest"] == expected["manifest"] and said["manifest"]["duplicates"] == 4
+    assert contents(data.store_directory) == contents(whole.store_directory)
+
+
+def test_a_budget_is_added_from_where_the_last_one_ended(hub, tmp_path):
+    """A window of 2^20 tokens ends in the second file; the first is not asked for again."""
+    data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
+    (small,) = prepare_in_a_process(hub.address, 1, data)
+    hub.sent.clear()
+    (grown,) = prepare_in_a_process(hub.address, 10**6 * 2, data)
+    files = [hub.sent.get(f"data/train-0000{number}-of-00004.parquet", 0) for number in range(4)]
+    assert files[0] <= 2**16 and min(files[1:]) > 2**18
+    assert grown["train"].startswith(small["train"]) and len(grown["train"]) > len(small["train"])
+    at_once = DataConfig(**asdict(data) | {"store_directory": str(tmp_path / "at_once")})
+    prepare_in_a_process(hub.address, 10**6 * 2, at_once)
+    assert contents(data.store_directory) == contents(at_once.store_directory)
+
+
 def test_a_corpus_that_changes_under_its_store(hub, tmp_path):
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
     prepare_in_a_process(hub.address, 1, data)
-    first = hub.folder / "data" / "train-00000-of-00004.parquet"
-    pa.parquet.write_table(pa.table({"text": synthetic_texts(2000, 299, seed=9)}), first)
+    second = hub.folder / "data" / "train-00001-of-00004.parquet"
+    pa.parquet.write_table(pa.table({"text": synthetic_texts(2000, 299, seed=9)}), second)
     assert "has changed since it was built" in prepare_in_a_process(hub.address, 10**7, data)[0]["error"]
 
 
 def test_wrong_names(hub, tmp_path):
     cases = [
         ({"name": "test/nowhere"}, "data.name=test/nowhere is not on the hub or not open to you (HTTP 404)"),
-        ({"text_field": "body"}, "data.text_field=body holds no text in row 1 of test/corpus: choose one of text"),
+        ({"text_field": "body"}, "data.text_field=body holds no text in row 1 of part 1 of test/corpus: choose one of"),
         ({"split": "test"}, "data.split=test cannot be read: "),
         ({"config": "en"}, "data.config=en data.split=train cannot be read: "),
         ({"validation_tokens": 10**6}, "data.validation_tokens=1000000 is more than a tenth of the documents hold"),

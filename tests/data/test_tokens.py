@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import token_file
+from harness.data import corpus, token_file
 from harness.data.batches import epoch_order
 from harness.data.corpus import DataConfig
 from harness.data.synthetic import synthetic_texts, write_corpus
@@ -148,17 +148,14 @@ def test_bpe_trained_on_training_documents_only(corpus_of):
 
 
 def test_a_trained_tokenizer_is_kept_for_growth(large):
-    bpe = TokenizerConfig(vocab_size=300, training_bytes=20_000)
+    bpe = TokenizerConfig(vocab_size=258, training_bytes=20_000)
     small = prepare(large, bpe, 1)
     ranks = (folder_of(large) / "tokenizer.tiktoken").read_bytes()
-    assert len(ranks.splitlines()) == 299
-    unread = {"train": asdict(Extent()), "documents_read": 0, "exhausted": False}
-    unread["documents_read_sum"] = hashlib.sha256().hexdigest()
-    begun = json.dumps(small.manifest | unread)  # the same store before its first training document
-    (folder_of(large) / "manifest.json").write_text(begun)
-    assert np.array_equal(prepare(large, bpe, 1).train, small.train)
-    (folder_of(large) / "manifest.json").write_text(begun)
+    assert len(ranks.splitlines()) == 257
+    assert not small.exhausted and prepare(large, bpe, 10**7).exhausted
+    assert (folder_of(large) / "tokenizer.tiktoken").read_bytes() == ranks
     (folder_of(large) / "tokenizer.tiktoken").write_bytes(ranks[: len(ranks) // 2])
+    (folder_of(large) / "manifest.json").write_text(json.dumps(small.manifest))  # the store before it grew
     with pytest.raises(UserError, match="its tokenizer is"):
         prepare(large, bpe, 10**7)
 
@@ -168,13 +165,31 @@ def test_gpt2_store(corpus_of, gpt2_files):
     assert sorted([store.train.tolist(), store.validation.tolist()]) == [[15496, 995, 50256], [18435, 50256]]
 
 
-def test_a_corpus_that_shrank_under_its_store(corpus_of):
+@pytest.mark.parametrize("texts", [["one", "two"], ["one", "two", "four", "five"]])
+def test_a_corpus_that_changes_under_its_store(corpus_of, monkeypatch, texts):
+    """As between the ends of files of gigabytes, which are not hashed whole."""
     data = corpus_of(["one", "two", "three"])
+    known = corpus.identity(data)
+    monkeypatch.setattr(corpus, "identity", lambda _: known)
     manifest = prepare(data, BYTES, 1).manifest
-    changed = manifest | {"documents_read": manifest["documents_read"] + 1, "exhausted": False}
-    (folder_of(data) / "manifest.json").write_text(json.dumps(changed))
+    (folder_of(data) / "manifest.json").write_text(json.dumps(manifest | {"exhausted": False}))
+    Path(data.path).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     with pytest.raises(UserError, match="has changed since it was built: set data.revision, or delete"):
         prepare(data, BYTES, 1)
+
+
+def test_a_store_that_did_not_keep_what_it_had_read(large, tmp_path):
+    """As stores were made before digests.bin: one that suffices is opened, one that must grow is built again."""
+    small = prepare(large, BYTES, 1)
+    folder = folder_of(large)
+    (folder / "digests.bin").unlink()
+    old = {key: value for key, value in small.manifest.items() if key not in ("digests", "place")}
+    (folder / "manifest.json").write_text(json.dumps(old | {"documents_read_sum": "0"}))
+    assert np.array_equal(prepare(large, BYTES, 1).train, small.train)
+    prepare(large, BYTES, 10**7)
+    whole = DataConfig(**asdict(large) | {"store_directory": str(tmp_path / "whole")})
+    prepare(whole, BYTES, 10**7)
+    assert contents(folder) == contents(folder_of(whole))
 
 
 # ---- many processes, and killed ones
@@ -324,7 +339,9 @@ def test_chunks_of_a_long_file(tmp_path, monkeypatch):
         writer = TokenWriter(path, dtype, extent)
         for at in range(start_at, start_at + 75, 3):
             writer.append(tokens[at : at + 3], text_bytes=2)
-        extent = writer.close()
+            extent = writer.commit()  # which changes nothing
+        writer.append(tokens[:1], text_bytes=1)  # does not count
+        writer.close()
     content = tokens.tobytes()
     assert path.read_bytes() == content
     assert extent == Extent(50, 150, 100, [hashlib.sha256(content[i : i + 8]).hexdigest() for i in range(0, 300, 8)])

@@ -1,0 +1,238 @@
+"""Building and growing a token store.
+
+Documents are encoded by several processes and appended in their own order. Every few seconds what is appended is
+committed: first the files, then the manifest, which counts what is valid of them. A store whose process is killed is
+that of the last commit, and goes on from there to the same bytes.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.data import corpus, tokenizer
+from harness.data.digests import DigestSet
+from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place
+from harness.data.encoding import encode_all
+from harness.data.meter import Meter
+from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
+from harness.data.tokenizer import Tokenizer, TokenizerConfig, token_dtype
+from harness.errors import UserError
+from harness.files import write_atomically
+
+COMMIT_SECONDS = 10.0
+DIGEST = np.dtype("<u8")
+
+log = logging.getLogger(__name__)
+
+
+def grow(
+    data: DataConfig,
+    tokenizer_config: TokenizerConfig,
+    manifest: dict[str, Any],
+    folder: Path,
+    wanted: int,
+    processes: int,
+) -> dict[str, Any]:
+    """Appends documents to the store until it has `wanted` training tokens or the corpus ends; its new manifest.
+
+    `manifest` is the store's, or for a new one what names it: schema, recipe and recipe_hash. A store of an earlier
+    version, which did not keep what it had read, is built again. Raises UserError.
+    """
+    with _removed_without_manifest(folder):
+        documents = corpus.open_corpus(data, manifest.get("revision"), folder.parent / "datasets")
+        if "digests" not in manifest:
+            manifest = _begin(data, tokenizer_config, manifest, documents, folder, processes)
+        encoder = _stored_tokenizer(tokenizer_config, folder, manifest)
+        try:
+            manifest = _append(documents, encoder, manifest, folder, wanted, processes)
+        except Changed as error:
+            raise UserError(
+                f"the corpus behind token store {folder} has changed since it was built: set data.revision, or delete "
+                "that folder to build it again"
+            ) from error
+    log.info("%s holds %d training tokens of %s", folder, manifest["train"]["tokens"], manifest["source"])
+    return manifest
+
+
+def _begin(
+    data: DataConfig,
+    tokenizer_config: TokenizerConfig,
+    identity: dict[str, Any],
+    documents: Corpus,
+    folder: Path,
+    processes: int,
+) -> dict[str, Any]:
+    """A store with its validation split and an empty training split; its manifest is not written yet."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    encoder = _new_tokenizer(tokenizer_config, documents, folder)
+    dtype = token_dtype(encoder.vocab_size)
+    writer = TokenWriter(folder / "validation.bin", dtype, Extent())
+    digests = TokenWriter(folder / "digests.bin", DIGEST, Extent())
+    encoded = encode_all(_distinct(documents.aside()), encoder, processes)
+    with contextlib.closing(writer), contextlib.closing(digests), contextlib.closing(encoded):
+        for document, ids in encoded:
+            writer.append(np.append(ids, np.uint32(encoder.end_of_text)), len(document.text.encode()))
+            digests.append(np.array([document.digest], DIGEST), 0)
+            if writer.extent.tokens >= data.validation_tokens:
+                break
+        else:
+            raise _too_little_to_validate(data, documents, encoder, writer.extent.tokens)
+        validation, kept = writer.commit(), digests.commit()
+    return {
+        "schema": identity["schema"],
+        "recipe": identity["recipe"],
+        "recipe_hash": identity["recipe_hash"],
+        "source": corpus.describe(data),
+        "revision": documents.revision,
+        "tokenizer_hash": encoder.hash,
+        "vocab_size": encoder.vocab_size,
+        "end_of_text": encoder.end_of_text,
+        "dtype": dtype.str,
+        "validation": validation.to_dict(),
+        "train": Extent().to_dict(),
+        "digests": kept.to_dict(),
+        "bytes_per_token": validation.bytes / validation.tokens,
+        "duplicates": documents.duplicates,
+        "documents_read": 0,
+        "place": START,
+        "exhausted": False,
+    }
+
+
+class Piece(NamedTuple):
+    """A document to train on and what was read up to it; the last piece is the end of the corpus.
+
+    digests     of the documents read since the piece before, its own the last of them
+    duplicates  all that were left out so far
+    """
+
+    text: str
+    digests: list[int]
+    duplicates: int
+    place: Place
+    last: bool = False
+
+
+def _append(
+    documents: Corpus, encoder: Tokenizer, manifest: dict[str, Any], folder: Path, wanted: int, processes: int
+) -> dict[str, Any]:
+    validating = manifest["validation"]["documents"]
+    digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
+    pieces = _pieces(documents, np.array(digests), validating, Place(*manifest["place"]), manifest["duplicates"])
+    writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
+    keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
+    encoded = encode_all(pieces, encoder, processes)
+    begun, committed = manifest["train"], time.monotonic()
+    with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), Meter() as meter:
+        for piece, ids in encoded:
+            keeper.append(np.array(piece.digests, DIGEST), 0)
+            if not piece.last:
+                writer.append(np.append(ids, np.uint32(encoder.end_of_text)), len(piece.text.encode()))
+            elif writer.extent.documents == 0:
+                raise UserError(f"{manifest['source']} has no documents to train on: take a larger corpus")
+            train, read = writer.extent, keeper.extent.tokens - validating
+            ended = piece.last or train.tokens >= wanted
+            if ended or time.monotonic() - committed > COMMIT_SECONDS:
+                manifest = manifest | {
+                    "train": writer.commit().to_dict(),
+                    "digests": keeper.commit().to_dict(),
+                    "duplicates": piece.duplicates,
+                    "documents_read": read,
+                    "place": piece.place,
+                    "exhausted": piece.last,
+                }
+                write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+                committed = time.monotonic()
+            if ended:
+                break
+            done = max(train.tokens / wanted, read / documents.documents if documents.documents else 0.0)
+            meter.update(done, train.tokens - begun["tokens"], train.bytes - begun["bytes"])
+    return manifest
+
+
+def _pieces(documents: Corpus, digests: np.ndarray, validating: int, place: Place, duplicates: int) -> Iterator[Piece]:
+    """What the store does not have yet; `digests` are those of its validation documents and of all it has read."""
+    apart, read = set(digests[:validating].tolist()), digests[validating:]
+    seen, passed = DigestSet(read), list[int]()
+    for document in documents.training(read, place):
+        place = document.place
+        passed.append(document.digest)
+        new = seen.add(document.digest)
+        duplicates += not new
+        if new and document.digest not in apart:
+            yield Piece(document.text, passed, duplicates, place)
+            passed = []
+    yield Piece("", passed, duplicates, place, last=True)
+
+
+def _distinct(documents: Iterable[Document]) -> Iterator[Document]:
+    seen = set[int]()
+    for document in documents:
+        if document.digest not in seen:
+            seen.add(document.digest)
+            yield document
+
+
+def _new_tokenizer(config: TokenizerConfig, documents: Corpus, folder: Path) -> Tokenizer:
+    if config.kind == "bytes":
+        return tokenizer.bytes_tokenizer()
+    if config.kind == "tiktoken":
+        return tokenizer.tiktoken_tokenizer(config.encoding)
+
+    def texts() -> Iterator[str]:
+        total = 0
+        for document in documents.training():
+            if total >= config.training_bytes:
+                return
+            if not document.aside:
+                total += len(document.text.encode())
+                yield document.text
+
+    encoding = tokenizer.train_bpe(texts(), config.vocab_size)
+    write_atomically(folder / "tokenizer.tiktoken", tokenizer.write_ranks(encoding._mergeable_ranks))
+    return tokenizer.from_encoding(encoding)
+
+
+def _stored_tokenizer(config: TokenizerConfig, folder: Path, manifest: dict[str, Any]) -> Tokenizer:
+    if config.kind == "bytes":
+        encoder = tokenizer.bytes_tokenizer()
+    elif config.kind == "tiktoken":
+        encoder = tokenizer.tiktoken_tokenizer(config.encoding)
+    else:
+        try:
+            ranks = tokenizer.read_ranks((folder / "tokenizer.tiktoken").read_bytes())
+            encoder = tokenizer.from_encoding(tokenizer.bpe_encoding(ranks))
+        except (FileNotFoundError, ValueError) as error:
+            raise damaged(folder, "its tokenizer is not readable") from error
+    if encoder.hash != manifest["tokenizer_hash"]:
+        raise damaged(folder, "its tokenizer is another one than it was built with")
+    return encoder
+
+
+def _too_little_to_validate(data: DataConfig, documents: Corpus, encoder: Tokenizer, aside: int) -> UserError:
+    if aside == 0:
+        return UserError(f"{corpus.describe(data)} has no documents to validate on: take a larger corpus")
+    rest = sum(len(encoder.encode(d.text)) + 1 for d in _distinct(documents.training()) if not d.aside)
+    return UserError(
+        f"data.validation_tokens={data.validation_tokens} is more than {documents.aside_share} of the documents "
+        f"hold ({aside} of {aside + rest} tokens in all): lower it to {aside} or less, or take a larger corpus"
+    )
+
+
+@contextlib.contextmanager
+def _removed_without_manifest(folder: Path) -> Iterator[None]:
+    """Where it fails before the first commit, nothing stays."""
+    try:
+        yield
+    except BaseException:
+        if not (folder / "manifest.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,0 +1,131 @@
+"""What a corpus is: documents in a fixed order, and the configuration that names them."""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from harness.errors import UserError
+
+SOURCES = ("package", "hub", "files", "disk")
+SAMPLE_BY = ("document", "paragraph", "line")
+
+
+@dataclass
+class DataConfig:
+    """Where documents come from, and how many of their tokens validate.
+
+    source             package (text files inside an installed Python package), hub (streamed), files, or disk
+                       (a directory made by `save_to_disk`)
+    name               package: its name; hub: the dataset's
+    path               package: a glob inside it; files: a file, a glob or a folder; disk: the directory
+    config, split      hub, disk: the configuration and the split to read
+    revision           hub: a commit; null takes the newest, which the store's manifest then records
+    text_field         the column that holds the text
+    sample_by          text files: what a document is: the whole document, a paragraph or a line
+    validation_tokens  at least so many tokens validate
+    repeat             whether training may see a token more than once
+    store_directory    where token stores are kept
+    """
+
+    source: str = "package"
+    name: str | None = None
+    path: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    text_field: str = "text"
+    sample_by: str = "document"
+    validation_tokens: int = 200_000
+    repeat: bool = False
+    store_directory: str = ".cache/tokens"
+
+    def check(self) -> None:
+        if self.source not in SOURCES:
+            raise UserError(f"data.source={self.source} is unknown: choose one of {', '.join(SOURCES)}")
+        needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",)}
+        for key in needed[self.source]:
+            if not getattr(self, key):
+                raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
+        if self.sample_by not in SAMPLE_BY:
+            raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
+        if self.validation_tokens < 1:
+            raise UserError(f"data.validation_tokens={self.validation_tokens} must be at least 1")
+
+
+class Place(NamedTuple):
+    """Where reading can begin again: at the start of `shard`, before which `documents` documents were read."""
+
+    shard: int
+    documents: int
+
+
+START = Place(0, 0)
+NOTHING_READ = np.empty(0, np.uint64)
+
+
+class Document(NamedTuple):
+    """`aside`: validation is drawn from such documents only, the tokenizer is trained on the others."""
+
+    text: str
+    digest: int
+    aside: bool
+    place: Place = START
+
+
+class Changed(Exception):
+    """The documents of a corpus are no longer those that were read before."""
+
+
+class Corpus(Protocol):
+    """Documents in a fixed order.
+
+    revision     the hub's commit
+    duplicates   how many copies are left out beforehand
+    documents    how many there are, where that is known
+    aside_share  the part of the documents that is aside, in words
+    """
+
+    revision: str | None
+    duplicates: int
+    documents: int | None
+    aside_share: str
+
+    def aside(self) -> Iterator[Document]:
+        """The documents from which validation is drawn."""
+        ...
+
+    def training(self, read: np.ndarray = NOTHING_READ, place: Place = START) -> Iterator[Document]:
+        """Documents in the order of training, those that validate included, after the ones that were read before.
+
+        read   the digests of those, (documents,) uint64
+        place  where the last of them was found
+
+        Raises Changed where they are other ones now.
+        """
+        ...
+
+
+def digest_of(text: str) -> int:
+    """64 bits of the text's hash: they order documents, split them and find duplicates."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+@contextlib.contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """No progress bars and no log lines of `datasets` on the terminal; our errors say what went wrong."""
+    import datasets
+
+    verbosity, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        if not bars:
+            datasets.enable_progress_bars()
