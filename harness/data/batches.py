@@ -1,5 +1,8 @@
 """Batches of training rows as a pure function of tokens, seed and number."""
 
+import os
+import warnings
+
 import numpy as np
 import torch
 
@@ -9,44 +12,68 @@ from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 class Batches:
     """Row r of T tokens: inputs tokens[rT : rT+T], targets tokens[rT+1 : rT+T+1].
 
-    tokens           one-dimensional uint16 or uint32; on an accelerator they are resident there
+    tokens           one-dimensional uint16 or uint32; where they are a file, only what the batches need is read of it
     batch_sequences  B, the rows of a batch
 
     Every epoch has every row once. Epoch 0 shuffles inside windows of WINDOW_TOKENS tokens, so that its order does
-    not change when tokens are appended; later epochs shuffle all rows. A batch may span two epochs.
+    not change when tokens are appended; later epochs shuffle all rows. A batch may span windows and epochs.
     """
 
     def __init__(
         self, tokens: np.ndarray, seq_len: int, batch_sequences: int, seed: int, device: torch.device | str
     ) -> None:
         assert WINDOW_TOKENS % seq_len == 0 or seq_len <= LONGEST_SEQUENCE
-        self.rows_NT = rows_of(tokens, seq_len, device)
+        self.device = torch.device(device)
+        self.resident = fits(tokens.nbytes, self.device)
+        self.rows_NT = rows_of(tokens, seq_len, self.device if self.resident else "cpu")
         self.rows = len(self.rows_NT)
         self.window_rows = max(1, WINDOW_TOKENS // seq_len)
         self.batch_sequences = batch_sequences
         self.mask = 2 ** (8 * tokens.dtype.itemsize) - 1
         self.seed = seed
-        self.orders: dict[int, torch.Tensor] = {}
+        self.orders: dict[tuple[int, int], torch.Tensor] = {}
 
     def batch(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(inputs_BT, targets_BT), int64 on the device; the host never waits for it."""
-        start = i * self.batch_sequences
+        start, end = i * self.batch_sequences, (i + 1) * self.batch_sequences
         parts = []
-        while start < (i + 1) * self.batch_sequences:
-            epoch, first = divmod(start, self.rows)
-            last = min(self.rows, first + (i + 1) * self.batch_sequences - start)
-            parts.append(self._order(epoch)[first:last])
-            start += last - first
+        while start < end:
+            epoch, row = divmod(start, self.rows)
+            window = row // self.window_rows if epoch == 0 else 0
+            order = self._order(epoch, window)
+            first = row - window * self.window_rows
+            parts.append(order[first : first + end - start])
+            start += len(parts[-1])
         rows_B = parts[0] if len(parts) == 1 else torch.cat(parts)
-        batch_BT = widen(self.rows_NT[rows_B], self.mask)
+        batch_BT = self.rows_NT[rows_B]
+        if not self.resident:
+            batch_BT = sent(batch_BT, self.device)
+        batch_BT = widen(batch_BT, self.mask)
         return batch_BT[:, :-1].contiguous(), batch_BT[:, 1:].contiguous()
 
-    def _order(self, epoch: int) -> torch.Tensor:
-        if epoch not in self.orders:
-            order = epoch_order(self.rows, self.window_rows, self.seed, epoch)
-            self.orders = {e: kept for e, kept in self.orders.items() if e == epoch - 1}
-            self.orders[epoch] = torch.from_numpy(order).to(self.rows_NT.device)
-        return self.orders[epoch]
+    def _order(self, epoch: int, window: int) -> torch.Tensor:
+        """A window of epoch 0, or a whole later epoch; the one before it is kept for the batch that spans both."""
+        if (epoch, window) not in self.orders:
+            order = window_order(self.rows, self.window_rows, self.seed, epoch, window)
+            self.orders = dict(list(self.orders.items())[-1:])
+            self.orders[epoch, window] = torch.from_numpy(order).to(self.rows_NT.device)
+        return self.orders[epoch, window]
+
+
+def fits(token_bytes: int, device: torch.device) -> bool:
+    """Whether an accelerator may hold all tokens: a quarter of its free memory leaves the training room."""
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":
+        return token_bytes <= torch.cuda.mem_get_info(device)[0] // 4
+    return token_bytes <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def sent(batch_BT: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device; from pinned memory, so that the host does not wait for the copy."""
+    if device.type == "cuda":
+        batch_BT = batch_BT.pin_memory()
+    return batch_BT.to(device, non_blocking=True)
 
 
 def rows_of(tokens: np.ndarray, seq_len: int, device: torch.device | str) -> torch.Tensor:
@@ -55,7 +82,9 @@ def rows_of(tokens: np.ndarray, seq_len: int, device: torch.device | str) -> tor
     Signed integers of the same size stand in for the unsigned ones, which torch does not gather.
     """
     signed = tokens.view(np.int16 if tokens.dtype.itemsize == 2 else np.int32)
-    resident = torch.from_numpy(np.asarray(signed)).to(device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of memory that cannot be written to; nothing writes to it
+        resident = torch.from_numpy(np.asarray(signed)).to(device)
     assert len(resident) > seq_len, "fewer tokens than one row"
     return resident.unfold(0, seq_len + 1, seq_len)
 
@@ -65,18 +94,16 @@ def widen(tokens: torch.Tensor, mask: int) -> torch.Tensor:
     return tokens.to(torch.int64).bitwise_and_(mask)
 
 
-def epoch_order(rows: int, window_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """The rows in the order of an epoch, (rows,) int64: a sort by splitmix64 of (seed, epoch, row), ours for ever,
-    where a library's generator may change with its version."""
+def window_order(rows: int, window_rows: int, seed: int, epoch: int, window: int) -> np.ndarray:
+    """The rows of a window of epoch 0, or for window 0 of a later epoch all rows, in its order; int64.
+
+    A sort by splitmix64 of (seed, epoch, row), ours for ever, where a library's generator may change with its version.
+    """
+    start = window * window_rows if epoch == 0 else 0
+    stop = min(start + window_rows, rows) if epoch == 0 else rows
     key = splitmix64(splitmix64(np.array([seed % 2**64], np.uint64)) ^ np.uint64(epoch))
-    keys = splitmix64(splitmix64(np.arange(rows, dtype=np.uint64)) ^ key)
-    if epoch > 0:
-        return np.argsort(keys, kind="stable")
-    whole = rows // window_rows * window_rows
-    starts = np.arange(0, whole, window_rows)[:, None]
-    inside = np.argsort(keys[:whole].reshape(-1, window_rows), axis=1, kind="stable")
-    tail = whole + np.argsort(keys[whole:], kind="stable")
-    return np.concatenate([(starts + inside).reshape(-1), tail])
+    keys = splitmix64(splitmix64(np.arange(start, stop, dtype=np.uint64)) ^ key)
+    return start + np.argsort(keys, kind="stable")
 
 
 def splitmix64(state: np.ndarray) -> np.ndarray:

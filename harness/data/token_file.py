@@ -5,13 +5,14 @@ import hashlib
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from harness.errors import UserError
 
 CHUNK_BYTES = 2**26
+READ_BYTES = 2**20
 
 
 @dataclass
@@ -95,11 +96,18 @@ def open_tokens(path: Path, dtype: np.dtype, extent: Extent) -> np.memmap:
     with open(path, "rb") as file:
         for chunk in np.unique(np.linspace(0, count - 1, min(count, 16)).astype(int)):
             file.seek(int(chunk) * CHUNK_BYTES)
-            content = file.read(min(CHUNK_BYTES, size - int(chunk) * CHUNK_BYTES))
-            if hashlib.sha256(content).hexdigest() != extent.chunks[chunk]:
+            if _sum_of(file, min(CHUNK_BYTES, size - int(chunk) * CHUNK_BYTES)) != extent.chunks[chunk]:
                 raise damaged(path.parent, f"the checksum of {path.name} fails")
-    # Copy on write: torch takes such memory without a warning, and nothing can reach the file.
-    return np.memmap(path, dtype, "c", shape=(extent.tokens,))
+    # Read-only: the kernel refuses a private mapping that could be written to and is larger than the memory.
+    return np.memmap(path, dtype, "r", shape=(extent.tokens,))
+
+
+def _sum_of(file: BinaryIO, size: int) -> str:
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, READ_BYTES))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
 
 
 def damaged(folder: Path, why: str) -> UserError:

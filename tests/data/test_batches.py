@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.data.batches import Batches, epoch_order, splitmix64
+from harness.data import batches as module
+from harness.data.batches import Batches, fits, splitmix64, window_order
 
 
 def test_splitmix64_has_its_published_values():
     """Rosetta Code, "Pseudo-random numbers/Splitmix64", seed 1234567: the state grows by 0x9e3779b97f4a7c15."""
     states = np.array([1234567, (1234567 + 0x9E3779B97F4A7C15) % 2**64], np.uint64)
     assert splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973]
+
+
+def epoch_order(rows: int, window_rows: int, seed: int, epoch: int) -> np.ndarray:
+    windows = -(-rows // window_rows) if epoch == 0 else 1
+    return np.concatenate([window_order(rows, window_rows, seed, epoch, window) for window in range(windows)])
+
+
+def test_the_order_is_the_same_for_ever():
+    """Runs that are to be repeated, or gone on with, depend on it."""
+    assert epoch_order(10, 4, 0, 0).tolist() == [2, 3, 0, 1, 6, 5, 4, 7, 8, 9]
+    assert epoch_order(10, 4, 0, 1).tolist() == [3, 2, 7, 5, 4, 1, 8, 6, 9, 0]
 
 
 def test_rows_and_their_targets():
@@ -42,6 +58,74 @@ def test_every_row_once_an_epoch(rows, batch, epochs, seed):
     seen = first_tokens(batches, range(-(-rows * epochs // batch)))
     for epoch in range(epochs):
         assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(0, rows * 3, 3))
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 9), resident=st.booleans())
+def test_batches_go_through_windows_and_epochs_in_order(rows, batch, seed, resident):
+    """Windows of 12 tokens hold 4 rows of 3."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WINDOW_TOKENS", 12)
+        patch.setattr(module, "fits", lambda size, device: resident)
+        batches = Batches(np.arange(rows * 3 + 1, dtype=np.uint16), 3, batch, seed, "cpu")
+        seen = first_tokens(batches, range(-(-rows * 2 // batch)))
+    expected = np.concatenate([epoch_order(rows, 4, seed, epoch) for epoch in (0, 1)]) * 3
+    assert seen[: rows * 2] == expected.tolist()
+
+
+def test_tokens_that_do_not_fit_stay_where_they_are(monkeypatch):
+    """The device "meta" has no memory at all: what is there was sent there."""
+    monkeypatch.setattr(module, "fits", lambda size, device: False)
+    batches = Batches(np.arange(101, dtype=np.uint16), 4, 3, 0, "meta")
+    assert batches.rows_NT.device.type == "cpu"
+    inputs_BT, targets_BT = batches.batch(0)
+    assert (inputs_BT.device.type, inputs_BT.shape, targets_BT.dtype) == ("meta", (3, 4), torch.int64)
+
+
+def test_a_quarter_of_the_free_memory_may_hold_tokens(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4000, 9000))
+    assert fits(1000, torch.device("cuda")) and not fits(1001, torch.device("cuda"))
+    assert fits(10**15, torch.device("cpu"))
+
+
+LARGE = """
+import hashlib, os, resource, sys
+import numpy as np
+from harness.data.batches import Batches
+from harness.data.token_file import CHUNK_BYTES, Extent, open_tokens
+from pathlib import Path
+path, size = Path(sys.argv[1]), int(sys.argv[2])
+first, zeros, last = (
+    hashlib.sha256(part).hexdigest()
+    for part in (open(path, "rb").read(CHUNK_BYTES), bytes(CHUNK_BYTES), bytes(size % CHUNK_BYTES))
+)
+extent = Extent(1, size // 2, 1, [first] + [zeros] * (size // CHUNK_BYTES - 1) + [last])
+tokens = open_tokens(path, np.dtype("<u2"), extent)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+batches = Batches(tokens, 128, 64, 0, "cpu")
+total = sum(int(batches.batch(i)[0].sum()) for i in range(300))
+print(total, len(tokens), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_store_larger_than_memory(tmp_path):
+    """A sparse file: zeros, but for 128 tokens of 7 at the start of the second window. 300 batches of 64 rows of 128
+    are 2.3 windows, 5 MB."""
+    size = (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**26 + 16) * 2**26 + 2**20
+    path = tmp_path / "train.bin"
+    with open(path, "wb") as file:
+        file.truncate(size)
+        file.seek(2 * 2**20)
+        file.write(np.full(128, 7, np.uint16).tobytes())
+    try:
+        command = [sys.executable, "-c", LARGE, str(path), str(size)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    finally:
+        path.unlink()
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    total, count, kilobytes = (int(word) for word in done.stdout.split())
+    assert (total, count) == (7 * 128, size // 2)
+    assert kilobytes < 100_000
 
 
 @settings(max_examples=20, deadline=None)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness.data import corpus, token_file
-from harness.data.batches import epoch_order
+from harness.data.batches import window_order
 from harness.data.corpus import DataConfig
 from harness.data.synthetic import synthetic_texts, write_corpus
 from harness.data.token_file import Extent, TokenWriter, open_tokens
@@ -102,8 +102,8 @@ def test_growth_appends(large, tmp_path):
     assert np.array_equal(grown.train[: len(before)], before)
     assert grown.recipe_hash == small.recipe_hash
     assert np.array_equal(small.train, before)  # an open store is not disturbed
-    rows = (WINDOW + 1) // 100 // 10485 * 10485  # the whole windows of rows of 100
-    orders = [epoch_order((len(store.train) - 1) // 100, 10485, 0, 0)[:rows] for store in (small, grown)]
+    # A window has 10485 rows of 100 tokens; the small store has one whole one.
+    orders = [window_order((len(store.train) - 1) // 100, 10485, 0, 0, 0) for store in (small, grown)]
     assert np.array_equal(*orders)
     at_once = DataConfig(**asdict(large) | {"store_directory": str(tmp_path / "other")})
     prepare(at_once, BYTES, 10**7)
