@@ -6,7 +6,7 @@ PYTHON ?= python3
 OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
 
-.PHONY: sweep plan fit report status test lint bench reproduce calibrate clean
+.PHONY: sweep plan fit report status test lint lock bench reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed
@@ -35,7 +35,14 @@ test: .venv/tested
 lint: .venv/tested
 	@$(PY) -m ruff check . && $(PY) -m mypy
 
-bench: .venv/installed
+# The versions that pip chooses now; torch's own CUDA packages stay out, so that it serves with and without a GPU.
+lock: .venv/tested
+	@$(PY) -m pip install --quiet --dry-run --ignore-installed --report .lock.json '.[dev,slurm]' && \
+	$(PY) -c 'import json; found = [p["metadata"] for p in json.load(open(".lock.json"))["install"]]; \
+	skip = ("scaling-harness", "nvidia", "cuda", "triton"); print(*sorted((p["name"] + "==" + p["version"].split("+")[0] \
+	for p in found if not p["name"].startswith(skip)), key=str.lower), sep="\n")' > requirements.lock; rm -f .lock.json
+
+bench: .venv/tested
 	@for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
 
 reproduce: .venv/tested
