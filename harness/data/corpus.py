@@ -145,16 +145,23 @@ def _load_files(data: DataConfig, files: list[Path], cache: Path) -> Any:
     builder = local_files.builder_of(files[0])
     if builder == "parquet":
         local_files.check_parquet(files, data.text_field)
-    options = {"sample_by": data.sample_by} if builder == "text" else {}
+    options: dict[str, Any] = {"sample_by": data.sample_by} if builder == "text" else {}
+    if builder == "parquet":
+        options = {"columns": [data.text_field]}
     names = [glob_escape(file) for file in files]
     with quiet_datasets():
         try:
             dataset = datasets.load_dataset(builder, data_files=names, split="train", cache_dir=str(cache), **options)
         except datasets.exceptions.DatasetGenerationError as error:
             fault = local_files.first_fault(files, data.text_field)
-            if fault is None:
+            raise fault or UserError(
+                f"data.path={data.path} cannot be read ({' '.join(str(error.__cause__ or error).split())[:200]}): "
+                "give files that are alike"
+            ) from error
+        except ValueError as error:  # what is said of JSON lines without a line
+            if "corresponds to no data" not in str(error):
                 raise
-            raise fault from error
+            raise UserError(f"data.path={data.path} holds no text: choose a corpus with documents") from error
     if builder != "text" and data.text_field not in dataset.column_names:
         raise UserError(
             f"data.text_field={data.text_field} is no field of {data.path}: choose one of "

@@ -119,13 +119,17 @@ def digest_of(text: str) -> int:
 def quiet_datasets() -> Iterator[None]:
     """No progress bars and no log lines of `datasets` on the terminal; our errors say what went wrong."""
     import datasets
+    import huggingface_hub
 
     verbosity, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    hub_verbosity = huggingface_hub.logging.get_verbosity()
     datasets.logging.set_verbosity(logging.CRITICAL)
+    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(verbosity)
+        huggingface_hub.logging.set_verbosity(hub_verbosity)
         if not bars:
             datasets.enable_progress_bars()

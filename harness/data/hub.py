@@ -58,9 +58,16 @@ class StreamedCorpus:
         with quiet_datasets():
             stream = self._stream()
             for shard in range(first_shard, stream.num_shards):
-                examples = stream.shard(num_shards=stream.num_shards, index=shard)
-                for row, example in enumerate(examples, start=1):
-                    yield shard, row, example
+                try:
+                    examples = stream.shard(num_shards=stream.num_shards, index=shard)
+                    for row, example in enumerate(examples, start=1):
+                        yield shard, row, example
+                except Exception as error:  # of the network or of the file: each library of the chain has its own
+                    raise UserError(
+                        f"data.name={self.data.name} breaks off in part {shard + 1} of {stream.num_shards} "
+                        f"({_reason(error)}): connect again, or where that file is damaged choose another "
+                        "data.revision; the same command goes on from what is stored"
+                    ) from error
 
     def _stream(self) -> Any:
         import datasets
@@ -76,10 +83,14 @@ class StreamedCorpus:
                 cache_dir=str(self.cache),
             )
         except (ValueError, RuntimeError, FileNotFoundError) as error:  # config, split, script, no data
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"data.name={data.name} data.config={data.config} data.split={data.split} cannot be read: {reason}"
+                f"data.name={data.name} data.config={data.config} data.split={data.split} cannot be read: "
+                f"{_reason(error)}"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()
 
 
 def resolve_revision(data: DataConfig, revision: str | None) -> str:

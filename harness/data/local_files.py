@@ -78,12 +78,15 @@ def _file_hash(file: Path, whole: bool) -> bytes:
 
 
 def check_parquet(files: list[Path], field: str) -> None:
-    """Reads the footers only: UserError for a file that is truncated or lacks a text column `field`."""
+    """Reads the footers only: UserError for a file that is truncated, has no rows or lacks a text column `field`."""
     for file in files:
         try:
             schema = pyarrow.parquet.read_schema(file)
+            rows = pyarrow.parquet.read_metadata(file).num_rows
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"data.path: {file} is truncated or no Parquet file: replace it") from error
+        if rows == 0:
+            raise UserError(f"data.path: {file} has no rows: remove it or choose other files")
         if field not in schema.names:
             raise UserError(
                 f"data.text_field={field} is not a column of {file}: choose one of {', '.join(schema.names)}"
@@ -97,9 +100,20 @@ def first_fault(files: list[Path], field: str) -> UserError | None:
     """What a reader of the files stumbled over, found by reading them again; None where nothing is wrong."""
     for file in files:
         kind = builder_of(file)
-        fault = _text_fault(file) or (_json_fault(file, field) if kind == "json" else None)
-        if kind != "parquet" and fault:
+        fault = _parquet_fault(file, field) if kind == "parquet" else _text_fault(file)
+        if fault is None and kind == "json":
+            fault = _json_fault(file, field)
+        if fault:
             return fault
+    return None
+
+
+def _parquet_fault(file: Path, field: str) -> UserError | None:
+    try:
+        for _ in pyarrow.parquet.ParquetFile(file).iter_batches(columns=[field]):
+            pass
+    except (pa.ArrowException, OSError) as error:
+        return UserError(f"data.path: {file} is damaged ({str(error).splitlines()[0]}): replace it")
     return None
 
 
@@ -125,7 +139,7 @@ def _json_fault(file: Path, field: str) -> UserError | None:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return UserError(f"data.path: {file} line {number} is not JSON ({error}): repair that line")
             if not isinstance(row, dict) or not isinstance(row.get(field), str):
                 return UserError(

@@ -81,8 +81,15 @@ class ModelConfig:
         """Raises UserError for the first value that no model can be built from."""
         check_choice("model.family", self.family, FAMILIES)
         check_choice("model.parametrization", self.parametrization, PARAMETRIZATIONS)
-        for key, least in {"width": 1, "depth": 1, "head_size": 1, "seq_len": 2, "base_width": 1,
-                           "base_depth": 1, "vocab_size": 2}.items():
+        for key, least in {
+            "width": 1,
+            "depth": 1,
+            "head_size": 1,
+            "seq_len": 2,
+            "base_width": 1,
+            "base_depth": 1,
+            "vocab_size": 2,
+        }.items():
             value = getattr(self, key)
             if value is not None and value < least:
                 raise UserError(f"model.{key}={value} is below {least}; set it to {least} or more.")

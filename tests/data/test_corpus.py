@@ -151,6 +151,9 @@ def write(tmp_path, name: str, content: bytes) -> str:
         ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "a.jsonl line 2 has no text in data.text_field=text"),
         ("a.jsonl", b'{"text": 1}\n{"text": 2}\n', "a.jsonl line 1 has no text in data.text_field=text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "a.jsonl line 2 holds half a surrogate pair"),
+        ("a.jsonl", b"\n\n", "holds no text: choose a corpus"),
+        ("a.jsonl", b"1\n2\n", "a.jsonl line 1 has no text in data.text_field=text"),
+        ("a.jsonl", b'{"text": ' + b"[" * 10**5 + b"\n", "a.jsonl line 1 is not JSON"),
         ("a.jsonl", b'{"body": "a"}\n{"body": "b"}\n', "data.text_field=text is no field of .*: choose one of body"),
         ("a.parquet", b"PAR1 but no more", "a.parquet is truncated or no Parquet file"),
     ],
@@ -177,6 +180,28 @@ def test_bad_parquet_columns(tmp_path):
     whole = (tmp_path / "b.parquet").read_bytes()
     with pytest.raises(UserError, match="c.parquet is truncated"):
         texts_of(DataConfig(source="files", path=write(tmp_path, "c.parquet", whole[: len(whole) // 2])), tmp_path)
+
+
+def test_parquet_without_rows_and_with_damage_inside(tmp_path):
+    """Both crash the reader of `datasets`; the damage is 64 bytes of zeros in the middle, where the text is."""
+    data = DataConfig(source="files", path=str(tmp_path))
+    texts = synthetic_texts(500, 100, seed=0)
+    pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    pa.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="b.parquet has no rows: remove it"):
+        texts_of(data, tmp_path)
+    content = (tmp_path / "a.parquet").read_bytes()
+    middle = len(content) // 3
+    (tmp_path / "b.parquet").write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    with pytest.raises(UserError, match=r"b.parquet is damaged \(.*\): replace it"):
+        texts_of(data, tmp_path)
+
+
+def test_only_the_text_of_parquet_is_read(tmp_path):
+    """So files may differ in the other columns."""
+    pa.parquet.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    pa.parquet.write_table(pa.table({"n": [1], "text": ["c"]}), tmp_path / "b.parquet")
+    assert sorted(texts_of(DataConfig(source="files", path=str(tmp_path)), tmp_path)) == ["a", "b", "c"]
 
 
 def test_missing_and_mixed_files(tmp_path):

@@ -171,6 +171,20 @@ def test_wrong_names(hub, tmp_path):
     assert not list((tmp_path / "s").glob("*/*.bin"))
 
 
+def test_a_hub_that_breaks_off(hub, tmp_path):
+    """A file in the middle is damaged."""
+    data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
+    second = hub.folder / "data" / "train-00001-of-00004.parquet"
+    whole = second.read_bytes()
+    second.write_bytes(whole[:50_000] + bytes(64) + whole[50_064:])
+    (said,) = prepare_in_a_process(hub.address, 10**7, data)
+    assert said["error"].startswith("data.name=test/corpus breaks off in part 2 of 4 (")
+    assert said["error"].endswith("the same command goes on from what is stored")
+    assert not list((tmp_path / "s").glob("*/*.bin"))  # it was done before the first commit
+    second.write_bytes(whole)
+    assert prepare_in_a_process(hub.address, 10**7, data)[0]["manifest"]["exhausted"]
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://hub.invalid"])
 def test_a_hub_out_of_reach_is_told_at_once(tmp_path, address):
     data = DataConfig(source="hub", name="test/corpus", store_directory=str(tmp_path / "s"))
