@@ -53,6 +53,8 @@ class DataConfig:
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
+        if not self.store_directory:
+            raise UserError("data.store_directory is empty: name a folder for token stores, such as .cache/tokens")
         if self.validation_tokens < 1:
             raise UserError(f"data.validation_tokens={self.validation_tokens} must be at least 1")
 

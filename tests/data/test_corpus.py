@@ -234,6 +234,7 @@ def test_bad_directories_of_save_to_disk(tmp_path):
         ({"source": "hub"}, "data.name is not set"),
         ({"source": "disk"}, "data.path is not set"),
         ({"source": "files", "path": "x", "sample_by": "word"}, "data.sample_by=word is unknown"),
+        ({"source": "files", "path": "x", "store_directory": ""}, "data.store_directory is empty: name a folder"),
         ({"source": "files", "path": "x", "validation_tokens": 0}, "data.validation_tokens=0 must be at least 1"),
     ],
 )

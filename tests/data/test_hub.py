@@ -185,6 +185,39 @@ def test_a_hub_that_breaks_off(hub, tmp_path):
     assert prepare_in_a_process(hub.address, 10**7, data)[0]["manifest"]["exhausted"]
 
 
+WITHOUT_NETWORK = """
+import os, socket, sys
+def refuse(*_, **__):
+    os.write(2, b"the network was asked")
+    os._exit(99)
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+from harness.sweep import train
+sys.exit(train(sys.argv[1:]))
+"""
+
+
+def test_a_machine_without_network_trains_from_a_prepared_store(hub, tmp_path, gpt2_files):
+    """The store is copied from where it was made; neither the hub nor the encoding's file is there."""
+    data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
+    gpt2 = PROGRAM.replace('kind="bytes"', 'kind="tiktoken", encoding="gpt2"')
+    process = start_in_a_process(hub.address, 1, data, program=gpt2)
+    complaints = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, complaints
+    (tmp_path / "s").rename(tmp_path / "copied")
+    job = [
+        "data=tinystories", "data.name=test/corpus", "data.validation_tokens=3000", "tokens=2e4", "tracking=none",
+        f"data.store_directory={tmp_path}/copied", f"output_directory={tmp_path}/outputs", "shape=w16-d1", "device=cpu",
+        "model.head_size=8", "model.seq_len=32", "optimizer.batch_tokens.value=1024",
+        "optimizer.warmup_tokens.value=1024",
+    ]  # fmt: skip
+    environment = os.environ | {"TIKTOKEN_CACHE_DIR": str(tmp_path / "nothing"), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", WITHOUT_NETWORK, *job]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "") and "1 of 1 cells finished" in done.stdout
+    more = subprocess.run([*command, "tokens=1e7"], env=environment, capture_output=True, text=True, timeout=300)
+    assert (more.returncode, more.stderr) == (99, "the network was asked")  # what the store lacks needs the hub
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://hub.invalid"])
 def test_a_hub_out_of_reach_is_told_at_once(tmp_path, address):
     data = DataConfig(source="hub", name="test/corpus", store_directory=str(tmp_path / "s"))
