@@ -77,10 +77,11 @@ def _begin(
     writer = TokenWriter(folder / "validation.bin", dtype, Extent())
     digests = TokenWriter(folder / "digests.bin", DIGEST, Extent())
     encoded = encode_all(_distinct(documents.aside()), encoder, processes)
+    end = np.array(encoder.end_of_text, dtype).tobytes()
     with contextlib.closing(writer), contextlib.closing(digests), contextlib.closing(encoded):
         for document, ids in encoded:
-            writer.append(np.append(ids, np.uint32(encoder.end_of_text)), len(document.text.encode()))
-            digests.append(np.array([document.digest], DIGEST), 0)
+            writer.append(ids, end, len(document.text.encode()))
+            digests.append(np.array([document.digest], DIGEST), b"", 0)
             if writer.extent.tokens >= data.validation_tokens:
                 break
         else:
@@ -130,22 +131,25 @@ def _append(
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
-    begun, committed = manifest["train"], time.monotonic()
+    end = np.array(encoder.end_of_text, manifest["dtype"]).tobytes()
+    begun, read, committed = manifest["train"], list[int](), time.monotonic()
     with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), Meter() as meter:
         for piece, ids in encoded:
-            keeper.append(np.array(piece.digests, DIGEST), 0)
+            read += piece.digests
             if not piece.last:
-                writer.append(np.append(ids, np.uint32(encoder.end_of_text)), len(piece.text.encode()))
+                writer.append(ids, end, len(piece.text.encode()))
             elif writer.extent.documents == 0:
                 raise UserError(f"{manifest['source']} has no documents to train on: take a larger corpus")
-            train, read = writer.extent, keeper.extent.tokens - validating
+            train = writer.extent
             ended = piece.last or train.tokens >= wanted
             if ended or time.monotonic() - committed > COMMIT_SECONDS:
+                keeper.append(np.array(read, DIGEST), b"", 0, documents=len(read))
+                read = []
                 manifest = manifest | {
                     "train": writer.commit().to_dict(),
                     "digests": keeper.commit().to_dict(),
                     "duplicates": piece.duplicates,
-                    "documents_read": read,
+                    "documents_read": keeper.extent.documents - validating,
                     "place": piece.place,
                     "exhausted": piece.last,
                 }
@@ -153,8 +157,10 @@ def _append(
                 committed = time.monotonic()
             if ended:
                 break
-            done = max(train.tokens / wanted, read / documents.documents if documents.documents else 0.0)
-            meter.update(done, train.tokens - begun["tokens"], train.bytes - begun["bytes"])
+            share = train.documents / documents.documents if documents.documents else 0.0
+            meter.update(
+                max(train.tokens / wanted, share), train.tokens - begun["tokens"], train.bytes - begun["bytes"]
+            )
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,7 @@ class FiniteCorpus:
             )
 
     def _digests(self, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-        digests, rows = [], []
-        row = 0
+        digests, rows, row = array("Q"), array("q"), 0
         try:
             for batch in self.dataset.select_columns([self.field]).iter(batch_size=256):
                 for text in batch[self.field]:
@@ -102,7 +102,7 @@ class FiniteCorpus:
                     row += 1
         except UnicodeDecodeError as error:
             raise self._fault(files, f"is not UTF-8 near row {row + 1}") from error
-        return np.array(digests, np.uint64), np.array(rows, np.int64)
+        return np.array(digests), np.array(rows)
 
     def _fault(self, files: list[Path], what: str) -> UserError:
         known = local_files.first_fault(files, self.field)

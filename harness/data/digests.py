@@ -12,11 +12,14 @@ class DigestSet:
 
     def add(self, digest: int) -> bool:
         """Whether it is new."""
-        at = np.searchsorted(self.settled, np.uint64(digest))
-        if digest in self.recent or (at < len(self.settled) and self.settled[at] == digest):
+        if digest in self.recent or (len(self.settled) and self._is_settled(digest)):
             return False
         self.recent.add(digest)
         if len(self.recent) > MOST_RECENT:
             self.settled = np.union1d(self.settled, np.fromiter(self.recent, np.uint64, len(self.recent)))
             self.recent = set()
         return True
+
+    def _is_settled(self, digest: int) -> bool:
+        at = self.settled.searchsorted(np.uint64(digest))
+        return bool(at < len(self.settled)) and int(self.settled[at]) == digest

@@ -45,12 +45,12 @@ class TokenWriter:
             self.extent.chunks.pop()
         self.committed = size
 
-    def append(self, ids: np.ndarray, text_bytes: int) -> None:
-        """One document, its end included."""
-        content = memoryview(ids.astype(self.dtype).tobytes())
+    def append(self, ids: np.ndarray, end: bytes, text_bytes: int, documents: int = 1) -> None:
+        """`end` follows the ids: the end of text, in the file's own type."""
+        content = memoryview(ids.astype(self.dtype, copy=False).tobytes() + end)
         self.file.write(content)
-        self.extent.documents += 1
-        self.extent.tokens += len(ids)
+        self.extent.documents += documents
+        self.extent.tokens += len(content) // self.dtype.itemsize
         self.extent.bytes += text_bytes
         while content:
             part, content = content[: CHUNK_BYTES - self.filled], content[CHUNK_BYTES - self.filled :]

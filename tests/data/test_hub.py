@@ -101,8 +101,8 @@ from harness.data import building
 from harness.data.token_file import TokenWriter
 building.time = types.SimpleNamespace(monotonic=itertools.count(0, 0.125).__next__)  # a commit every 81 documents
 append = TokenWriter.append
-def append_or_die(writer, ids, text_bytes):
-    append(writer, ids, text_bytes)
+def append_or_die(writer, *arguments, **keys):
+    append(writer, *arguments, **keys)
     if writer.path.name == "train.bin" and writer.extent.tokens >= {least}:
         writer.file.flush()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -338,9 +338,9 @@ def test_chunks_of_a_long_file(tmp_path, monkeypatch):
     for start_at in (0, 75):  # in two sittings
         writer = TokenWriter(path, dtype, extent)
         for at in range(start_at, start_at + 75, 3):
-            writer.append(tokens[at : at + 3], text_bytes=2)
+            writer.append(tokens[at : at + 2], tokens[at + 2].tobytes(), text_bytes=2)
             extent = writer.commit()  # which changes nothing
-        writer.append(tokens[:1], text_bytes=1)  # does not count
+        writer.append(tokens[:1], b"", text_bytes=1)  # does not count
         writer.close()
     content = tokens.tobytes()
     assert path.read_bytes() == content
