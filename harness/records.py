@@ -96,7 +96,7 @@ def is_damaged(folder: Path) -> bool:
 
 
 def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
-    write_atomically(folder.plan, yaml.safe_dump({"schema": SCHEMA} | plan, sort_keys=False))
+    write_atomically(folder.plan, yaml.dump({"schema": SCHEMA} | plan, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 def read_sweep(folder: SweepFolder) -> dict[str, Any]:
