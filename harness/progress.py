@@ -14,9 +14,9 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.snapshot import ENDED, CellState, Snapshot, SweepReader, snapshot
-from harness.units import duration
+from harness.units import data_size, duration, machine_hours
 
-__all__ = ["Progress", "Snapshot", "heartbeat", "render", "snapshot"]
+__all__ = ["Progress", "Snapshot", "account", "heartbeat", "render", "snapshot"]
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 60.0
@@ -105,6 +105,25 @@ def render(now: Snapshot, elapsed: float | None = None) -> RenderableType:
     return Group(*(parts if parts[-1] != "" else parts[:-1]))
 
 
+def account(now: Snapshot, disk_bytes: int) -> list[str]:
+    """What the sweep took, what it cost, what was lost and why, and how to train what is left once nothing runs."""
+    wall, estimate = now.launch.get("wall_seconds"), now.launch.get("estimated_seconds")
+    lines = []
+    if wall and estimate:
+        lines.append(f"took {duration(wall)}, {wall / estimate:.2f} of the {duration(estimate)} that were estimated")
+    lines.append(f"cost {machine_hours(now.process_seconds, now.machine)}, {data_size(disk_bytes)} of disk")
+    for cell in now.of("failed", "diverged"):
+        lines.append(f"{cell.status}: {cell.cell}: {' '.join((cell.error or '').split())}")
+    missing = len(now.cells) - now.count(*ENDED)
+    if now.count("running"):
+        return lines
+    if missing:
+        lines.append(f"{missing} cells have no record: they were not begun, or their process was killed")
+    if now.command and (missing or now.count("failed")):
+        lines.append(f"what is left, and no other cell: {now.command}")
+    return lines
+
+
 def heartbeat(now: Snapshot) -> str:
     """The sweep in one plain line."""
     parts = [f"{now.count('finished')}/{len(now.cells)} cells"]
@@ -112,9 +131,7 @@ def heartbeat(now: Snapshot) -> str:
         if now.count(status):
             parts.append(f"{now.count(status)} {status}")
     parts.append(f"{_percent(now.done)} of the FLOPs")
-    if now.tokens_per_second:
-        parts.append(f"{short(now.tokens_per_second)} tokens/s")
-    return ", ".join(parts + _left(now))
+    return ", ".join(parts + _speed(now) + _left(now))
 
 
 def _ended_line(cell: CellState, now: Snapshot) -> str:
@@ -143,11 +160,16 @@ def _bar(now: Snapshot) -> Table:
 
 def _pace(now: Snapshot, elapsed: float | None) -> Text:
     parts = [f"{_power(now.flops_done)} of {_power(now.flops_total)} FLOPs"]
-    if now.tokens_per_second:
-        parts.append(f"{short(now.tokens_per_second)} tokens/s")
+    parts += _speed(now)
     if elapsed is not None:
         parts.append(f"{duration(elapsed)} so far")
-    return Text(" " + " · ".join(parts), style="dim")
+    return Text(" " + " · ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _speed(now: Snapshot) -> list[str]:
+    """Tokens a second of what runs, and its FLOPs as a share of what the device does in a large matrix product."""
+    parts = [f"{short(now.tokens_per_second)} tokens/s"] if now.tokens_per_second else []
+    return parts + ([f"{_percent(now.utilization)} of its rate"] if now.utilization else [])
 
 
 def _matrix(now: Snapshot) -> Table | None:

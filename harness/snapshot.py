@@ -1,5 +1,6 @@
 """What a sweep is doing now, read from its files alone."""
 
+import contextlib
 import heapq
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import re
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ ENDED = ("finished", "diverged", "failed")
 QUIET_SECONDS = 300.0
 # The cooldown's share of a budget, where sweep.yaml does not give a cell's branch_step.
 COOLDOWN = 0.2
+# What one process occupies, where sweep.yaml does not say.
+MACHINE = {"device": "cpu", "slots": 1, "gpus": 0, "threads": 1}
 # Longer than any row of curve.jsonl, so that the end of the file holds a whole one.
 TAIL_BYTES = 4096
 
@@ -41,6 +45,8 @@ class CellState:
     loss: float | None = None
     loss_se: float | None = None
     tokens_per_second: float | None = None
+    utilization: float | None = None  # of the device's measured rate of matrix products
+    evaluation_seconds: float = 0.0
     error: str | None = None
     changed: float = 0.0  # seconds since the epoch: the record's age, or the last row's
 
@@ -52,7 +58,11 @@ class CellState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A sweep at one time. FLOPs count a trunk once; seconds_left is None where nothing tells it."""
+    """A sweep at one time. FLOPs and process_seconds count a trunk once; what is None nothing tells.
+
+    utilization is that of the running cells, or of the finished ones where none runs; seconds are those of the last
+    launch's wall clock.
+    """
 
     name: str
     time: float
@@ -60,7 +70,12 @@ class Snapshot:
     flops_done: float
     flops_total: float
     tokens_per_second: float
+    utilization: float | None
     seconds_left: float | None
+    process_seconds: float  # of training and evaluation, over all processes
+    machine: dict[str, Any]  # device, slots, gpus, threads
+    launch: dict[str, Any]  # the last one: started, estimated_seconds, wall_seconds
+    command: str  # that trains what is left
 
     def count(self, *statuses: str) -> int:
         return sum(cell.status in statuses for cell in self.cells)
@@ -104,6 +119,7 @@ class SweepReader:
             _name_running([plan["cell"] for plan in members], found, now)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
+        launch = (self._plan.get("launches") or [{}])[-1]
         return Snapshot(
             name=self._plan["sweep"],
             time=now,
@@ -111,7 +127,12 @@ class SweepReader:
             flops_done=sum(trunk.done for trunk in work),
             flops_total=sum(trunk.total for trunk in work),
             tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
-            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, self._plan.get("estimated_seconds")),
+            utilization=_utilization(cells, "running") or _utilization(cells, "finished"),
+            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, launch.get("estimated_seconds")),
+            process_seconds=sum(trunk.seconds for trunk in work),
+            machine={key: self._plan.get(key, value) for key, value in MACHINE.items()},
+            launch=launch,
+            command=self._plan.get("command", ""),
         )
 
     def _read_plan(self) -> None:
@@ -135,7 +156,9 @@ class SweepReader:
             finished = record["status"] == "finished"
             steps = plan["steps"] if finished else row["step"] if row else 0
             keys = ("status", "loss", "loss_se", "tokens_per_second", "error")
-            known = {key: record[key] for key in keys}
+            known = {key: record[key] for key in keys} | {"utilization": record["flops_utilization"]}
+            if finished and record["wall_seconds"] and record["tokens_per_second"]:
+                known["evaluation_seconds"] = record["wall_seconds"] - record["tokens"] / record["tokens_per_second"]
             return self._waiting(plan, **known, steps_done=steps, changed=record_time)
         if row is None:
             return self._waiting(plan)
@@ -145,6 +168,7 @@ class SweepReader:
             steps_done=int(row["step"]),
             loss=row.get("train_loss"),
             tokens_per_second=row.get("tokens_per_second"),
+            utilization=row.get("flops_utilization"),
             changed=row_time,
         )
 
@@ -211,32 +235,44 @@ class TrunkWork:
     flops_per_token: float
     rate: float | None
     running: bool
+    seconds: float  # of its process, as far as files tell
 
 
 def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> TrunkWork:
     shared = len(members) > 1
-    shared_steps = shared_done = own_steps = own_done = 0.0
+    shared_steps = shared_done = own_steps = own_done = own_trained = 0.0
     for plan in members:
         state, steps = found[plan["cell"]], plan["steps"]
         branch = plan.get("branch_step", round(steps * (1 - COOLDOWN)) if shared else steps)
         shared_steps = max(shared_steps, branch)
         shared_done = max(shared_done, min(state.steps_done, branch))
         own_steps += steps - branch
-        own_done += steps - branch if state.status in ENDED else max(0, state.steps_done - branch)
+        trained = max(0, state.steps_done - branch)
+        own_trained += trained
+        own_done += steps - branch if state.status in ENDED else trained
     states = [found[plan["cell"]] for plan in members]
+    trained_steps = shared_done + own_trained
     if all(state.status in ENDED for state in states):
         shared_done = shared_steps
     per_step = members[0]["flops"] / members[0]["steps"]
     per_token = members[0]["flops"] / members[0]["tokens"]
     timed = [state for state in states if state.tokens_per_second and math.isfinite(state.tokens_per_second)]
     newest = max(timed, key=lambda state: (state.status == "running", state.changed), default=None)
+    rate = newest.tokens_per_second * per_token if newest and newest.tokens_per_second else None
     return TrunkWork(
         done=(shared_done + own_done) * per_step,
         total=(shared_steps + own_steps) * per_step,
         flops_per_token=per_token,
-        rate=newest.tokens_per_second * per_token if newest and newest.tokens_per_second else None,
+        rate=rate,
         running=any(state.status == "running" for state in states),
+        seconds=(trained_steps * per_step / rate if rate else 0.0) + sum(state.evaluation_seconds for state in states),
     )
+
+
+def _utilization(cells: Sequence[CellState], status: str) -> float | None:
+    """Its mean over the cells of that status."""
+    known = [cell.utilization for cell in cells if cell.status == status and cell.utilization]
+    return sum(known) / len(known) if known else None
 
 
 def _seconds_left(work: list[TrunkWork], slots: int, estimate: float | None) -> float | None:
@@ -258,3 +294,13 @@ def _seconds_left(work: list[TrunkWork], slots: int, estimate: float | None) -> 
         assert rate
         heapq.heapreplace(ends, ends[0] + (trunk.total - trunk.done) / rate)
     return max(ends)
+
+
+def disk_bytes(sweep_dir: Path) -> int:
+    """What the files of a sweep take, W&B's included."""
+    total = 0
+    for folder, _, files in os.walk(sweep_dir):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, file)).st_size
+    return total

@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from collections.abc import Mapping
+
 
 def count_label(number: float, digits: int = 4) -> str:
     """2000000 -> 2M, 1500000 -> 1.5M, 500000 -> 500k; at most `digits` significant digits."""
@@ -25,3 +27,25 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def data_size(size: float) -> str:
+    """999 B, 2.5 kB, 31 MB, 1.2 GB."""
+    for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= power:
+            value = size / power
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def machine_hours(process_seconds: float, machine: Mapping[str, int | str]) -> str:
+    """What processes have occupied of a machine: 5.2 core-minutes, 12 GPU-hours.
+
+    machine: device, its kind; threads, of a process; slots, processes at once; gpus, that these share.
+    """
+    device = str(machine["device"])
+    share = int(machine["threads"]) if device == "cpu" else max(1, int(machine["gpus"])) / int(machine["slots"])
+    size, unit = process_seconds * share / 60, "minutes"
+    if size >= 60:
+        size, unit = size / 60, "hours"
+    return f"{size:,.{0 if size >= 10 else 1}f} {'core' if device == 'cpu' else 'GPU'}-{unit}"

@@ -6,15 +6,19 @@ from rich.console import Console
 
 from harness.commands import compose_config, run_script
 from harness.errors import UserError
-from harness.progress import render
-from harness.snapshot import snapshot
+from harness.progress import account, render
+from harness.snapshot import disk_bytes, snapshot
 
 
 def main(arguments: list[str]) -> int:
     runs = compose_config("status", arguments).runs
     if not runs:
         raise UserError("runs is not given: name a sweep's folder, as in runs=outputs/cpu")
-    Console().print(render(snapshot(Path(str(runs)))))
+    now, console = snapshot(Path(str(runs))), Console()
+    console.print(render(now))
+    console.print()
+    for line in account(now, disk_bytes(Path(str(runs)))):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -37,7 +37,8 @@ def sweep(tmp_path):
     ]  # fmt: skip
     folder = tmp_path / "tiny"
     (folder / "runs").mkdir(parents=True)
-    plan = {"schema": 1, "sweep": "tiny", "slots": 2, "estimated_seconds": 600.0, "cells": cells}
+    launch = {"started": NOW - 190, "estimated_seconds": 600.0, "wall_seconds": None}
+    plan = {"schema": 1, "sweep": "tiny", "slots": 2, "launches": [launch], "cells": cells}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(plan))
     return folder
 

@@ -14,7 +14,7 @@ from harness.model.gpt import GPT
 from harness.model.parametrization import initialize
 from harness.stop import stop
 from harness.training.curve import Curve
-from harness.training.device import Device
+from harness.training.device import Device, matmul_rate
 from harness.training.optimizer import Optimizer, clip_gradients
 from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
 
@@ -39,6 +39,7 @@ class Trainer:
         self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
         self.loss = torch.compile(self.model.loss, dynamic=False) if device.compile else self.model.loss
         self.micro_sequences = max(1, job.optimizer.micro_batch_tokens // job.model.seq_len)
+        self.matmul_rate = matmul_rate(device)  # of this process, beside those that run now
         self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
         self.step = 0
         self.seconds = 0.0  # of training, from the first step of the trunk
@@ -125,6 +126,7 @@ class Trainer:
             row = self._row(phase, rate_factor, norm)
             now = time.perf_counter()
             row["tokens_per_second"] = (self.step - timed) * self.trunk.batch_tokens / (now - started)
+            row["flops_utilization"] = row["tokens_per_second"] * self.trunk.flops_per_token / self.matmul_rate
             curve.append(row)
             if row["train_loss"] is None:
                 raise Diverged(f"the training loss is not finite at step {self.step}")
