@@ -28,7 +28,7 @@ def command(folder: Path, name: str) -> list[str]:
         f"output_directory={folder}", "data=files", f"data.path={folder}/letters.jsonl", "data.validation_tokens=4000",
         f"data.store_directory={folder}/stores", "tokenizer=bytes", "model.seq_len=32", "model.head_size=8",
         "optimizer.batch_tokens.value=256", "optimizer.warmup_tokens.value=1024", "device=cpu", "tracking=none",
-        "hydra.launcher.n_jobs=2",
+        "slots=2",
     ]  # fmt: skip
 
 

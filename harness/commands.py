@@ -26,7 +26,7 @@ def configuration() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with initialize_config_module("harness.conf", version_base=None):
+            with initialize_config_module("harness.conf", "train", version_base=None):
                 yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error)) from error

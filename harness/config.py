@@ -120,6 +120,8 @@ class TrainConfig:
     precision: str = "auto"  # auto | float32 | bf16
     compile: bool | None = None  # None: on CUDA only
     threads: int = 1  # CPU threads of a job
+    slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
+    slots_per_gpu: int = 2  # the most that auto gives one GPU, where its memory holds them
     save_model: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -136,8 +138,11 @@ class TrainConfig:
             raise UserError(f"device={self.device} is not known: choose auto, cpu, mps, cuda or cuda:N")
         if self.precision not in ("auto", "float32", "bf16"):
             raise UserError(f"precision={self.precision} is not known: choose auto, float32 or bf16")
-        if self.threads < 1:
-            raise UserError(f"threads={self.threads} must be at least 1")
+        if self.slots != "auto" and (type(self.slots) is not int or self.slots < 1):
+            raise UserError(f"slots={self.slots} is no number of jobs: give auto, or 1 or more")
+        for name in ("threads", "slots_per_gpu"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):

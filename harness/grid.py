@@ -13,6 +13,8 @@ from harness.units import count_label
 
 # Raise by hand when a change of the training code changes losses: finished cells are then trained anew.
 TRAINING_REVISION = 2
+# torch and what else a process imports; a CUDA context is about as much.
+PROCESS_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,17 @@ class Trunk:
         """FLOPs of the trunk, counted once, and its cooldowns."""
         cooldowns = sum(cell.steps - cell.branch_step for cell in self.cells)
         return (self.cells[-1].branch_step + cooldowns) * self.batch_tokens * self.flops_per_token
+
+    @property
+    def training_bytes(self) -> int:
+        """An upper estimate of what a process that trains this needs, in float32: itself; weights, gradients and
+        AdamW's two moments; what the backward pass keeps of a micro-batch: some 12 rows of the width and 3 of the
+        feed-forward width a block."""
+        model = self.job.model
+        tokens = min(self.batch_tokens, self.job.optimizer.micro_batch_tokens)
+        kept = tokens * (model.depth * (12 * model.width + 3 * model.ff_width) + 4 * model.width)
+        head = 2 * self.vocab_size * model.width
+        return PROCESS_BYTES + 16 * self.params.total + 4 * (kept + head)
 
 
 def plan(job: TrainConfig, vocab_size: int, recipe_hash: str, precision: str) -> list[Trunk]:

@@ -5,33 +5,60 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from harness.grid import Trunk, schedule_makespan
-from harness.units import count_label, counted, duration
+from harness.measure import Pace
+from harness.units import count_label, counted, data_size, duration, machine_hours
+
+# What a job and a cell take besides: opening the tokens, checkpoints, curves and records (benchmarks/cells.py).
+JOB_SECONDS, CELL_SECONDS = 0.1, 0.1
+# A parameter with AdamW's two moments in a checkpoint; a cell's curve, record and W&B run.
+CHECKPOINT_BYTES, CELL_BYTES = 12, 250_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trunks of a sweep in the order of their jobs, and how many run at once.
+    """The trunks of each job of a sweep, and how many jobs run at once.
 
-    step_seconds: of each trunk, measured on this device, by name; None where nothing is left to train.
+    pace: of each trunk, measured on this device, by name; missing where nothing is left to train or nothing tells.
     """
 
     name: str
-    trunks: tuple[Trunk, ...]
+    jobs: tuple[tuple[Trunk, ...], ...]
     slots: int
+    device: str  # its kind
+    gpus: int
     finished: frozenset[str]  # cells that have ended for good
-    step_seconds: dict[str, float]
+    resumed: dict[str, int]  # steps of each trunk that a checkpoint holds, by name
+    pace: dict[str, Pace]
 
-    def seconds(self, trunk: Trunk) -> float:
-        """Training time of what `trunk` has left: its trunk and the cooldowns of its unfinished cells."""
+    @property
+    def trunks(self) -> list[Trunk]:
+        return [trunk for job in self.jobs for trunk in job]
+
+    def seconds(self, trunk: Trunk) -> float | None:
+        """What `trunk` has left to train and evaluate, as one process; None where its pace is not known."""
         left = [cell for cell in trunk.cells if cell.name not in self.finished]
         if not left:
             return 0.0
-        steps = left[-1].branch_step + sum(cell.steps - cell.branch_step for cell in left)
-        return steps * self.step_seconds[trunk.name]
+        if trunk.name not in self.pace:
+            return None
+        pace = self.pace[trunk.name]
+        shared = left[-1].branch_step - min(self.resumed.get(trunk.name, 0), left[0].branch_step)
+        steps = shared + sum(cell.steps - cell.branch_step for cell in left)
+        return JOB_SECONDS + pace.start + steps * pace.step + len(left) * (CELL_SECONDS + pace.evaluation)
 
     @property
-    def wall_seconds(self) -> float:
-        return schedule_makespan([self.seconds(trunk) for trunk in self.trunks], self.slots)
+    def job_seconds(self) -> list[float] | None:
+        """Of each job, in the order in which they start: the longest first, by FLOPs."""
+        ordered = sorted(self.jobs, key=lambda job: -sum(trunk.flops_to_train for trunk in job))
+        seconds = [[self.seconds(trunk) for trunk in job] for job in ordered]
+        if any(part is None for job in seconds for part in job):
+            return None
+        return [sum(part for part in job if part) for job in seconds]
+
+    @property
+    def wall_seconds(self) -> float | None:
+        jobs = self.job_seconds
+        return None if jobs is None else schedule_makespan([seconds for seconds in jobs if seconds], self.slots)
 
     @property
     def cells(self) -> int:
@@ -41,12 +68,27 @@ class Plan:
     def flops(self) -> int:
         return sum(trunk.flops_to_train for trunk in self.trunks)
 
+    @property
+    def disk_bytes(self) -> int:
+        """With the checkpoints at every branch and the last two before it, which a sweep keeps."""
+        return sum(
+            (len(trunk.cells) + 2) * CHECKPOINT_BYTES * trunk.params.total
+            + len(trunk.cells) * (CELL_BYTES + (4 * trunk.params.total if trunk.job.save_model else 0))
+            for trunk in self.trunks
+        )
+
+    @property
+    def machine(self) -> dict[str, int | str]:
+        """What turns a process's seconds into hours of the machine."""
+        return {"device": self.device, "slots": self.slots, "gpus": self.gpus, "threads": self.trunks[0].job.threads}
+
     def table(self) -> Table:
         table = Table(title=f"plan of {self.name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
         for name in ("trunk", "params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):
             table.add_column(name, no_wrap=True, justify="left" if name in ("trunk", "tokens") else "right")
         for trunk in self.trunks:
             first, last = trunk.cells[0], trunk.cells[-1]
+            seconds = self.seconds(trunk)
             table.add_row(
                 trunk.name.rsplit("-", 1)[0],
                 count_label(trunk.params.with_head, 3),
@@ -55,14 +97,18 @@ class Plan:
                 str(trunk.batch_tokens),
                 f"{trunk.learning_rate:.3g}",
                 f"{trunk.flops_to_train:.1e}",
-                duration(self.seconds(trunk)),
+                "?" if seconds is None else duration(seconds),
             )
         return table
 
     def summary(self) -> str:
         done = f", {len(self.finished)} of them done" if self.finished else ""
+        jobs, wall = self.job_seconds, self.wall_seconds
+        cost = "a time that is not known: a worker was killed while it was measured"
+        if jobs is not None and wall is not None:
+            cost = f"about {duration(wall)} and {machine_hours(sum(jobs), self.machine)}"
         return (
             "params count the head, batch is in tokens, rate is the learning rate\n"
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
-            f"{self.slots} at a time: about {duration(self.wall_seconds)}"
+            f"{self.slots} at a time: {cost}, {data_size(self.disk_bytes)} of disk"
         )

@@ -12,9 +12,6 @@ from typing import Any
 
 # SIGUSR2 is a scheduler's notice before it kills, SIGHUP the end of a terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
-# Tells workers the name of the file by which each process of a sweep stops all: a worker that stopped alone would only
-# take the next job, and a signal that reached it while it starts would kill it and break its pool.
-VARIABLE = "HARNESS_STOP"
 # SLURM's own wait between SIGTERM and SIGKILL is 30 s.
 KILL_SECONDS = 120.0
 
@@ -31,6 +28,9 @@ class Stop:
     """Whether this process was asked to stop: by a signal, by another process of its sweep, by its launcher's end."""
 
     def __init__(self) -> None:
+        # In a launcher, of the file by which each process of a sweep stops all: a worker that stopped alone would only
+        # take the next job, and a signal that reached it while it starts would kill it and break its pool.
+        self.name: str | None = None
         self._number: int | None = None
         self._file: str | None = None
         self._launcher: int | None = None  # in a worker, the process that started it
@@ -69,26 +69,24 @@ class Stop:
     @contextmanager
     def deferred(self, folder: Path) -> Iterator[None]:
         """Within it a signal waits for check, here and in every worker; a second Ctrl-C does not."""
-        name = f".stop-{os.uname().nodename}-{os.getpid()}"
-        file = folder.resolve() / name
+        self.name = f".stop-{os.uname().nodename}-{os.getpid()}"
+        file = folder.resolve() / self.name
         file.unlink(missing_ok=True)
-        self._file, self._deferred, os.environ[VARIABLE] = str(file), True, name
+        self._file, self._deferred = str(file), True
         try:
             yield
             self.check()
         finally:
-            self._file, self._deferred = None, False
-            del os.environ[VARIABLE]
+            self._file, self._deferred, self.name = None, False, None
             file.unlink(missing_ok=True)
 
-    def listen_as_worker(self, folder: Path) -> None:
+    def listen_as_worker(self, folder: Path, name: str | None) -> None:
         """For the rest of this process: a signal between two jobs must not kill a worker, which would break its pool.
 
-        Does nothing in the process of the launcher itself.
+        `name` is the launcher's. Does nothing in the process of the launcher itself.
         """
         if self._launcher is None and (self._previous or self._deferred):
             return
-        name = os.environ.get(VARIABLE)
         self._file = str(folder.resolve() / name) if name else None
         self._number = None  # of a sweep before this one; the file tells this one's
         if self._launcher is None:

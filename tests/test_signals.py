@@ -57,7 +57,7 @@ def test_a_scheduler_s_handler_is_called_once_the_job_is_saved(tmp_path):
     done = []
     signal.signal(signal.SIGUSR2, lambda number, frame: done.append("handed on"))
     stop = Stop()
-    stop.listen_as_worker(tmp_path)
+    stop.listen_as_worker(tmp_path, None)
     signal.raise_signal(signal.SIGUSR2)
     signal.raise_signal(signal.SIGUSR2)
     with pytest.raises(Stopped) as caught:

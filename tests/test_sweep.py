@@ -2,9 +2,10 @@
 
 import pytest
 
-from harness import sweep
 from harness.errors import UserError
-from harness.sweep import Grid, train
+from harness.jobs import compose_grid
+from harness.launch import launch
+from harness.sweep import train
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path):
@@ -26,7 +27,8 @@ def test_a_launcher_that_fails_is_one_line(tmp_path, capsys):
     arguments = [
         "-m", "tokens=1e6", f"output_directory={tmp_path}", "hydra.sweep.dir=/dev/null/x", "hydra/launcher=basic",
     ]  # fmt: skip
-    grid: Grid = sweep.compose_grid(arguments)
-    stopped = sweep.launch(grid, arguments)
-    assert stopped == "NotADirectoryError: [Errno 20] Not a directory: '/dev/null/x'"
+    assert (
+        launch(compose_grid(arguments), [0], slots=1, at_once=1)
+        == "NotADirectoryError: [Errno 20] Not a directory: '/dev/null/x'"
+    )
     assert capsys.readouterr() == ("", "")

@@ -39,6 +39,11 @@ def step_of(path: Path) -> int:
     return int(path.stem.split("-")[1])
 
 
+def newest_step(folder: Path) -> int:
+    """Of a trunk's checkpoints; 0 without one."""
+    return max(map(step_of, folder.glob("step-*.pt")), default=0)
+
+
 class TrunkCheckpoints:
     """The checkpoints of one trunk by step: those at branches stay, of the others the last two."""
 

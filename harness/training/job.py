@@ -59,6 +59,17 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                     return
 
 
+def record_lost(
+    trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str, error: str
+) -> None:
+    """Records what has not ended for good as failed, where the process that trained it could not."""
+    with _locked(make_folder(folder.trunk(trunk.name)) / "lock"):
+        run = _TrunkRun(trunk, store, device, folder, code_version)
+        for cell in trunk.cells:
+            if not is_final(make_folder(folder.run(cell.name))):
+                run.record(cell, "failed", error=error)
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Waits for the lock; raises Stopped where that is asked for first."""
@@ -225,17 +236,3 @@ class _TrunkRun:
             "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,
             "data": self.store.recipe_hash, "bytes_per_token": self.store.bytes_per_token, "error": error,
         })  # fmt: skip
-
-
-def measured_step_seconds(trunk: Trunk, store: TokenStore, device: Device) -> float:
-    """Seconds of one training step of `trunk` on this device, the median of a few."""
-    configure_process(trunk.job, device)
-    trainer = Trainer(trunk, store, device)
-    times = []
-    for step in range(6):
-        start = time.perf_counter()
-        trainer.gradients(step)
-        trainer.optimizer.step(0.0)
-        device.synchronize()
-        times.append(time.perf_counter() - start)
-    return sorted(times[2:])[2]

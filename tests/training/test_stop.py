@@ -13,8 +13,8 @@ import torch
 
 from harness.data.tokens import TokenStore
 from harness.grid import Trunk, plan
+from harness.jobs import compose_grid
 from harness.records import SweepFolder, is_final, read_record
-from harness.sweep import compose_grid
 from harness.training.checkpoint import load
 from harness.training.device import Device
 from harness.training.job import run_trunk
@@ -43,7 +43,7 @@ def undisturbed(trunks, store, tmp_path_factory) -> dict[str, float]:
     return losses(SweepFolder(tmp_path_factory.mktemp("whole")), trunks, store)
 
 
-POOL = ["-m", f"shape={','.join(SHAPES)}", "hydra.launcher.n_jobs=2"]
+POOL = ["-m", f"shape={','.join(SHAPES)}", "slots=2"]
 
 
 def command(corpus: list[str], folder: Path, *arguments: str) -> list[str]:
@@ -172,8 +172,33 @@ def test_a_sweep_whose_workers_always_die_says_so(corpus, tmp_path):
     output, errors = process.communicate()
     assert process.returncode == 1, output + errors
     assert output.count("what is left is launched again") == 2
-    assert "the launcher stopped: a worker was killed 3 times without progress in between" in output
+    assert "the launcher stopped: a worker was killed 3 times before it had begun" in output
     assert "4 cells have no record" in output
+
+
+def test_a_trunk_that_always_kills_its_worker_costs_no_other_its_cells(corpus, trunks, undisturbed, tmp_path):
+    folder = SweepFolder(tmp_path / "killer")
+    process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
+    mark = folder.trunk(trunks[0].name) / "running"
+    killed: set[int] = set()
+    deadline = time.monotonic() + 300
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            pid = int(mark.read_text())
+            if pid not in killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        time.sleep(0.01)
+    output, errors = process.communicate()
+    assert process.returncode == 1, output + errors
+    records = [[read_record(folder.run(cell.name)) for cell in trunk.cells] for trunk in trunks]
+    assert [record["status"] for record in records[0]] == ["failed", "failed"]
+    assert records[0][0]["error"] == f"its process was killed {len(killed)} times: is there enough memory?"
+    assert 2 <= len(killed) <= 4
+    assert [record["loss"] for record in records[1]] == [undisturbed[cell.name] for cell in trunks[1].cells]
+    assert "2 of 4 cells finished" in output
+    assert f"what is left, and no other cell: python scripts/train.py -m shape={','.join(SHAPES)}" in output
 
 
 def test_two_launchers_at_once_train_each_cell_once(corpus, trunks, undisturbed, tmp_path):

@@ -1,0 +1,140 @@
+"""The jobs that a command line stands for, their token store and their trunks."""
+
+import contextlib
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+from harness import __version__
+from harness.commands import configuration, known_keys
+from harness.config import TrainConfig, register, to_config
+from harness.data.tokens import TokenStore, prepare
+from harness.errors import UserError
+from harness.grid import Trunk, check_distinct, check_memory, plan
+from harness.records import SweepFolder
+from harness.training.device import memory_bytes, resolve
+
+# Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The jobs that a command line stands for; lines are each job's overrides."""
+
+    jobs: tuple[TrainConfig, ...]
+    lines: tuple[tuple[str, ...], ...]
+    overrides: tuple[str, ...]
+    command: str
+    multirun: bool
+    slots: int | None  # how many jobs run at once; None: as many as this machine holds
+    local: bool  # whether jobs end with this process, and not in a cluster's queue
+
+    @property
+    def folder(self) -> SweepFolder:
+        return SweepFolder(Path(self.jobs[0].output_directory) / self.jobs[0].name)
+
+
+def compose_grid(arguments: Sequence[str]) -> Grid:
+    """Composes and checks every job of a command line. Raises UserError."""
+    register()
+    asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    with configuration():
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(known_keys("train", asked))
+        axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
+        fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        base = compose("train", fixed, return_hydra_config=True)
+        multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
+        if axes and not multirun:
+            raise UserError(f"{axes[0]} has several values: add -m to train them all")
+        lines = list(asked)
+        if multirun:
+            lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
+        batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
+        jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
+        slots = _slots(base.hydra.launcher, jobs) if multirun else 1
+        local = not multirun or not base.hydra.launcher._target_.endswith("SlurmLauncher")
+    command = shlex.join(["python", "scripts/train.py", *arguments])
+    return Grid(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, local)
+
+
+def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
+    """How many jobs the configuration has run at once; None where that is left to the machine."""
+    if "n_jobs" in launcher:  # joblib's, which says -1 where nobody set it
+        asked = jobs[0].slots if jobs[0].slots != "auto" else launcher.n_jobs
+        return int(asked) if int(asked) > 0 else None
+    return min(len(jobs), launcher.get("array_parallelism", 1))
+
+
+def machine_slots(trunks: Sequence[Trunk]) -> int:
+    """As many jobs as this machine holds at once: of cores, or of jobs a GPU, and of memory for the largest trunk."""
+    job, device = trunks[0].job, resolve(trunks[0].job)
+    fitting = int(memory_bytes(device) // max(trunk.training_bytes for trunk in trunks))
+    if device.kind == "cuda":
+        gpus = 1 if ":" in job.device else torch.cuda.device_count()
+        return gpus * max(1, min(job.slots_per_gpu, fitting))
+    if device.kind == "mps":
+        return 1
+    return max(1, min(joblib.cpu_count() // job.threads, fitting))
+
+
+def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
+    """The token store of a sweep, with as many tokens as its largest budget needs; raises UserError."""
+    first = jobs[0]
+    for job in jobs[1:]:
+        if (job.data, job.tokenizer) != (first.data, first.tokenizer):
+            raise UserError("data and tokenizer differ within the grid: train one sweep for each, then pool them")
+    if all(job.budgets()[0] == "tokens" for job in jobs):
+        return prepare(first.data, first.tokenizer, int(max(job.budgets()[1][-1] for job in jobs)))
+    # Budgets in parameters or FLOPs become tokens only when the vocabulary is known.
+    store = prepare(first.data, first.tokenizer, 1)
+    most = max(trunk.cells[-1].tokens for trunks in plan_trunks(jobs, store) for trunk in trunks)
+    return prepare(first.data, first.tokenizer, most)
+
+
+def plan_trunks(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[Trunk]]:
+    """The trunks of each job; raises UserError where two are the same or one is too large for this device."""
+    by_job = [plan(job, store.vocab_size, store.recipe_hash, resolve(job).precision) for job in jobs]
+    trunks = [trunk for part in by_job for trunk in part]
+    check_distinct(trunks)
+    for trunk in trunks:
+        check_memory(trunk, memory_bytes(resolve(trunk.job)))
+    return by_job
+
+
+@lru_cache
+def code_version() -> str:
+    """The commit of a checkout, marked where it is changed, or the version of the package."""
+    checkout = Path(__file__).parent.parent
+    if (checkout / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            command = [
+                "git",
+                "-C",
+                str(checkout),
+                "describe",
+                "--always",
+                "--dirty",
+                "--exclude=*",
+                "--abbrev=10",
+            ]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return __version__

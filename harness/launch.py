@@ -1,0 +1,184 @@
+"""Launching the jobs of a sweep: the longest first, through Hydra's launcher, and again where a worker was killed."""
+
+import contextlib
+import functools
+import io
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+
+from harness.commands import configuration
+from harness.config import TrainConfig, to_config
+from harness.data.tokens import TokenStore
+from harness.errors import UserError
+from harness.files import make_folder
+from harness.grid import Trunk, plan
+from harness.jobs import QUIET, Grid, code_version, open_store
+from harness.records import SweepFolder, is_final
+from harness.snapshot import SweepReader
+from harness.stop import Stopped, stop
+from harness.training.device import resolve
+from harness.training.job import record_lost, run_trunk
+
+# How often what was killed is tried again without getting farther.
+RETRIES = 2
+
+
+@dataclass
+class Job:
+    """A job with something left to train. A pool dies with any of its workers, so a death has several suspects."""
+
+    number: int  # in the grid
+    trunks: list[Trunk]
+    deaths: int = 0  # pools that died while this job ran in them
+    fruitless: int = 0  # of those, in a row, the ones in which it ran alone and came no farther than before
+    farthest: int = 0  # steps
+
+    @property
+    def flops(self) -> int:
+        return sum(trunk.flops_to_train for trunk in self.trunks)
+
+    def pending(self, folder: SweepFolder) -> bool:
+        return not all(is_final(folder.run(cell.name)) for trunk in self.trunks for cell in trunk.cells)
+
+
+def launch_all(
+    grid: Grid, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console
+) -> str | None:
+    """Launches the jobs that have something left, longest first; why the sweep ended before its time, or None.
+
+    Where a worker is killed, what is left is launched again: first the jobs that did not run then, then those that did,
+    half as many at once after each death. One that dies alone, again without getting farther, is recorded as failed.
+    """
+    folder, fruitless = grid.folder, 0
+    jobs = [Job(number, list(trunks)) for number, trunks in enumerate(by_job)]
+    jobs = sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
+    if not grid.multirun:
+        run_jobs(grid.jobs, job_number=0)
+        return None
+    while jobs:
+        deaths = min(job.deaths for job in jobs)
+        group, at_once = [job for job in jobs if job.deaths == deaths], max(1, slots >> deaths)
+        started = time.time()
+        try:
+            reason = launch(grid, [job.number for job in group], slots, at_once)
+            if reason is not None:
+                return reason
+            jobs = [job for job in jobs if job not in group]
+            continue
+        except BrokenProcessPool:
+            stop.check()
+        jobs = [job for job in jobs if job.pending(folder)]
+        suspects = [job for job in group if job in jobs and was_running(job, folder, started)]
+        fruitless = 0 if suspects else fruitless + 1
+        if fruitless > RETRIES:
+            return f"a worker was killed {fruitless} times before it had begun: is there enough memory?"
+        for job in suspects:
+            count_death(job, folder, alone=at_once == 1)
+            if job.fruitless >= RETRIES:
+                jobs.remove(job)
+                for trunk in job.trunks:
+                    why = f"its process was killed {job.deaths} times: is there enough memory?"
+                    record_lost(trunk, store, resolve(trunk.job), folder, code_version(), why)
+        if jobs:
+            console.print("a worker was killed, and its pool ended; what is left is launched again", highlight=False)
+    return None
+
+
+def count_death(job: Job, folder: SweepFolder, alone: bool) -> None:
+    """One more death of a pool in which `job` ran."""
+    cells = {cell.name for trunk in job.trunks for cell in trunk.cells}
+    now = SweepReader(folder.path).snapshot()
+    steps = sum(cell.steps_done for cell in now.cells if cell.cell in cells)
+    job.deaths += 1
+    job.fruitless = job.fruitless + 1 if alone and steps <= job.farthest else 0
+    job.farthest = max(job.farthest, steps)
+
+
+def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
+    """Runs these jobs of the grid, in this order, through Hydra's launcher.
+
+    Returns why it ended before its time, in one line: a job that fails leaves a record and is no reason.
+    Raises BrokenProcessPool where a worker of joblib was killed.
+    """
+    task = functools.partial(run_composed, stop_name=stop.name)
+    try:
+        # Hydra writes a line of its own about an exception that comes here anyway.
+        with contextlib.redirect_stderr(io.StringIO()), configuration():
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            config = hydra.compose_config("train", list(grid.overrides), RunMode.MULTIRUN)
+            if "n_jobs" in config.hydra.launcher:
+                with open_dict(config):
+                    # joblib runs a single job in this process, which must outlive it
+                    config.hydra.launcher.n_jobs = max(2, slots)
+                    config.hydra.launcher.pre_dispatch = str(at_once)
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+            launcher = Plugins.instance().instantiate_launcher(context, task, config)
+            for job in launcher.launch([list(grid.lines[number]) for number in numbers], initial_job_idx=0):
+                job.return_value  # noqa: B018 raises what the job did
+    except UserError as error:
+        return str(error)
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # of a launcher's plugin: a scheduler that is not there, say
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
+
+
+def run_composed(composed: DictConfig, stop_name: str | None) -> None:
+    """One job of a multirun, in a worker of Hydra's launcher.
+
+    One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
+    """
+    os.environ.update(QUIET)
+    job = to_config(composed)
+    stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
+    try:
+        run_jobs([job], HydraConfig.get().job.num)
+    except Stopped as stopped:
+        if stop.launcher_is_gone():
+            os._exit(1)  # a worker of joblib would stay for minutes
+        stop.hand_on(stopped)
+
+
+def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
+    for job in jobs:
+        stop.check()
+        store = open_store([job])
+        folder = SweepFolder(Path(job.output_directory) / job.name)
+        device = resolve(job, job_number)
+        for trunk in plan(job, store.vocab_size, store.recipe_hash, device.precision):
+            with marked(trunk, folder):
+                run_trunk(trunk, store, device, folder, code_version())
+
+
+@contextlib.contextmanager
+def marked(trunk: Trunk, folder: SweepFolder) -> Iterator[None]:
+    """Leaves a file in the trunk's folder, with this process's id, that only a killed process does not remove."""
+    mark = make_folder(folder.trunk(trunk.name)) / "running"
+    mark.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def was_running(job: Job, folder: SweepFolder, since: float) -> bool:
+    """Whether a process of this launch was killed within a trunk of `job`."""
+    for trunk in job.trunks:
+        with contextlib.suppress(FileNotFoundError):
+            if (folder.trunk(trunk.name) / "running").stat().st_mtime >= since:
+                return True
+    return False
