@@ -37,10 +37,10 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Grid:
-    """The jobs that a command line stands for; lines are each job's overrides."""
+    """The jobs that a command line stands for."""
 
     jobs: tuple[TrainConfig, ...]
-    lines: tuple[tuple[str, ...], ...]
+    job_overrides: tuple[tuple[str, ...], ...]  # of each job, without Hydra's own
     overrides: tuple[str, ...]
     command: str
     multirun: bool
@@ -65,7 +65,7 @@ def compose_grid(arguments: Sequence[str]) -> Grid:
         multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
         if axes and not multirun:
             raise UserError(f"{axes[0]} has several values: add -m to train them all")
-        lines = list(asked)
+        lines = [line for line in asked if not line.lstrip("+~").startswith("hydra")]
         if multirun:
             lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
         batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]

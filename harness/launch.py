@@ -126,7 +126,7 @@ def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str 
                     config.hydra.launcher.pre_dispatch = str(at_once)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
-            for job in launcher.launch([list(grid.lines[number]) for number in numbers], initial_job_idx=0):
+            for job in launcher.launch([list(grid.job_overrides[number]) for number in numbers], initial_job_idx=0):
                 job.return_value  # noqa: B018 raises what the job did
     except UserError as error:
         return str(error)

@@ -33,16 +33,16 @@ class Pace:
 
 
 def measure(grid: Grid, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
-    """The pace of each trunk by its name; empty where a worker was killed while it measured.
+    """The pace of each trunk by its name; empty on a cluster, and where a worker was killed while it measured.
 
     Two processes slow each other down: by the memory's bandwidth, the clock, a shared GPU. So every slot measures every
     shape, each beginning with another one, and the mean counts. The workers stay, and the sweep's jobs find them warm.
     """
     by_shape = {_shape(trunk): trunk for trunk in trunks}
     shapes = list(by_shape.values())
-    if not shapes:
+    if not shapes or not grid.local:
         return {}
-    if not (grid.multirun and grid.local):
+    if not grid.multirun:
         found = [measure_in_turn(shapes, 0, 1, None, grid.folder.path)]
     else:
         with tempfile.TemporaryDirectory(prefix="measure-") as barrier:

@@ -104,11 +104,11 @@ class Plan:
     def summary(self) -> str:
         done = f", {len(self.finished)} of them done" if self.finished else ""
         jobs, wall = self.job_seconds, self.wall_seconds
-        cost = "a time that is not known: a worker was killed while it was measured"
+        cost = ""
         if jobs is not None and wall is not None:
-            cost = f"about {duration(wall)} and {machine_hours(sum(jobs), self.machine)}"
+            cost = f"about {duration(wall)} and {machine_hours(sum(jobs), self.machine)}, "
         return (
             "params count the head, batch is in tokens, rate is the learning rate\n"
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
-            f"{self.slots} at a time: {cost}, {data_size(self.disk_bytes)} of disk"
+            f"{self.slots} at a time: {cost}{data_size(self.disk_bytes)} of disk"
         )

@@ -42,13 +42,14 @@ def make_plan(grid: Grid, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     cells = [cell for trunk in trunks for cell in trunk.cells]
     finished = frozenset(cell.name for cell in cells if is_final(grid.folder.run(cell.name)))
     slots = min(grid.slots or machine_slots(trunks), len(by_job))
+    device = trunks[0].job.device
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
     return Plan(
         name=grid.folder.path.name,
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
-        device=resolve(trunks[0].job).kind,
-        gpus=1 if ":" in trunks[0].job.device else torch.cuda.device_count(),
+        device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
+        gpus=1 if ":" in device else torch.cuda.device_count() if grid.local else slots,
         finished=finished,
         resumed={trunk.name: newest_step(grid.folder.trunk(trunk.name)) for trunk in pending},
         pace=measure(grid, pending, slots),

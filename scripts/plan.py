@@ -1,8 +1,13 @@
-"""Prints what scripts/train.py would train, and trains nothing: python scripts/plan.py -m +sweep=cpu"""
+"""Prints what scripts/train.py would train, and trains nothing: python scripts/plan.py -m +sweep=cpu
+
+With budget=1e15 (FLOPs) or budget=10min (s, min, h, d) it proposes a grid instead, on the settings of the rest of the
+command line.
+"""
 
 import numpy as np
 from rich.console import Console
 
+from harness import propose
 from harness.commands import run_script
 from harness.jobs import compose_grid
 from harness.laws.design import expect
@@ -22,6 +27,12 @@ def what_it_could_tell(plan: Plan) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     console = Console()
+    budgets = [argument for argument in arguments if argument.startswith("budget=")]
+    if budgets:
+        rest = [argument for argument in arguments if argument not in budgets]
+        for line in propose.proposal(budgets[-1].removeprefix("budget="), rest):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return 0
     grid = compose_grid(arguments)
     store, plan = prepare_plan(grid)
     console.print(store_line(store))

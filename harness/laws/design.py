@@ -40,11 +40,22 @@ class Expectation:
         )
 
 
-def expect(params_R: Array, tokens_R: Array, trunk_R: Labels) -> Expectation:
-    """Simulates sweeps over these cells and fits Chinchilla's law to each."""
+def expect(params_R: Array, tokens_R: Array, trunk_R: Labels, centre: tuple[float, float] | None = None) -> Expectation:
+    """Simulates sweeps over these cells and fits Chinchilla's law to each.
+
+    centre: params and tokens where the terms have their heights, so that two grids are compared under one law; None is
+    the grid's own centre.
+    """
     form = FORMS["chinchilla"]
     n_R, d_R = (np.log(values) - np.log(values).mean() for values in (params_R, tokens_R))
-    loss_R = FLOOR + HEIGHTS[0] * np.exp(-EXPONENTS[0] * n_R) + HEIGHTS[1] * np.exp(-EXPONENTS[1] * d_R)
+    heights = list(HEIGHTS)
+    if centre is not None:
+        own = (np.exp(np.log(params_R).mean()), np.exp(np.log(tokens_R).mean()))
+        heights = [
+            height * (here / there) ** -exponent
+            for height, here, there, exponent in zip(HEIGHTS, own, centre, EXPONENTS, strict=True)
+        ]
+    loss_R = FLOOR + heights[0] * np.exp(-EXPONENTS[0] * n_R) + heights[1] * np.exp(-EXPONENTS[1] * d_R)
     ones_R = np.ones(len(loss_R))
     rows = Rows(params_R, tokens_R, 6 * params_R * tokens_R, loss_R, ones_R, trunk_R, False)
     try:
@@ -52,8 +63,8 @@ def expect(params_R: Array, tokens_R: Array, trunk_R: Labels) -> Expectation:
     except UserError as error:
         return Expectation({}, [f"no law of params and tokens can be fitted: {error}"])
     at = centred(loss_R, params_R, tokens_R)
-    internal = {"E": FLOOR / at.scale, "A": np.log(HEIGHTS[0] / at.scale), "alpha": EXPONENTS[0]}
-    internal |= {"B": np.log(HEIGHTS[1] / at.scale), "beta": EXPONENTS[1]}
+    internal = {"E": FLOOR / at.scale, "A": np.log(heights[0] / at.scale), "alpha": EXPONENTS[0]}
+    internal |= {"B": np.log(heights[1] / at.scale), "beta": EXPONENTS[1]}
     theta_P = np.array([internal[name] for name in form.internal])
     problem = Problem(form, at, (loss_R / at.scale)[None], ones_R, Loss("log_mse"))
     trunk_sd, cell_sd = (NOISE * np.sqrt(share) for share in (TRUNK_SHARE, 1 - TRUNK_SHARE))

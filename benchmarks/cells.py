@@ -1,0 +1,68 @@
+"""What a cell costs beside its training: make bench
+
+The first figure is a warm worker's: jobs of one tiny cell each, one after another as a sweep's worker takes them, their
+wall time less the training and evaluation that their records tell. The second is the evaluation of the cpu grid's
+smallest and largest shape, against the training of their smallest cell and of their whole trunk.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.data.synthetic import write_corpus
+from harness.grid import plan
+from harness.jobs import compose_grid, open_store
+from harness.launch import run_jobs
+from harness.measure import measure_here
+from harness.records import read_record
+
+CELLS, ROUNDS = 20, 3
+
+
+def fixed_seconds(tracking: str) -> list[float]:
+    """Seconds of each cell besides training and evaluation; the first, which warms up, is left out."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        write_corpus(folder / "letters.jsonl", documents=400, letters=255, seed=0)
+        arguments = [
+            "tokens=20e3", "model.width=16", "model.depth=1", "model.head_size=8", "model.seq_len=32", "tokenizer=bytes",
+            "data=files", f"data.path={folder}/letters.jsonl", "data.validation_tokens=4000",
+            f"data.store_directory={folder}/stores", f"output_directory={folder}", "optimizer.batch_tokens.value=256",
+            "optimizer.warmup_tokens.value=1024", "device=cpu", f"tracking={tracking}",
+        ]  # fmt: skip
+        grid = compose_grid(["-m", *arguments, f"seed={','.join(map(str, range(CELLS + 1)))}"])
+        found = []
+        for job in grid.jobs:
+            start = time.perf_counter()
+            run_jobs([job], 0)
+            took = time.perf_counter() - start
+            (run,) = grid.folder.path.glob(f"runs/*-s{job.seed}-*")
+            record = read_record(run)
+            assert record is not None and record["status"] == "finished", record
+            found.append(took - record["wall_seconds"])
+    return found[1:]
+
+
+def evaluation_shares(shape: str) -> tuple[float, float]:
+    """Evaluation as a share of the training of the smallest cell, and of the trunk with all its cells."""
+    (job,) = compose_grid(["-m", "+sweep=cpu", f"shape={shape}", "tracking=none", "device=cpu"]).jobs
+    store = open_store([job])
+    (trunk,) = plan(job, store.vocab_size, store.recipe_hash, "float32")
+    paces = [measure_here(trunk) for _ in range(ROUNDS)]
+    evaluation, step = (statistics.median(part) for part in zip(*((p.evaluation, p.step) for p in paces), strict=True))
+    steps = trunk.flops_to_train / trunk.flops_per_token / trunk.batch_tokens
+    return evaluation / (trunk.cells[0].steps * step), len(trunk.cells) * evaluation / (steps * step)
+
+
+if __name__ == "__main__":
+    for tracking in ("none", "wandb"):
+        found = fixed_seconds(tracking)
+        print(
+            f"a cell beside training and evaluation, warm worker, tracking={tracking}: median "
+            f"{statistics.median(found):.3f} s, slowest of {len(found)} {max(found):.3f} s"
+        )
+    for shape in sys.argv[1:] or ["w48-d2", "w144-d3"]:
+        cell, trunk = evaluation_shares(shape)
+        print(f"evaluation of {shape}: {cell:.1%} of the training of its smallest cell, {trunk:.1%} of its trunk's")
