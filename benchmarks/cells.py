@@ -27,8 +27,8 @@ def fixed_seconds(tracking: str) -> list[float]:
         folder = Path(text)
         write_corpus(folder / "letters.jsonl", documents=400, letters=255, seed=0)
         arguments = [
-            "tokens=20e3", "model.width=16", "model.depth=1", "model.head_size=8", "model.seq_len=32", "tokenizer=bytes",
-            "data=files", f"data.path={folder}/letters.jsonl", "data.validation_tokens=4000",
+            "tokens=20e3", "model.width=16", "model.depth=1", "model.head_size=8", "model.seq_len=32",
+            "tokenizer=bytes", "data=files", f"data.path={folder}/letters.jsonl", "data.validation_tokens=4000",
             f"data.store_directory={folder}/stores", f"output_directory={folder}", "optimizer.batch_tokens.value=256",
             "optimizer.warmup_tokens.value=1024", "device=cpu", f"tracking={tracking}",
         ]  # fmt: skip

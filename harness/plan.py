@@ -6,6 +6,7 @@ from rich.table import Table
 
 from harness.grid import Trunk, schedule_makespan
 from harness.measure import Pace
+from harness.training.trainer import CHECKPOINT_SECONDS
 from harness.units import count_label, counted, data_size, duration, machine_hours
 
 # What a job and a cell take besides: opening the tokens, checkpoints, curves and records (benchmarks/cells.py).
@@ -70,12 +71,13 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """With the checkpoints at every branch and the last two before it, which a sweep keeps."""
-        return sum(
-            (len(trunk.cells) + 2) * CHECKPOINT_BYTES * trunk.params.total
-            + len(trunk.cells) * (CELL_BYTES + (4 * trunk.params.total if trunk.job.save_model else 0))
-            for trunk in self.trunks
-        )
+        """With the checkpoints at every branch, which a sweep keeps, and the last two of a trunk of some minutes."""
+        total = 0
+        for trunk in self.trunks:
+            passing = 0 if (self.seconds(trunk) or 0.0) < CHECKPOINT_SECONDS else 2
+            models = len(trunk.cells) * 4 if trunk.job.save_model else 0
+            total += (CHECKPOINT_BYTES * (len(trunk.cells) + passing) + models) * trunk.params.total
+        return total + CELL_BYTES * self.cells
 
     @property
     def machine(self) -> dict[str, int | str]:
