@@ -1,9 +1,9 @@
 """CPU seconds that status, run table and fit take for a sweep of 2,000 cells: make bench
 
 500 trunks (25 shapes, 20 seeds) of 4 budgets, with records, curves and a sweep.yaml as a sweep writes them; losses are
-of Chinchilla's law with the noise of trunks and cells. The fit is the headline of scripts/fit.py with its 2,000 simulated
-tables; all that the script does, with its other laws, losses, hold-outs and moves, is given beside it. Imports are in no
-figure.
+of Chinchilla's law with the noise of trunks and cells. The fit is the headline of scripts/fit.py with its 2,000
+simulated tables; all that the script does, with its other laws, losses, hold-outs and moves, is given beside it.
+Imports are in no figure.
 """
 
 import itertools
@@ -99,7 +99,6 @@ if __name__ == "__main__":
             "headline fit": timed(lambda: fit(str(sweep), bootstrap=2000))[0],
         }
         study = timed(write_study, fit_config([f"runs={sweep}"]))[0]
-        print(f"2,000 cells: {', '.join(f'{name} {value:.2f} s' for name, value in seconds.items())}", end="; ")
-        print(
-            f"together {sum(seconds.values()):.2f} s; all of scripts/fit.py {study:.1f} s, its 500 jobs {composing:.1f} s"
-        )
+        shown = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+        print(f"2,000 cells: {shown}; together {sum(seconds.values()):.2f} s")
+        print(f"all of scripts/fit.py {study:.1f} s; composing the 500 jobs {composing:.1f} s")

@@ -12,7 +12,7 @@ from harness.units import count_label, counted, data_size, duration, machine_hou
 # What a job and a cell take besides: opening the tokens, checkpoints, curves and records (benchmarks/cells.py).
 JOB_SECONDS, CELL_SECONDS = 0.1, 0.1
 # A parameter with AdamW's two moments in a checkpoint; a cell's curve, record and W&B run.
-CHECKPOINT_BYTES, CELL_BYTES = 12, 250_000
+CHECKPOINT_BYTES, CELL_BYTES = 12, 150_000
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ def account(now: Snapshot, disk_bytes: int) -> list[str]:
     lines = []
     if wall and estimate:
         lines.append(f"took {duration(wall)}, {wall / estimate:.2f} of the {duration(estimate)} that were estimated")
-    lines.append(f"cost {machine_hours(now.process_seconds, now.machine)}, {data_size(disk_bytes)} of disk")
+    rate = f", at {_percent(now.utilization)} of the device's rate of matrix products" if now.utilization else ""
+    lines.append(f"cost {machine_hours(now.process_seconds, now.machine)}{rate}, and {data_size(disk_bytes)} of disk")
     for cell in now.of("failed", "diverged"):
         lines.append(f"{cell.status}: {cell.cell}: {' '.join((cell.error or '').split())}")
     missing = len(now.cells) - now.count(*ENDED)
@@ -168,8 +169,10 @@ def _pace(now: Snapshot, elapsed: float | None) -> Text:
 
 def _speed(now: Snapshot) -> list[str]:
     """Tokens a second of what runs, and its FLOPs as a share of what the device does in a large matrix product."""
-    parts = [f"{short(now.tokens_per_second)} tokens/s"] if now.tokens_per_second else []
-    return parts + ([f"{_percent(now.utilization)} of its rate"] if now.utilization else [])
+    if not now.tokens_per_second:
+        return []
+    share = [f"{_percent(now.utilization)} of its rate"] if now.utilization else []
+    return [f"{short(now.tokens_per_second)} tokens/s", *share]
 
 
 def _matrix(now: Snapshot) -> Table | None:

@@ -120,7 +120,8 @@ def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str
         "overrides": list(grid.overrides),
         "command": grid.command,
         **sweep_plan.machine,
-        "launches": [*(past for past in launches if past["started"] != launch["started"]), launch],
+        "launches": [past for past in launches if past["started"] != launch["started"]]
+        + [launch] * (len(sweep_plan.finished) < sweep_plan.cells),
         "cells": [
             {
                 "cell": cell.name,

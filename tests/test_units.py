@@ -1,6 +1,6 @@
 import pytest
 
-from harness.units import count_label, duration
+from harness.units import count_label, data_size, duration, machine_hours
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,24 @@ def test_fewer_digits():
 )
 def test_durations(seconds, label):
     assert duration(seconds) == label
+
+
+@pytest.mark.parametrize(
+    ("size", "label"), [(999, "999 B"), (2500, "2.5 kB"), (31.4e6, "31 MB"), (1.25e9, "1.2 GB"), (4e12, "4.0 TB")]
+)
+def test_sizes_of_data(size, label):
+    assert data_size(size) == label
+
+
+@pytest.mark.parametrize(
+    ("seconds", "machine", "label"),
+    [
+        (300, {"device": "cpu", "threads": 1, "slots": 2, "gpus": 0}, "5.0 core-minutes"),
+        (300, {"device": "cpu", "threads": 4, "slots": 2, "gpus": 0}, "20 core-minutes"),
+        (72_000, {"device": "cpu", "threads": 1, "slots": 2, "gpus": 0}, "20 core-hours"),
+        # three processes share each of two GPUs
+        (54_000, {"device": "cuda", "threads": 1, "slots": 6, "gpus": 2}, "5.0 GPU-hours"),
+    ],
+)
+def test_what_processes_occupy_of_a_machine(seconds, machine, label):
+    assert machine_hours(seconds, machine) == label
