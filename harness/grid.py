@@ -58,11 +58,11 @@ class Trunk:
     @property
     def training_bytes(self) -> int:
         """An upper estimate of what a process that trains this needs, in float32: itself; weights, gradients and
-        AdamW's two moments; what the backward pass keeps of a micro-batch: some 12 rows of the width and 3 of the
+        AdamW's two moments; what the backward pass keeps of a micro-batch: some 16 rows of the width and 4 of the
         feed-forward width a block."""
         model = self.job.model
         tokens = min(self.batch_tokens, self.job.optimizer.micro_batch_tokens)
-        kept = tokens * (model.depth * (12 * model.width + 3 * model.ff_width) + 4 * model.width)
+        kept = tokens * (model.depth * (16 * model.width + 4 * model.ff_width) + 4 * model.width)
         head = 2 * self.vocab_size * model.width
         return PROCESS_BYTES + 16 * self.params.total + 4 * (kept + head)
 
