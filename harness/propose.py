@@ -28,7 +28,7 @@ CENTRE = (235e3, 1.0e6)
 LEAST_STEPS, MOST_WARMUP, LEAST_HEADS, LEAST_TOKENS_PER_PARAM = 900, 0.2, 3, 0.5
 # A block for so much of the width, and no fewer than the model's own depth: conf/sweep/cpu.yaml and gpu.yaml.
 WIDTHS_PER_BLOCK = (48, 64)
-SHAPES, BUDGETS, MOST_SEEDS = (6, 7, 8), (4, 5, 6), 8
+SHAPES, BUDGETS, MOST_SEEDS = (6, 7, 8), (4, 5, 6), 32
 FEWER_SHAPES, FEWER_BUDGETS = (4, 5), (3, 4)
 LOWEST_HEADS, WIDTH_RATIOS = (3, 4, 5, 6), np.geomspace(2, 16, 22)
 SMALLEST, TOKEN_RATIOS = np.geomspace(1, 32, 16), np.geomspace(2, 40, 27)
@@ -229,7 +229,9 @@ def _search(
     scored: list[tuple[float, int, Candidate]] = []
     for shapes in sets:
         for candidate in affordable(shapes, counts, most_tokens, cost, limit):
-            seeded = (replace(candidate, seeds=seeds) for seeds in range(MOST_SEEDS, 0, -1))
+            # the cost of more seeds is in proportion to that of two
+            ceiling = min(MOST_SEEDS, int(2 * limit / cost(replace(candidate, seeds=2))) + 1)
+            seeded = (replace(candidate, seeds=seeds) for seeds in range(ceiling, 0, -1))
             most = next(more for more in seeded if more.seeds == 1 or cost(more) <= limit)
             if cost(most) >= LEAST_SPENT * limit or most.seeds == MOST_SEEDS:
                 scored.append((curvature_sd(most), len(scored), most))
@@ -254,22 +256,28 @@ def standard_errors(found: Expectation) -> dict[str, float]:
     return {name: (high - low) / 3.92 for name, (low, high) in found.ranges.items()}
 
 
-def scaled_cpu_grid(job: TrainConfig, flops: float) -> tuple[Expectation, int]:
-    """The cpu grid with params and tokens scaled alike to these FLOPs, and the steps of its smallest cell.
+def cpu_grids(job: TrainConfig, flops: float) -> list[str]:
+    """What the cpu grid would tell at these FLOPs: with params and tokens scaled alike, and with more seeds instead.
 
     What `job`'s corpus lacks in tokens goes into seeds.
     """
     grid = compose_grid(["-m", "+sweep=cpu", "tracking=none"])
     trunks = [trunk for one in grid.jobs for trunk in plan(one, one.tokenizer.vocab_size, "", "float32")]
+    rows = np.array([(float(trunk.params.with_head), cell.tokens) for trunk in trunks for cell in trunk.cells])
     whole = flops / sum(trunk.flops_to_train for trunk in trunks)
-    largest = max(trunk.cells[-1].tokens for trunk in trunks)
+    largest = rows[:, 1].max()
     scale = min(math.sqrt(whole), unique_tokens(job, math.sqrt(whole) * largest) / largest)
-    seeds = max(1, int(whole / scale**2 + 1e-9))
-    rows = [(trunk.params.with_head * scale, cell.tokens * scale) for trunk in trunks for cell in trunk.cells]
-    trunk_R = np.repeat(np.arange(len(trunks) * seeds), len(trunks[0].cells))
-    params_R, tokens_R = np.tile(np.array(rows), (seeds, 1)).T
-    steps = min(cell.steps for trunk in trunks for cell in trunk.cells)
-    return expect(params_R, tokens_R, trunk_R, centre=CENTRE), round(steps * scale)
+
+    def errors(scale: float) -> str:
+        seeds = max(1, int(whole / scale**2 + 1e-9))
+        trunk_R = np.repeat(np.arange(len(trunks) * seeds), len(trunks[0].cells))
+        params_R, tokens_R = np.tile(scale * rows, (seeds, 1)).T
+        return _errors(expect(params_R, tokens_R, trunk_R, centre=CENTRE))
+
+    steps = round(scale * min(cell.steps for trunk in trunks for cell in trunk.cells))
+    few = f" (its smallest cell would have {steps} steps, too few to trust)" if steps < LEAST_STEPS else ""
+    lines = [f"of the cpu grid scaled to as much:   {errors(scale)}{few}"]
+    return lines + ([f"of the cpu grid with as many seeds:  {errors(1.0)}"] if whole >= 2 else [])
 
 
 def as_yaml(candidate: Candidate, name: str, base: str | None, comment: str) -> str:
@@ -342,14 +350,12 @@ def describe(
     if budget.seconds is not None:
         spent += f", about {duration(costs.seconds(chosen))}, {costs.slots} at a time"
     counts = f"{counted(len(chosen.trunks) * len(chosen.tokens), 'cell')} in {counted(len(chosen.trunks), 'trunk')}"
-    against, steps = scaled_cpu_grid(job, flops)
-    few = f" (its smallest cell would have {steps} steps, too few to trust)" if steps < LEAST_STEPS else ""
     return [
         as_yaml(chosen, name, base, f"Proposed for a budget of {budget.text}: {command}"),
         "",
         f"{counts}, {spent}; paste it into conf/sweep/{name}.yaml",
         f"expected standard errors:            {_errors(found)}",
-        f"of the cpu grid scaled to as much:   {_errors(against)}{few}",
+        *cpu_grids(job, flops),
         f"from {DRAWS} simulated sweeps each, with {NOISE:.1%} noise, half of it the trunks'",
         *(f"warning: {warning}" for warning in warnings),
     ]
