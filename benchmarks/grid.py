@@ -21,7 +21,8 @@ from step import PlainGPT  # noqa: E402
 
 from harness.data.batches import Batches  # noqa: E402
 from harness.grid import Trunk  # noqa: E402
-from harness.sweep import compose_grid, open_store, plan_trunks, train  # noqa: E402
+from harness.jobs import compose_grid, open_store, plan_trunks  # noqa: E402
+from harness.sweep import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
 GRID = [
@@ -32,7 +33,7 @@ GRID = [
 
 def ours(folder: str, processes: int) -> tuple[float, pd.DataFrame]:
     """Wall seconds of the sweep, start to run table, and the table."""
-    arguments = ["-m", *GRID, f"name=p{processes}", f"output_directory={folder}", f"hydra.launcher.n_jobs={processes}"]
+    arguments = ["-m", *GRID, f"name=p{processes}", f"output_directory={folder}", f"slots={processes}"]
     start = time.perf_counter()
     status = train(arguments)
     assert status == 0
@@ -74,7 +75,7 @@ def plain(folder: str, threads: int) -> tuple[float, list[float]]:
     grid = compose_grid(["-m", *GRID, f"output_directory={folder}"])
     store = open_store(grid.jobs)
     start, losses = time.perf_counter(), []
-    for trunk in plan_trunks(grid.jobs, store):
+    for (trunk,) in plan_trunks(grid.jobs, store):
         batches = Batches(store.train, trunk.job.model.seq_len, trunk.batch_sequences, 0, "cpu")
         losses += [plain_cell(trunk, c.steps, c.branch_step, batches, store.validation) for c in trunk.cells]
     return time.perf_counter() - start, losses
@@ -87,7 +88,8 @@ def main() -> None:
         two, table = ours(folder, 2)
         one, _ = ours(folder, 1)
         threads, (loop, losses) = min(loops.items(), key=lambda item: item[1][0])
-        trunks = plan_trunks(compose_grid(["-m", *GRID]).jobs, open_store(compose_grid(["-m", *GRID]).jobs))
+        jobs = compose_grid(["-m", *GRID]).jobs
+        trunks = [trunk for (trunk,) in plan_trunks(jobs, open_store(jobs))]
     alone = sum(cell.flops for trunk in trunks for cell in trunk.cells)
     saved = alone / sum(trunk.flops_to_train for trunk in trunks)
     print(f"wall time {two / loop:.2f} of the plain loop's ({threads} threads): {loop / two:.1f} times as fast")
