@@ -21,8 +21,8 @@ class Components:
     """Normal noise: a variance that a trunk shares and a variance of each cell, both estimated.
 
     `squares_J` are the sums of squared residuals between and within trunks, `freedom_J` their degrees of
-    freedom; `mixing_JC` maps the variances (trunk, cell) to the expected squares. J is 1 where rows count as
-    independent.
+    freedom; `mixing_JC` maps the variances (trunk, cell) to the expected squares. J is 1 where the law takes up all
+    that trunks differ by, so that only cells show their noise, and C is 1 where rows count as independent.
     """
 
     squares_J: Array
@@ -31,21 +31,38 @@ class Components:
     cluster_R: Labels
 
     @property
+    def independent(self) -> bool:
+        return self.mixing_JC.shape[1] == 1
+
+    @property
+    def trunks_hidden(self) -> bool:
+        """Whether the residuals say nothing of what trunks share, as of three trunks under a law with three terms."""
+        return not self.independent and len(self.squares_J) == 1
+
+    @property
     def words(self) -> str:
-        if len(self.squares_J) == 1:
+        if self.independent:
             return "independent normal noise of the rows, its variance drawn too"
+        if self.trunks_hidden:
+            return "normal noise of trunks and of cells, any share of the trunks as likely: too few trunks to show it"
         return "normal noise of trunks and of cells, its size and the share of the trunks drawn given the residuals"
 
     @property
     def curvature_words(self) -> str:
-        if len(self.squares_J) == 1:
+        if self.independent:
             return "the residual variance"
+        if self.trunks_hidden:
+            return "the variance of cells and any share of the trunks as likely: too few trunks to show it"
         return "variances of trunks and of cells estimated from the residuals, any share of the trunks as likely"
 
     def variances(self, squares_SJ: Array) -> tuple[Array, Array]:
-        """Trunk and cell variances, (S,); a negative one is set to 0 and the squares are pooled."""
+        """Trunk and cell variances, (S,); a negative one is set to 0 and the squares are pooled.
+
+        Where trunks hide theirs, it counts as large as that of cells, the median of what is possible.
+        """
         if len(self.squares_J) == 1:
-            return np.zeros(len(squares_SJ)), squares_SJ[:, 0] / self.freedom_J[0]
+            cell_S = squares_SJ[:, 0] / self.freedom_J[0]
+            return cell_S if self.trunks_hidden else np.zeros(len(squares_SJ)), cell_S
         variance_SC = squares_SJ @ np.linalg.inv(self.mixing_JC).T
         proper_S = (variance_SC > 0).all(1)
         pooled_S = squares_SJ.sum(1) / self.freedom_J.sum()
@@ -63,7 +80,7 @@ class Components:
         The total's scale and the share are unknown, and any share is as likely beforehand: a few trunks alone would
         leave their variance almost without an upper end.
         """
-        if len(self.squares_J) == 1:
+        if self.independent:
             return np.zeros(1), np.ones(1), self.squares_J
         share_G = (np.arange(SHARES) + 0.5) / SHARES
         expected_GJ = np.stack([share_G, 1 - share_G], axis=1) @ self.mixing_JC.T
@@ -90,7 +107,7 @@ class Components:
         variance has the mean and variance that these have over the shares of the trunks."""
         cell_C = (contrast_CR**2).sum(1)
         freedom = float(self.freedom_J.sum())
-        if len(self.squares_J) == 1:
+        if self.independent:
             return np.sqrt(self.squares_J[0] / freedom * cell_C), np.full(len(contrast_CR), freedom)
         trunk_C = (_sums(contrast_CR, self.cluster_R) ** 2).sum(1)
         share_G, weight_G, scaled_G = self.shares()
@@ -108,6 +125,7 @@ class Wild:
     cluster_R: Labels
     freedom: float
 
+    trunks_hidden = False
     words = "wild bootstrap: the residuals, one random sign a run"
     curvature_words = "its cluster-robust sandwich"
 
@@ -147,7 +165,7 @@ def estimate(J_RP: Array, residual_R: Array, cluster_R: Labels | None) -> Noise:
 
 
 def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Components | None:
-    """Henderson's method 3 on the linearised fit; None where trunks leave no degree of freedom."""
+    """Henderson's method 3 on the linearised fit; None where cells leave no degree of freedom within their trunks."""
     rows, count = Q_RP.shape
     size_K = np.bincount(labels_R).astype(float)
     sums_KP = _sums(Q_RP.T, labels_R).T
@@ -157,13 +175,15 @@ def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Compone
     between_KK = np.eye(len(size_K)) - means_KP @ means_KP.T
     between_freedom = float(np.trace(between_KK))
     within_freedom = rows - count - between_freedom
-    if between_freedom < 0.9 or within_freedom < 0.9:
+    if within_freedom < 0.9:
         return None
     shared_between = float((shared_KK**2).sum())
     shared_total = float(size_K.sum() - (sums_KP**2).sum())
     mixing_JC = np.array([[shared_between, between_freedom], [max(shared_total - shared_between, 0.0), within_freedom]])
     between = float((_sums(residual_R[None], labels_R)[0] ** 2 / size_K).sum())
     squares_J = np.array([between, max(float((residual_R**2).sum()) - between, 0.0)])
+    if between_freedom < 0.9:
+        return Components(squares_J[1:], np.array([within_freedom]), mixing_JC[1:], labels_R)
     draft = Components(squares_J, np.array([between_freedom, within_freedom]), mixing_JC, labels_R)
     trunk, cell = draft.estimates
     law_KK = trunk * shared_KK @ shared_KK.T + cell * between_KK

@@ -18,6 +18,7 @@ from harness.laws.approaches import approaches
 from harness.laws.combination import combine_rows
 from harness.laws.counts import accounting, by_params
 from harness.laws.fit import Fit, Rows, fit_rows, read_rows
+from harness.laws.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
 from harness.laws.kaplan import kaplan_fits
@@ -102,7 +103,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "seed_noise": seeds,
         "lack_of_fit": misfit,
         "by_noise": by_noise(best, seeds, config.bootstrap, config.seed) if config.bootstrap else [],
-        "noise": dict(zip(("trunk_sd", "cell_sd"), np.sqrt(best.noise.estimates).tolist(), strict=True)),
+        "noise": _noise(best),
         "holdouts": holdouts,
         "ranking": ranked,
         "combination": combination,
@@ -113,6 +114,12 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "notes": notes + sentence(misfit) + doubts + advice + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
+
+
+def _noise(fit: Fit) -> dict[str, float | None]:
+    """The standard deviations of trunks and of cells that the residuals show; the first may be hidden."""
+    trunk, cell = np.sqrt(fit.noise.estimates).tolist()
+    return {"trunk_sd": None if fit.noise.trunks_hidden else trunk, "cell_sd": cell}
 
 
 def _with(fit: Fit, config: FitConfig, loss: str) -> Fit:
@@ -155,13 +162,18 @@ def _notes(table: Table, fit: Fit) -> list[str]:
         notes.append(f"{1 - fit.draws.converged:.1%} of the simulated fits did not converge.")
     ratio_R = fit.rows.flops / fit.rows.params / fit.rows.tokens
     kappa = fit.rows.flops_per_product
-    if fit.rows.flops_exact:
+    if fit.rows.flops_exact and fit.law in FRONTIER_LAWS:
         notes.append(
             f"The frontier takes C = {kappa:.3g} N D, the geometric mean of the cells' own flops "
             f"({ratio_R.min():.3g} to {ratio_R.max():.3g} times N D)."
         )
-    else:
+    if not fit.rows.flops_exact:
         notes.append(f"The table has no column {fit.columns.flops}, so C = 6 N D.")
+    if fit.noise.trunks_hidden:
+        notes.append(
+            f"Under this law {len(np.unique(fit.rows.cluster))} trunks do not show what their cells share, so the "
+            "intervals allow any share: add shapes or seeds to narrow them."
+        )
     if fit.rows.cluster is None:
         notes.append("The table names no trunk or cluster column, so its rows count as independent.")
     if "epochs" in table.frame.columns and (table.numbers("epochs") > 1 + 1e-9).any():

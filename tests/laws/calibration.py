@@ -23,7 +23,11 @@ from harness.laws import fit
 
 SHAPES = ((32, 2), (48, 2), (64, 2), (80, 3), (96, 3), (128, 4))
 MORE_SHAPES = (*SHAPES, (40, 2), (56, 2), (72, 3), (88, 3), (112, 4), (144, 4))
-GRIDS = {"24 cells in 6 trunks": (SHAPES, 4), "60 cells in 12 trunks": (MORE_SHAPES, 5)}
+GRIDS = {
+    "24 cells in 6 trunks": (SHAPES, 4),
+    "60 cells in 12 trunks": (MORE_SHAPES, 5),
+    "12 cells in 3 trunks": (SHAPES[::2], 4),
+}
 LEAST_TOKENS, MOST_TOKENS = 1e6, 4e6
 TRUTH = {"alpha": 0.40, "beta": 0.45, "E": 2.1, "a": 0.45 / 0.85}
 NOISE = 0.002

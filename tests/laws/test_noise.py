@@ -57,8 +57,27 @@ def test_rows_without_clusters_are_independent():
     assert noise.estimates == pytest.approx((0, 8 / 7))
 
 
-def test_one_trunk_leaves_no_trunk_variance():
-    assert estimate(ONES, np.arange(8.0) - 3.5, np.zeros(8, np.intp)).estimates == pytest.approx((0, 6))
+def test_one_trunk_hides_what_its_cells_share():
+    """Squares of 42 with 7 degrees of freedom: cells vary by 6, and the trunk may share any part of the variance. At a
+    share s the mean of the 8 rows varies by v = 42 / X (s / (1 - s) + 1 / 8), X chi-square with 7 degrees of freedom,
+    a contrast within the trunk by Student's t of the 42 alone."""
+    noise = estimate(ONES, np.arange(8.0) - 3.5, np.zeros(8, np.intp))
+    assert isinstance(noise, Components)
+    assert noise.trunks_hidden and not noise.independent
+    assert noise.estimates == pytest.approx((6, 6))
+
+    def integral(power):
+        return quad(lambda s: (s / (1 - s) + 1 / 8) ** -power, 0, 1)[0]
+
+    # E(1 / v) = 7 / 42 integral(1), E(1 / v^2) = 63 / 42^2 integral(2).
+    precision, square = 7 / 42 * integral(1), 63 / 42**2 * integral(2)
+    sd, freedom = noise.spread(np.array([np.full(8, 1 / 8), [1, -1, 0, 0, 0, 0, 0, 0]]))
+    assert sd == pytest.approx([precision**-0.5, np.sqrt(12)], rel=1e-3)
+    assert freedom == pytest.approx([2 * precision**2 / (square - precision**2), 7], rel=1e-3)
+    drawn, _ = noise.draw(40000, np.random.default_rng(0))
+    assert np.quantile(np.abs(drawn[:, 0] - drawn[:, 1]), 0.95) == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(12), rel=0.03)
+    # The median share is a half: then trunk and cells vary alike.
+    assert np.median(np.abs(drawn.mean(1))) > np.sqrt(6 / 8)
 
 
 def test_drawn_noise_has_the_estimated_correlation():

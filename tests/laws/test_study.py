@@ -245,6 +245,8 @@ def test_a_small_table_leaves_out_what_it_cannot_check(simulated):
     assert report["moves"] == []
     notes = " ".join(report["notes"])
     assert "hold-out largest_shape is left out" in notes
+    assert "Under this law 3 trunks do not show what their cells share, so the intervals allow any share" in notes
+    assert report["noise"]["trunk_sd"] is None and report["noise"]["cell_sd"] > 0
     assert "the move without the smallest width 48 is left out" in notes
 
 
