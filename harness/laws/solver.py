@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.laws.forms import Array, Form, Variables
+from harness.laws.kinks import linear_step
 from harness.laws.losses import Loss
 
 # Residuals below this are rounding, not misfit; float64 leaves up to a tenth of it in the best fit of exact losses.
@@ -22,6 +23,11 @@ BLOCK = 30_000
 SAMPLE_ROWS = 1_000
 # Minima of the sample that lie closer than this are one; at most so many are followed.
 SAME_MINIMUM, MOST_MINIMA = 1e-3, 8
+# Steps of the linear programmes of lad, in internal parameters; in larger tables they take too long.
+FIRST_RADIUS, LEAST_RADIUS = 0.05, 1e-9
+MOST_LINEAR_STEPS, MOST_LINEAR_ROWS = 100, 3_000
+# The best starts of lad that are followed to their kink: the smooth stages may strand at another one.
+POLISHED = 4
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, ...]:
 
 
 def minimise(problem: Problem) -> tuple[Array, Solution]:
-    """The starts of the form (M, P) and where each of them ends; lad at the exact kink where that is found."""
+    """The starts of the form (M, P) and where each of them ends; the best of lad at the exact kink where that is found."""
     rows = len(problem.weight_R)
     if rows > 2 * SAMPLE_ROWS:
         sample = problem.rows(np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False))
@@ -143,11 +149,11 @@ def minimise(problem: Problem) -> tuple[Array, Solution]:
         starts_MP = problem.form.starts(problem.target[0], problem.at)
         solution = solve(problem, starts_MP)
     if problem.loss.kind == "lad":
-        best = int(np.argmin(solution.objective_M))
-        theta_P, norm = polish_lad(problem, solution.theta_MP[best])
-        solution.theta_MP[best], solution.gradient_M[best] = theta_P, norm
-        solution.converged_M[best] = norm <= problem.loss.tolerance
-        solution.objective_M[best] = problem.natural(theta_P[None])[0]
+        for start in np.argsort(solution.objective_M, kind="stable")[:POLISHED]:
+            theta_P, norm = polish_lad(problem, solution.theta_MP[start])
+            solution.theta_MP[start], solution.gradient_M[start] = theta_P, norm
+            solution.converged_M[start] = norm <= problem.loss.tolerance
+            solution.objective_M[start] = problem.natural(theta_P[None])[0]
     return starts_MP, solution
 
 
@@ -234,27 +240,55 @@ def _step(model: LocalModel, damping_M: Array) -> Array:
 def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
     """The exact least-absolute-deviation optimum next to a smooth one, and its relative gradient norm.
 
-    Newton's method on the optimality conditions: the rows inside the last delta have residual 0 and a
-    multiplier between -1 and 1, the others keep their sign. Where that leads nowhere better, nothing changes.
+    Steps of a linear programme, within a radius that shrinks where they do not lower the objective, find the rows
+    that the law passes through; Newton's method on the optimality conditions then ends there. Where that leads nowhere
+    better, nothing changes.
     """
     smooth = replace(problem, loss=problem.loss.stages()[-1])
-    before = local_model(smooth, theta_P[None]).norm_M[0]
+    exact = replace(problem, loss=replace(problem.loss, delta=1e-300))
     residual_R = problem.residual(theta_P[None])[0]
-    zero_R = np.abs(residual_R) < smooth.loss.delta
-    slope_R = smooth.loss.slope(residual_R)
+    found = _at_kinks(problem, theta_P, np.abs(residual_R) < smooth.loss.delta, smooth.loss.slope(residual_R))
+    low_P, high_P = problem.form.bounds()
+    here_P, radius, value = theta_P, FIRST_RADIUS, float(exact.objective(theta_P[None])[0])
+    for _ in range(MOST_LINEAR_STEPS if len(residual_R) <= MOST_LINEAR_ROWS else 0):
+        if found is not None or radius < LEAST_RADIUS:
+            break
+        f_MR, J_MRP = problem.form.derivatives(here_P[None], problem.at)
+        residual_R = (np.log(problem.target) - f_MR)[0]
+        low, high = np.maximum(low_P - here_P, -radius), np.minimum(high_P - here_P, radius)
+        linear = linear_step(J_MRP[0], residual_R, problem.weight_R, low, high)
+        if linear is None:
+            break
+        step_P, slope_R, zero_R = linear
+        trial_P = np.clip(here_P + step_P, low_P, high_P)
+        trial = float(exact.objective(trial_P[None])[0])
+        if trial < value:
+            here_P, value, radius = trial_P, trial, min(2 * radius, LONGEST_STEP)
+        else:
+            radius /= 4
+        found = _at_kinks(problem, here_P, zero_R, slope_R)
+    if found is not None and exact.objective(found[0][None])[0] <= exact.objective(theta_P[None])[0] + 1e-12:
+        return found
+    return theta_P, float(local_model(smooth, theta_P[None]).norm_M[0])
+
+
+def _at_kinks(
+    problem: Problem, theta_P: Array, zero_R: NDArray[np.bool_], slope_R: Array
+) -> tuple[Array, float] | None:
+    """Where the rows of `zero_R` have residual 0 and a multiplier between -1 and 1 and the others keep their slope;
+    None where Newton's method finds no such place."""
     low_P, high_P = problem.form.bounds()
     free_P = (theta_P > low_P) & (theta_P < high_P)
     count, zeros = int(free_P.sum()), int(zero_R.sum())
     here_P, norm = theta_P.copy(), np.inf
-    if zeros > count:
-        return theta_P, float(before)
+    slope_R = np.where(zero_R, slope_R, np.sign(problem.residual(theta_P[None])[0]))
     for _ in range(20):
         _, J_MRP = problem.form.derivatives(here_P[None], problem.at)
         J_RP, weighted_R = J_MRP[0], slope_R * problem.weight_R
         H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at, here_P[None])[0]
         gradient_P = -(weighted_R @ J_RP)[free_P]
         residual_Z = problem.residual(here_P[None])[0, zero_R]
-        norm = float((np.abs(gradient_P) / ((problem.weight_R @ np.abs(J_RP))[free_P] + 1e-300)).max())
+        norm = float((np.abs(gradient_P) / ((problem.weight_R @ np.abs(J_RP))[free_P] + 1e-300)).max(initial=0.0))
         if norm < 1e-12 and np.abs(residual_Z).max(initial=0.0) < FLOOR:
             break
         J_ZP = J_RP[zero_R][:, free_P]
@@ -265,11 +299,10 @@ def polish_lad(problem: Problem, theta_P: Array) -> tuple[Array, float]:
         move = np.linalg.lstsq(system, np.concatenate([-gradient_P, residual_Z]), rcond=None)[0]
         here_P[free_P] += move[:count]
         if not ((here_P >= low_P) & (here_P <= high_P)).all():
-            return theta_P, float(before)
+            return None
         slope_R[zero_R] += move[count:]
-    exact = replace(problem, loss=replace(problem.loss, delta=1e-300))
-    if norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9:
-        gained = exact.objective(theta_P[None])[0] - exact.objective(here_P[None])[0]
-        if gained >= -1e-12:
-            return here_P, norm
-    return theta_P, float(before)
+    residual_R = problem.residual(here_P[None])[0]
+    kept = (np.sign(residual_R[~zero_R]) == slope_R[~zero_R]).all()
+    if norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9 and kept and np.abs(residual_R[zero_R]).max(initial=0.0) < 1e-9:
+        return here_P, norm
+    return None
