@@ -40,13 +40,14 @@ class Grid:
 
 
 def splits(grid: Grid) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """Name, description and test rows of each hold-out."""
+    """Name, description and test rows of each hold-out: ordered by params, by tokens and by compute."""
     rows = grid.rows
-    largest_R = grid.shape_R == grid.shape_R.max()
+    largest_R, longest_R = grid.shape_R == grid.shape_R.max(), grid.budget_R == grid.budget_R.max()
     count = max(1, round(MOST_COMPUTE * len(rows)))
     most_R = rows.flops >= np.sort(rows.flops)[-count]
     return [
         ("largest_shape", "the largest shape with all its budgets, predicted from the other shapes", largest_R),
+        ("largest_budget", "the largest budget with all its shapes, predicted from the smaller budgets", longest_R),
         ("most_compute", f"the {int(most_R.sum())} cells with the most compute, predicted from the rest", most_R),
     ]
 

@@ -1,60 +1,134 @@
-"""Which law predicts best what it has not seen: the laws of params and tokens on the same hold-outs."""
+"""Which law predicts best what it has not seen: the laws that a table can carry on the same hold-outs."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws.fit import Fit, fit_rows
+from harness.laws.fit import Fit, check_levels, fit_rows, read_rows
+from harness.laws.forms import FORMS
+from harness.laws.forms.repeated import REPEATS
 from harness.laws.holdout import Grid, splits
+from harness.laws.intervals import LEVEL
 
-LAWS = ("chinchilla", "chinchilla_tied", "chinchilla_coupled", "kaplan_joint")
+# Repeats less than this are a budget's rounding.
+REPEATED = 1.01
 
 
-def ranking(grid: Grid, fit: Fit) -> tuple[list[dict[str, Any]], list[str]]:
-    """The section `ranking` of fit.json, best first by mean error over the hold-outs, and a note on the best law.
+@dataclass(frozen=True)
+class Recommendation:
+    """A law of the ranking, or None where none could be ranked, and why."""
+
+    law: str | None
+    reason: str
+
+
+def ranking(grid: Grid, fit: Fit) -> tuple[list[dict[str, Any]], Recommendation]:
+    """The section `ranking` of fit.json, best first by mean error over the hold-outs, and the law that it speaks for.
 
     Only laws that are certified with all rows and without each test set are ranked; the others come last, with why.
+    Hold-outs that leave too few levels for Chinchilla's law are no part of it.
     """
-    entries = [_entry(grid, fit, law) for law in LAWS]
+    held_out = _held_out(grid, fit)
+    if not held_out:
+        return [], Recommendation(None, "No law can be recommended: no hold-out leaves rows that carry one.")
+    entries = [_entry(grid, fit, law, held_out) for law in FORMS if _carried(grid, fit, law)]
     entries.sort(key=lambda entry: (entry["left_out"] is not None, entry["mean_relative_error"] or 0.0))
-    ranked = {entry["law"]: entry for entry in entries if entry["left_out"] is None}
-    best, notes = entries[0], []
-    if fit.law in ranked and best["law"] != fit.law:
-        low, high = best["a"]["low"], best["a"]["high"]
-        notes.append(
-            f"Held-out cells are predicted best by {best['law']}: mean error {best['mean_relative_error']:.2%}, "
-            f"against {ranked[fit.law]['mean_relative_error']:.2%} of {fit.law}; its a is {best['a']['value']:.3f} "
-            f"({low:.3f} to {high:.3f})."
-        )
-    return entries, notes
+    return entries, _recommendation(entries, fit.law)
 
 
-def _entry(grid: Grid, fit: Fit, law: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"law": law, "equation": None, "a": None, "errors": {}}
-    entry |= {"rms_residual": None, "mean_relative_error": None, "left_out": None}
-    rows = grid.rows
+def _carried(grid: Grid, fit: Fit, law: str) -> bool:
+    """Whether the table has what a law takes; a break in one variable is sought only beside a law of that variable."""
+    form, columns = FORMS[law], set(grid.table.frame.columns)
+    if "break" in form.internal and form.uses != fit.form.uses:
+        return False
+    if any(getattr(fit.columns, use) not in columns for use in form.uses if use != "flops"):
+        return False
+    if not set(form.internal) & set(REPEATS):
+        return True
+    return bool((grid.rows.tokens > REPEATED * grid.table.numbers(fit.columns.unique_tokens)).any())
+
+
+def _held_out(grid: Grid, fit: Fit) -> dict[str, NDArray[np.bool_]]:
+    """The hold-outs that leave three levels of params and tokens, and rows enough for Chinchilla's law."""
+    found = {}
+    for name, _, test_R in splits(grid):
+        try:
+            check_levels(grid.rows.keep(~test_R), fit.columns, FORMS["chinchilla"], name)
+        except UserError:
+            continue
+        found[name] = test_R
+    return found
+
+
+def _entry(grid: Grid, fit: Fit, law: str, held_out: dict[str, NDArray[np.bool_]]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"law": law, "equation": FORMS[law].equation, "a": None, "errors": {}, "inside": None}
+    entry |= {"n_test": None, "rms_residual": None, "mean_relative_error": None, "left_out": None}
+    parts = []
     try:
+        rows = read_rows(grid.table, fit.columns, law)
         whole = fit_rows(rows, fit.columns, law, fit.loss, fit.delta)
-        parts = [(name, test_R, fit_rows(rows.keep(~test_R), fit.columns, law, fit.loss, fit.delta))
-                 for name, _, test_R in splits(grid)]  # fmt: skip
+        if not whole.certificate.certified:
+            return entry | {"left_out": whole.certificate.reasons[0]}
+        for name, test_R in held_out.items():
+            part = fit_rows(rows.keep(~test_R), fit.columns, law, fit.loss, fit.delta)
+            if not part.certificate.certified:
+                return entry | {"left_out": f"without {name}, {part.certificate.reasons[0]}"}
+            parts.append((name, test_R, part))
     except UserError as error:
         return entry | {"left_out": str(error)}
-    doubts = [reason for part in (whole, *(part for _, _, part in parts)) for reason in part.certificate.reasons]
-    # A law whose exponents are one has a = 1/2 without any doubt.
-    a = whole.intervals["a"] or ((0.5, 0.5) if "beta" not in whole.estimates else None)
-    if doubts or a is None:
-        return entry | {"left_out": doubts[0] if doubts else "a has no finite interval"}
-    low, high = a
-    residual_R = np.log(rows.loss / whole.predict(rows.params, rows.tokens))
-    errors = {
-        name: float(np.abs(part.predict(rows.params, rows.tokens) / rows.loss - 1)[test_R].mean())
-        for name, test_R, part in parts
-    }
+    errors, inside = {}, 0
+    for name, test_R, part in parts:
+        held = rows.keep(test_R)
+        errors[name] = float(np.abs(part.predict(held.params, held.tokens, **held.others) / held.loss - 1).mean())
+        low_X, high_X = part.predict_interval(held.params, held.tokens, LEVEL, **held.others)
+        inside += int(((low_X <= held.loss) & (held.loss <= high_X)).sum())
+    residual_R = np.log(rows.loss / whole.predict(rows.params, rows.tokens, **rows.others))
     return entry | {
-        "equation": whole.form.equation,
-        "a": {"value": whole.estimates["a"], "low": low, "high": high, "method": whole.interval_method},
+        "a": _a(whole),
         "errors": errors,
+        "inside": inside,
+        "n_test": int(sum(test_R.sum() for _, test_R, _ in parts)),
         "rms_residual": float(np.sqrt((residual_R**2).mean())),
         "mean_relative_error": float(np.mean(list(errors.values()))),
     }
+
+
+def _a(fit: Fit) -> dict[str, Any] | None:
+    if "a" not in fit.estimates:
+        return None
+    # A law whose exponents are one has a = 1/2 without any doubt.
+    low, high = fit.intervals["a"] or ((0.5, 0.5) if "beta" not in fit.estimates else (None, None))
+    return {"value": fit.estimates["a"], "low": low, "high": high, "method": fit.interval_method}
+
+
+def _recommendation(entries: list[dict[str, Any]], headline: str) -> Recommendation:
+    """The headline law where none predicts better by more than the noise that the best one leaves, else that one."""
+    ranked = {entry["law"]: entry for entry in entries if entry["left_out"] is None}
+    left_out = {entry["law"]: entry["left_out"] for entry in entries if entry["left_out"] is not None}
+    if not ranked:
+        why = f": {headline}, {left_out[headline]}" if headline in left_out else ""
+        return Recommendation(None, f"No law can be recommended: none is certified without each hold-out{why}.")
+    best, own = entries[0], ranked.get(headline)
+    shown = f"{best['law']} predicts held-out cells best, to {best['mean_relative_error']:.2%}"
+    if own is best:
+        others = ", ".join(f"{law} {entry['mean_relative_error']:.2%}" for law, entry in [*ranked.items()][1:4])
+        return Recommendation(headline, f"{shown}{f' ({others})' if others else ''}.")
+    if own is None:
+        why = left_out.get(headline, "it is not a law of these columns")
+        return Recommendation(best["law"], f"{shown}{_exponent(best)}; {headline} is not ranked: {why}.")
+    against = f"{own['mean_relative_error']:.2%} of {headline}"
+    if own["mean_relative_error"] - best["mean_relative_error"] <= best["rms_residual"]:
+        noise = f"within the {best['rms_residual']:.2%} that it leaves as noise"
+        return Recommendation(headline, f"{shown}, but {against} is {noise}.")
+    return Recommendation(best["law"], f"{shown}, against {against}{_exponent(best)}.")
+
+
+def _exponent(entry: dict[str, Any]) -> str:
+    a = entry["a"]
+    if a is None:
+        return ""
+    interval = "no finite interval" if a["low"] is None else f"{a['low']:.3f} to {a['high']:.3f}"
+    return f"; its a is {a['value']:.3f} ({interval})"

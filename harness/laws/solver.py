@@ -139,7 +139,7 @@ def _sums(problem: Problem, theta_MP: Array) -> tuple[Array, ...]:
 
 
 def minimise(problem: Problem) -> tuple[Array, Solution]:
-    """The starts of the form (M, P) and where each of them ends; the best of lad at the exact kink where that is found."""
+    """The starts of the form (M, P) and where each ends; the best of lad at the exact kink where that is found."""
     rows = len(problem.weight_R)
     if rows > 2 * SAMPLE_ROWS:
         sample = problem.rows(np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False))
@@ -303,6 +303,11 @@ def _at_kinks(
         slope_R[zero_R] += move[count:]
     residual_R = problem.residual(here_P[None])[0]
     kept = (np.sign(residual_R[~zero_R]) == slope_R[~zero_R]).all()
-    if norm < 1e-9 and np.abs(slope_R).max() <= 1 + 1e-9 and kept and np.abs(residual_R[zero_R]).max(initial=0.0) < 1e-9:
+    if (
+        norm < 1e-9
+        and np.abs(slope_R).max() <= 1 + 1e-9
+        and kept
+        and np.abs(residual_R[zero_R]).max(initial=0.0) < 1e-9
+    ):
         return here_P, norm
     return None

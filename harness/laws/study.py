@@ -81,7 +81,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     notes = list(table.notes) + _notes(table, best) + ([_many(len(rows))] if many else [])
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
     others, disagreements = (None, []) if many else approaches(grid, best, config.bootstrap, config.seed)
-    ranked, advice = ([], []) if many else ranking(grid, best)
+    ranked, advice = ([], None) if many else ranking(grid, best)
     checked, doubts = quality(grid, best)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
@@ -106,12 +106,13 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "noise": _noise(best),
         "holdouts": holdouts,
         "ranking": ranked,
+        "recommended": advice and asdict(advice),
         "combination": combination,
         "moves": moves,
         "residuals": _residuals(grid, best),
         "quality": checked,
         "bands": _bands(grid, best),
-        "notes": notes + sentence(misfit) + doubts + advice + preferred + disagreements + kaplan_notes + skipped,
+        "notes": notes + sentence(misfit) + doubts + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
 
@@ -171,7 +172,7 @@ def _notes(table: Table, fit: Fit) -> list[str]:
         notes.append(f"The table has no column {fit.columns.flops}, so C = 6 N D.")
     if fit.noise.trunks_hidden:
         notes.append(
-            f"Under this law {len(np.unique(fit.rows.cluster))} trunks do not show what their cells share, so the "
+            f"Under this law {int(fit.noise.cluster_R.max()) + 1} trunks do not show what their cells share, so the "
             "intervals allow any share: add shapes or seeds to narrow them."
         )
     if fit.rows.cluster is None:

@@ -5,10 +5,13 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
+
+MOST_WIDTH = 1000
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -17,7 +20,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"[bold]{escape(head['predicts'])}[/]   {source['rows_used']} of {source['rows']} rows", soft_wrap=True
     )
-    console.print(_exponents(report))
+    _print_whole(_exponents(report), console)
     console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
     for entry in report["holdouts"]:
         doubt = "" if entry["certified"] else " (that fit is not certified)"
@@ -42,10 +45,21 @@ def show(report: dict[str, Any], console: Console) -> None:
             f"seed noise: sd {noise['sd_nats']:.4f} nats, {noise['sd_relative']:.3%} "
             f"({noise['degrees_of_freedom']} degrees of freedom)"
         )
+    if advice := report["recommended"]:
+        console.print(f"recommended: {advice['law'] or 'none'}: {advice['reason']}", soft_wrap=True, markup=False)
     for line in _frontier(report):
         console.print(line, soft_wrap=True, markup=False)
     for note in report["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """A table wider than the terminal wraps there: a number cut short is worse."""
+    width = console.width
+    natural = Measurement.get(console, console.options.update(max_width=MOST_WIDTH), table).maximum
+    console.width = max(width, natural)
+    console.print(table)
+    console.width = width
 
 
 def _frontier(report: dict[str, Any]) -> list[str]:

@@ -75,7 +75,9 @@ def test_one_trunk_hides_what_its_cells_share():
     assert sd == pytest.approx([precision**-0.5, np.sqrt(12)], rel=1e-3)
     assert freedom == pytest.approx([2 * precision**2 / (square - precision**2), 7], rel=1e-3)
     drawn, _ = noise.draw(40000, np.random.default_rng(0))
-    assert np.quantile(np.abs(drawn[:, 0] - drawn[:, 1]), 0.95) == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(12), rel=0.03)
+    assert np.quantile(np.abs(drawn[:, 0] - drawn[:, 1]), 0.95) == pytest.approx(
+        stats.t.ppf(0.975, 7) * np.sqrt(12), rel=0.03
+    )
     # The median share is a half: then trunk and cells vary alike.
     assert np.median(np.abs(drawn.mean(1))) > np.sqrt(6 / 8)
 

@@ -104,6 +104,7 @@ def test_lad_cannot_be_improved_by_linear_programming():
     assert (np.abs(residual) < 1e-12).sum() == 5
     assert program.fun == pytest.approx(result.objective, rel=1e-7)
 
+
 def test_lad_ends_at_a_kink_in_every_table(simulated):
     """Linear programmes go on where the smooth stages strand, as they do in some of these tables."""
     for seed in range(10):

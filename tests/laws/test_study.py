@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ def test_the_report_is_complete_and_finite(report):
         "noise",
         "holdouts",
         "ranking",
+        "recommended",
         "combination",
         "moves",
         "residuals",
@@ -83,6 +85,19 @@ def test_headline(report):
     assert report["noise"]["cell_sd"] == pytest.approx(0.0007, abs=0.0003)
     assert report["seed_noise"]["degrees_of_freedom"] == 8
     assert report["seed_noise"]["sd_relative"] == pytest.approx(0.001, abs=0.0008)
+
+
+def test_no_number_is_cut_short_in_a_narrow_terminal(report):
+    console = Console(record=True, width=40, file=StringIO())
+    show(report, console)
+    text = console.export_text()
+    assert "…" not in text
+    head = report["fit"]
+    for key in ("alpha", "beta", "a", "E"):
+        low, high = head["intervals"][key]
+        assert f" {head['estimates'][key]:.3f} {low:.3f}-{high:.3f}" in text
+    assert text.index("recommended: chinchilla: chinchilla predicts held-out cells best, to 0.") > 0
+    assert console.width == 40
 
 
 def test_frontier_by_hand():
@@ -117,9 +132,11 @@ def test_frontier_intervals_hold_the_curve(report):
 
 
 def test_holdouts(report):
-    largest, most = report["holdouts"]
+    largest, longest, most = report["holdouts"]
     assert (largest["name"], largest["n_train"], largest["n_test"]) == ("largest_shape", 28, 4)
     assert {(row["width"], row["depth"]) for row in largest["rows"]} == {(128, 4)}
+    assert (longest["name"], longest["n_train"], longest["n_test"]) == ("largest_budget", 24, 8)
+    assert {row["tokens"] for row in longest["rows"]} == {4e6}
     assert (most["name"], most["n_train"], most["n_test"]) == ("most_compute", 26, 6)
     assert min(row["flops"] for row in most["rows"]) == pytest.approx(sorted(_flops())[-6])
     for entry in report["holdouts"]:
