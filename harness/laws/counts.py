@@ -15,7 +15,9 @@ RULE_OF_THUMB = "6 N D"
 
 
 def by_params(table: Table, fit: Fit, bootstrap: int, seed: int) -> list[Fit]:
-    """The headline fit under each parameter count that the table holds."""
+    """The headline fit under each parameter count that the table holds; alone where its law has no params."""
+    if "params" not in fit.form.uses:
+        return [fit]
     names = [name for name in PARAMS if name in table.frame.columns]
     if fit.columns.params not in names:
         names.insert(0, fit.columns.params)

@@ -258,7 +258,7 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
     params, tokens = (values.get(use, np.ones(len(loss))) for use in ("params", "tokens"))
     flops = table.numbers(columns.flops) if exact else 6 * params * tokens
     weight = table.numbers(columns.weight) if columns.weight else np.ones(len(loss))
-    name = columns.cluster or next((name for name in ("trunk", "cluster") if name in have), None)
+    name = cluster_column(table, columns)
     if name is not None and name not in have:
         raise UserError(f"{table.source} has no column {name!r}: name the runs' column with columns.cluster=NAME")
     labels = None if name is None else np.unique(table.frame[name].map(str), return_inverse=True)[1]
@@ -266,6 +266,11 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
         use: table.numbers(getattr(columns, use)) for use in form.uses if use in ("unique_tokens", "width", "depth")
     }
     return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact, others)
+
+
+def cluster_column(table: Table, columns: Columns) -> str | None:
+    """The column that names the run of a row; None where the table has none."""
+    return columns.cluster or next((name for name in ("trunk", "cluster") if name in table.frame.columns), None)
 
 
 def fit_rows(
@@ -344,14 +349,16 @@ def check_levels(rows: Rows, columns: Columns, form: Form, source: str) -> None:
     """Raises UserError where the rows are too few, or vary too little, for the form."""
     least = len(form.internal) + 1
     if len(rows) < least:
-        raise UserError(f"{source} has {len(rows)} usable rows, and {form.name} needs at least {least}: add runs")
+        count = f"{len(rows)} usable row{'' if len(rows) == 1 else 's'}"
+        raise UserError(f"{source} has {count}, and {form.name} needs at least {least}: add runs")
     if rows.loss.min() == rows.loss.max():
         raise UserError(
             f"{source}, column {columns.target} is {rows.loss[0]:g} in every row, and no law follows from that: name "
             "the column of the losses with columns.target=NAME"
         )
-    # A floor and a power take three levels to tell apart; unique tokens may be the same in all rows.
-    levels = 3 if len(form.internal) > 2 else 2
+    # A floor and a power take three levels to tell apart, and a law of one variable a level for each parameter;
+    # unique tokens may be the same in all rows.
+    levels = len(form.internal) if len(form.uses) == 1 else 3
     for use in (use for use in form.uses if use != "unique_tokens"):
         values = rows.of(use)
         distinct = int(grouped(values, SAME_LEVEL).max()) + 1

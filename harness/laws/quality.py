@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.errors import UserError
 from harness.laws.filter import TRUTH
-from harness.laws.fit import Fit
-from harness.laws.forms import Array
+from harness.laws.fit import Columns, Fit, Rows
+from harness.laws.forms import FORMS, Array
 from harness.laws.holdout import Grid
 from harness.laws.intervals import whitened
 from harness.laws.losses import Loss
 from harness.laws.solver import Problem, local_model, solve
+from harness.laws.table import Table
 
 # Rows shown in a list of fit.json, and named in a sentence.
 MOST_ROWS, MOST_NAMES = 20, 4
@@ -42,6 +44,8 @@ MOST_PHASES, SAME_RATE = 6, 2.0
 MOST_RISES, LEAST_RISES = 0.25, 5
 # What C / (N D) is in training; a head that N leaves out makes it large in small models.
 FLOPS_PER_PRODUCT = (1.0, 1e4)
+# Of the rows: fewer may have diverged.
+MOST_ABOVE_UNIFORM = 0.5
 
 
 def quality(grid: Grid, fit: Fit) -> tuple[dict[str, Any], list[str]]:
@@ -239,6 +243,30 @@ def _rising(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[str
         f"{np.expm1(listed[0]['rise']):.1%} above {listed[0]['above']}{_besides(grid, found[1:])}. They diverged, "
         "were not cooled as the others were, or repeat their data too often.",
     ]
+
+
+def check_units(table: Table, rows: Rows, columns: Columns, law: str) -> None:
+    """Refuses somebody else's table whose columns cannot be plain counts and nats; raises UserError.
+
+    A study reports FLOPs, which need them. A table of our own cells states its units.
+    """
+    if "config_hash" in table.frame.columns:
+        return
+    if {"params", "tokens"} <= set(FORMS[law].uses) and (rows.tokens < rows.params).all():
+        raise UserError(
+            f"{table.source}: every row has fewer {columns.tokens} than {columns.params}, as where they are counted in "
+            "different units: write both as plain counts"
+        )
+    if "vocab_size" in table.frame.columns:
+        uniform_R = np.log(table.numbers("vocab_size"))
+        above_R = rows.loss > uniform_R
+        if above_R.mean() >= MOST_ABOVE_UNIFORM:
+            first = int(np.argmax(above_R))
+            raise UserError(
+                f"{table.source}, {table.row(first)}, column {columns.target}: {rows.loss[first]:.4g} is above "
+                f"{uniform_R[first]:.4g}, the loss of a uniform guess, as are {int(above_R.sum())} of {len(rows)} "
+                "rows: write the loss in nats per token"
+            )
 
 
 def _units(grid: Grid, fit: Fit) -> tuple[list[str], list[str]]:

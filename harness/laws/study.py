@@ -17,17 +17,18 @@ from harness.files import make_folder, write_atomically
 from harness.laws.approaches import approaches
 from harness.laws.combination import combine_rows
 from harness.laws.counts import accounting, by_params
-from harness.laws.fit import Fit, Rows, fit_rows, read_rows
+from harness.laws.fit import Fit, Rows, cluster_column, fit_rows, read_rows
 from harness.laws.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
+from harness.laws.intervals import DRAW_TOLERANCE
 from harness.laws.kaplan import kaplan_fits
 from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.losses import LOSSES
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.moves import drops, move
 from harness.laws.pool import read_sources, sources
-from harness.laws.quality import quality
+from harness.laws.quality import check_units, quality
 from harness.laws.ranking import ranking
 from harness.laws.seeds import seed_noise
 from harness.laws.settings import FitConfig
@@ -74,6 +75,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     table = filtered(table, config.filter)
     check_comparable(table)
     rows = read_rows(table, columns, config.law)
+    check_units(table, rows, columns, config.law)
     many = len(rows) > MANY_ROWS
     config = replace(config, bootstrap=0) if many else config
     best = fit_rows(rows, columns, config.law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
@@ -193,7 +195,7 @@ def _source(table: Table, fit: Fit) -> dict[str, Any]:
         "rows_used": len(fit.rows),
         "excluded": table.excluded,
         "filter": table.filter,
-        "columns": asdict(fit.columns),
+        "columns": asdict(fit.columns) | {"cluster": cluster_column(table, fit.columns)},
     }
 
 
@@ -207,6 +209,9 @@ def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
         "target": fit.columns.target,
         "bootstrap": config.bootstrap,
         "seed": config.seed,
+        "combine": config.combine,
+        "tolerance": fit.certificate.tolerance,
+        "draw_tolerance": DRAW_TOLERANCE if fit.draws else None,
         "interval_method": fit.interval_method,
     }
 

@@ -132,6 +132,7 @@ def csv_row(sweep: Sweep) -> str:
         name = held["name"]
         row |= {f"{name}_error": held["mean_relative_error"], f"{name}_certified": held["certified"]}
         row |= {f"{name}_competitor_error": held["competitor_mean_relative_error"]}
+    row |= {"recommended": (sweep.fit.get("recommended") or {}).get("law")}
     row |= {"sha256": source.get("sha256"), "harness": (sweep.fit.get("versions") or {}).get("harness")}
     written = io.StringIO()
     writer = csv.DictWriter(written, list(row), lineterminator="\n")
@@ -167,9 +168,10 @@ def paragraph(sweep: Sweep) -> str:
         weights=f"rows are weighted by the column {weight}" if weight else "all rows weigh the same",
         seal=fit["certificate"],
         verdict="the fit is certified" if fit["certificate"]["certified"] else doubts(sweep)[0].rstrip("."),
-        cluster=source["columns"].get("cluster") or "trunk",
+        cluster=source["columns"].get("cluster"),
         noise=_noise(sweep),
         holdouts=_holdouts(sweep),
+        advice=(sweep.fit.get("recommended") or {}).get("reason", ""),
         estimates=[
             f"{name} = {shown[0]}" + (f" ({shown[1]} to {shown[2]})" if len(shown) > 1 else " (no interval)")
             for name, shown in _estimates(fit)

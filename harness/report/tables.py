@@ -158,16 +158,20 @@ def _ranking(sweep: Sweep) -> Table:
                 Cell(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
                 exponent(entry.get("a")),
                 Cell(percent(entry.get("mean_relative_error"), 2)),
+                Cell("–" if entry.get("inside") is None else f"{entry['inside']} of {entry['n_test']}"),
                 Cell(percent(entry.get("rms_residual"), 2)),
                 Cell(f"left out: {why}" if why else "", mark="bad" if why else ""),
             ]
         )
+    advice = sweep.fit.get("recommended")
     return Table(
         "ranking",
         "Laws by what they predict",
-        "Best first by the mean relative error over the hold-outs, each law fitted without them; the residual is over "
-        "all cells. A law with the lower residual but the higher held-out error has fitted noise.",
-        ["law", SYMBOLS["a"], "held-out error", "rms residual", "note"],
+        "Best first by the mean relative error over the hold-outs, each law fitted without them, with the held-out "
+        "cells inside their 95 % intervals; the residual is over all cells. A law with the lower residual but the "
+        "higher held-out error has fitted noise."
+        + (f" Recommended: {advice['law'] or 'none'}. {advice['reason']}" if advice else ""),
+        ["law", SYMBOLS["a"], "held-out error", "inside", "rms residual", "note"],
         rows,
     )
 

@@ -140,6 +140,7 @@ def test_intervals_cover_the_truth(simulated):
         ({"params": "N"}, "has no column 'N'"),
         ({"cluster": "run"}, "has no column 'run'"),
         ({"filter": "width==48"}, "8 distinct|2 distinct"),
+        ({"law": "broken_tokens"}, "column tokens has 4 distinct levels, and broken_tokens needs at least 6: add"),
         ({"filter": "width==48 and depth==2 and seed==0"}, "4 usable rows, and chinchilla needs at least 6"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.holdout import Grid
 from harness.laws.levels import budget_labels, shape_labels
@@ -169,6 +170,23 @@ def test_units_that_do_not_fit_are_named(simulated):
         f"{above.sum()} rows have a loss above that of a uniform guess, such as {first['cell']} with "
         f"{first['loss']:.4g} where log(vocab_size) is 3.466: check that loss is in nats per token."
     ]
+
+
+def test_columns_in_mixed_units_are_refused(simulated):
+    table = simulated(noise=0.001)
+    config = FitConfig(runs="x", bootstrap=0)
+    with pytest.raises(UserError, match="the table: every row has fewer tokens than params_with_head, as where they"):
+        study(as_table(table.assign(tokens=table["tokens"] / 1e9)), config)
+    # Losses of 2.9 to 4.9 nats: most are above log(16) = 2.77, none above log(1024) = 6.93.
+    with pytest.raises(UserError, match=r"row 1, column loss: .* is above 2\.773, the loss of a uniform guess, as are"):
+        study(as_table(table.assign(vocab_size=16)), config)
+    assert study(as_table(table.assign(vocab_size=1024)), config)["quality"]["units"] == []
+
+
+def test_our_own_cells_may_have_fewer_tokens_than_params(simulated):
+    table = simulated(noise=0.001).assign(config_hash="0" * 12)
+    report = study(as_table(table.assign(tokens=table["tokens"] / 100)), FitConfig(runs="x", bootstrap=0))
+    assert any("Every row has fewer tokens than params" in note for note in report["notes"])
 
 
 def test_the_study_says_what_is_wrong(simulated):

@@ -330,7 +330,7 @@ def test_script_refuses_in_one_sentence(sweep, argument, message):
             b"params_with_head,tokens,loss\n1,2,3\n1,2,nan\n",
             "row 3, column loss: 'nan' is not a positive number between",
         ),
-        (b"params_with_head,tokens,loss\n1,2,3\n", "has 1 usable rows, and chinchilla needs at least 6: add runs"),
+        (b"params_with_head,tokens,loss\n1,2,3\n", "has 1 usable row, and chinchilla needs at least 6: add runs"),
         ("params_with_head,tokens\n1,2\n".encode("utf-16-le"), "holds a zero byte after 1 characters: save it as"),
     ],
 )

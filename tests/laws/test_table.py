@@ -39,7 +39,7 @@ def refused(path) -> str:
         (HEADER + "1e300,4,2\n" + GOOD, ["row 2", "'1e300'"]),
         (HEADER + "\n\n1e5,1e6,inf\n" + GOOD, ["row 4", "'inf'"]),
         (HEADER + "1e5,1e6\n" + GOOD, ["row 2", "2 fields where the header names 3"]),
-        (HEADER + "1e5,1e6,3.5\n", ["1 usable rows", "at least 6"]),
+        (HEADER + "1e5,1e6,3.5\n", ["1 usable row", "at least 6"]),
         (HEADER + GOOD.replace("900000.0", "300000.0"), ["params_with_head", "2 distinct levels", "at least 3"]),
         (HEADER + '1e5,1e6,"3.5\n', ["not a CSV"]),
         (HEADER + GOOD + "1e5,1e6,1e-300\n", ["row 11", "column loss", "'1e-300'", "between 1e-12 and 1e30"]),

@@ -280,7 +280,9 @@ def approach(name: str, a: float | None, **more) -> dict:
 
 def test_laws_are_ranked_and_those_left_out_say_why(tmp_path, rows):
     entries = [ranked("chinchilla_coupled", 0.0031), ranked("chinchilla", 0.006), ranked("x", None, "<why>")]
-    study = hand_study(pd.DataFrame(rows)) | {"ranking": [*entries, {"law": "bare"}]}
+    entries[0] |= {"inside": 17, "n_test": 18}
+    advice = {"law": "chinchilla_coupled", "reason": "It predicts <best>."}
+    study = hand_study(pd.DataFrame(rows)) | {"ranking": [*entries, {"law": "bare"}], "recommended": advice}
     page = render_page(write_sweep(tmp_path / "ranked", rows, study=study))
     table = text_of(page, 'id="table-ranking"', "</table>")
     assert re.findall(r"<tr><td>([^<]*)</td>", table) == [
@@ -290,7 +292,8 @@ def test_laws_are_ranked_and_those_left_out_say_why(tmp_path, rows):
         "bare",
     ]
     first = text_of(table, "<td>chinchilla_coupled</td>", "</tr>")
-    assert '<td>0.491 <span class="interval">[0.462, 0.519]</span></td><td>0.31 %</td>' in first
+    assert '<td>0.491 <span class="interval">[0.462, 0.519]</span></td><td>0.31 %</td><td>17 of 18</td>' in first
+    assert "Recommended: chinchilla_coupled. It predicts &lt;best&gt;." in page
     assert '<td class="bad">left out: &lt;why&gt;</td>' in table
 
 

@@ -79,7 +79,7 @@ def test_the_paragraph_states_every_choice(quoted):
         "from 30 start points end, at 29 of them, in the same minimum",
         "relative gradient is 2e-9 (tolerance 1e-8), the rank of the curvature 5",
         "the fit is certified",
-        "Intervals are 95 %: parametric by trunk, clustered by trunk (bootstrap 400, seed 0).",
+        "Intervals are 95 %: parametric by trunk, the runs named by the column trunk (bootstrap 400, seed 0).",
         "standard deviation of 0.0041 nats (8 degrees of freedom)",
         "Held out, the largest shape from the other shapes (4 cells): mean relative error 0.",
         "alpha = 0.380 (0.345 to 0.415)",
