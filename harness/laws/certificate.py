@@ -84,18 +84,20 @@ def _slack(problem: Problem) -> float:
 
 
 def _curvature(problem: Problem, theta_P: Array) -> tuple[int, float | None, list[str]]:
-    """Rank and condition of the unit-diagonal Gauss-Newton curvature, and the parameters it cannot see."""
+    """Rank and condition of the unit-diagonal Gauss-Newton curvature in the free parameters, and those it cannot see."""
     _, J_MRP = problem.form.derivatives(theta_P[None], problem.at)
-    J_RP = J_MRP[0] * np.sqrt(problem.weight_R)[:, None]
+    low_P, high_P = problem.form.bounds()
+    free = np.flatnonzero(low_P < high_P)
+    J_RP = J_MRP[0][:, free] * np.sqrt(problem.weight_R)[:, None]
     size_P = np.linalg.norm(J_RP, axis=0)
     seen_P = size_P > 1e-12 * size_P.max()
     unit_RP = J_RP / np.where(seen_P, size_P, 1.0)
     eigenvalue_P, basis_PP = np.linalg.eigh(unit_RP.T @ unit_RP)
     alive_P = eigenvalue_P > SMALLEST_EIGENVALUE * eigenvalue_P[-1]
-    weight_P = np.abs(basis_PP[:, ~alive_P]).max(1) if (~alive_P).any() else np.zeros(len(theta_P))
+    weight_P = np.abs(basis_PP[:, ~alive_P]).max(1) if (~alive_P).any() else np.zeros(len(free))
     lost = [
-        name
-        for name, seen, weight in zip(problem.form.internal, seen_P, weight_P, strict=True)
+        problem.form.internal[index]
+        for index, seen, weight in zip(free.tolist(), seen_P, weight_P, strict=True)
         if not seen or weight > 0.3
     ]
     condition = float(eigenvalue_P[-1] / eigenvalue_P[0]) if alive_P.all() and eigenvalue_P[0] > 0 else None

@@ -119,6 +119,7 @@ def test_parameters_are_held():
     result = fit(GRID.assign(loss=loss), fixed=fixed)
     assert result.estimates["beta"] == 0.4
     assert result.estimates["B"] == pytest.approx(fixed["B"], rel=1e-12)
+    assert result.certificate.rank == 3
     assert result.estimates["alpha"] == pytest.approx(0.35, abs=1e-6)
     assert result.certificate.at_bound == []
     with pytest.raises(UserError, match="fixed: B of chinchilla can be held only beside its exponent: fix that too"):
