@@ -84,7 +84,7 @@ def _slack(problem: Problem) -> float:
 
 
 def _curvature(problem: Problem, theta_P: Array) -> tuple[int, float | None, list[str]]:
-    """Rank and condition of the unit-diagonal Gauss-Newton curvature in the free parameters, and those it cannot see."""
+    """Rank and condition of the unit-diagonal Gauss-Newton curvature of free parameters, and those it cannot see."""
     _, J_MRP = problem.form.derivatives(theta_P[None], problem.at)
     low_P, high_P = problem.form.bounds()
     free = np.flatnonzero(low_P < high_P)
