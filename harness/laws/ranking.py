@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, check_levels, fit_rows, read_rows
 from harness.laws.forms import FORMS
-from harness.laws.forms.repeated import REPEATS
+from harness.laws.forms.smooth import Smooth
 from harness.laws.holdout import Grid, splits
 from harness.laws.intervals import LEVEL
-
-# Repeats less than this are a budget's rounding.
-REPEATED = 1.01
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,11 @@ def ranking(grid: Grid, fit: Fit) -> tuple[list[dict[str, Any]], Recommendation]
 
 
 def _carried(grid: Grid, fit: Fit, law: str) -> bool:
-    """Whether the table has what a law takes; a break in one variable is sought only beside a law of that variable."""
+    """Whether the table has the columns of a law; the slow ones are tried beside a law of the same variables only."""
     form, columns = FORMS[law], set(grid.table.frame.columns)
-    if "break" in form.internal and form.uses != fit.form.uses:
+    if isinstance(form, Smooth) and form.uses != fit.form.uses:
         return False
-    if any(getattr(fit.columns, use) not in columns for use in form.uses if use != "flops"):
-        return False
-    if not set(form.internal) & set(REPEATS):
-        return True
-    return bool((grid.rows.tokens > REPEATED * grid.table.numbers(fit.columns.unique_tokens)).any())
+    return all(getattr(fit.columns, use) in columns for use in form.uses if use != "flops")
 
 
 def _held_out(grid: Grid, fit: Fit) -> dict[str, NDArray[np.bool_]]:
@@ -112,16 +105,16 @@ def _recommendation(entries: list[dict[str, Any]], headline: str) -> Recommendat
         why = f": {headline}, {left_out[headline]}" if headline in left_out else ""
         return Recommendation(None, f"No law can be recommended: none is certified without each hold-out{why}.")
     best, own = entries[0], ranked.get(headline)
-    shown = f"{best['law']} predicts held-out cells best, to {best['mean_relative_error']:.2%}"
+    shown = f"{best['law']} predicts held-out cells best, to {best['mean_relative_error']:.3%}"
     if own is best:
-        others = ", ".join(f"{law} {entry['mean_relative_error']:.2%}" for law, entry in [*ranked.items()][1:4])
+        others = ", ".join(f"{law} {entry['mean_relative_error']:.3%}" for law, entry in [*ranked.items()][1:4])
         return Recommendation(headline, f"{shown}{f' ({others})' if others else ''}.")
     if own is None:
         why = left_out.get(headline, "it is not a law of these columns")
         return Recommendation(best["law"], f"{shown}{_exponent(best)}; {headline} is not ranked: {why}.")
-    against = f"{own['mean_relative_error']:.2%} of {headline}"
+    against = f"{own['mean_relative_error']:.3%} of {headline}"
     if own["mean_relative_error"] - best["mean_relative_error"] <= best["rms_residual"]:
-        noise = f"within the {best['rms_residual']:.2%} that it leaves as noise"
+        noise = f"within the {best['rms_residual']:.3%} that it leaves as noise"
         return Recommendation(headline, f"{shown}, but {against} is {noise}.")
     return Recommendation(best["law"], f"{shown}, against {against}{_exponent(best)}.")
 

@@ -182,7 +182,8 @@ def _notes(table: Table, fit: Fit) -> list[str]:
     if "epochs" in table.frame.columns and (table.numbers("epochs") > 1 + 1e-9).any():
         notes.append("Some cells repeat their data (epochs above 1), which this law counts as fresh tokens.")
     if table.excluded:
-        notes.append(f"{len(table.excluded)} rows are left out, listed under source.excluded.")
+        many = "1 row is" if len(table.excluded) == 1 else f"{len(table.excluded)} rows are"
+        notes.append(f"{many} left out, listed under source.excluded.")
     return notes
 
 

@@ -10,6 +10,8 @@ from harness.report import style
 from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, trusted, warning
 from harness.report.inputs import Sweep
 
+# What panels side by side may take of the width of the page.
+ABREAST = 640
 QUANTITIES = (("alpha", "α  (parameters)"), ("beta", "β  (tokens)"), ("a", "a = β/(α+β)"))
 LOSS_NAMES = {
     "huber": "Huber, log loss",
@@ -128,12 +130,13 @@ def holdout(sweep: Sweep) -> Figure:
     assert sweep.fit is not None
     rows = _holdout_rows(sweep)
     limit = 1.1 * float(rows.percent.abs().max())
+    drawn = [held for held in sweep.fit["holdouts"] if (rows.holdout == held["name"]).any()]
+    width = min(PANEL, ABREAST // len(drawn))
     columns: list[Any] = []
-    for held in sweep.fit["holdouts"]:
+    for held in drawn:
         mine = rows[rows.holdout == held["name"]]
-        if len(mine):
-            domain = style.padded([*mine.loss, *mine.predicted])
-            columns.append(_holdout_column(mine, domain, limit, held))
+        domain = style.padded([*mine.loss, *mine.predicted])
+        columns.append(_holdout_column(mine, domain, limit, held, width))
     caption = (
         "Cells that were kept from the fit, predicted by it. Top: predicted against measured loss; on the line the "
         "prediction is right. Bottom: the same as error in percent. Blue: the law fitted to the other cells; orange: "
@@ -157,8 +160,10 @@ def _holdout_rows(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _holdout_column(rows: pd.DataFrame, domain: tuple[float, float], limit: float, held: dict[str, Any]) -> Any:
-    key = alt.Legend(title=None, symbolSize=70, symbolOpacity=1)
+def _holdout_column(
+    rows: pd.DataFrame, domain: tuple[float, float], limit: float, held: dict[str, Any], width: int
+) -> Any:
+    key = alt.Legend(title=None, symbolSize=70, symbolOpacity=1, orient="bottom")
     by = ["law", "competitor"]
     colour = alt.Color("by:N", sort=by, scale=alt.Scale(domain=by, range=[style.FIT, style.COMPETITOR]), legend=key)
     shape = alt.Shape("by:N", sort=by, scale=alt.Scale(domain=by, range=["circle", "triangle-up"]), legend=key)
@@ -170,10 +175,10 @@ def _holdout_column(rows: pd.DataFrame, domain: tuple[float, float], limit: floa
     ends = pd.DataFrame({"loss": domain, "predicted": domain})
     diagonal = alt.Chart(ends).mark_line(color=style.INK, strokeWidth=1).encode(bare, y)
     words = held["name"].replace("_", " ") + ("" if held["certified"] else " (fit not certified)")
-    top = alt.layer(diagonal, marks.encode(bare, y)).properties(width=PANEL, height=PANEL - 40, title=words)
+    top = alt.layer(diagonal, marks.encode(bare, y)).properties(width=width, height=PANEL - 40, title=words)
     error = alt.Y("percent:Q", title="error (%)", scale=alt.Scale(domain=[-limit, limit], nice=False))
     zero = alt.Chart(pd.DataFrame({"percent": [0.0]})).mark_rule(color=style.INK, strokeWidth=1).encode(error)
-    return alt.vconcat(top, alt.layer(zero, marks.encode(x, error)).properties(width=PANEL, height=120), spacing=10)
+    return alt.vconcat(top, alt.layer(zero, marks.encode(x, error)).properties(width=width, height=120), spacing=10)
 
 
 def exponents(sweep: Sweep) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.laws.intervals import COEFFICIENTS
 from harness.report.cells import SYMBOLS, Cell, Table, doubtful, estimate, exponent, number, percent
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.inputs import Sweep
@@ -80,11 +81,8 @@ def _by_noise(sweep: Sweep) -> Table:
     keys = [key for key in SYMBOLS if key in head["estimates"]]
     rows = []
     for entry in sweep.fit.get("by_noise") or []:
-        ends = [entry["intervals"].get(key) for key in keys]
-        shown = [
-            Cell(f"{number(pair[0], 3)} to {number(pair[1], 3)}" if pair else "–", doubtful(head)) for pair in ends
-        ]
-        rows.append([Cell(entry["noise"]), *shown])
+        shown = [_ends(entry["intervals"].get(key), None if key in COEFFICIENTS else 3) for key in keys]
+        rows.append([Cell(entry["noise"]), *(Cell(text, doubtful(head)) for text in shown)])
     test = sweep.fit.get("lack_of_fit")
     told = ""
     if test:
@@ -102,6 +100,10 @@ def _by_noise(sweep: Sweep) -> Table:
         ["noise", *(SYMBOLS[key] for key in keys)],
         rows,
     )
+
+
+def _ends(pair: list[float] | None, places: int | None) -> str:
+    return f"{number(pair[0], places)} to {number(pair[1], places)}" if pair else "–"
 
 
 def _by_loss(sweep: Sweep) -> Table:
@@ -158,7 +160,7 @@ def _ranking(sweep: Sweep) -> Table:
                 Cell(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
                 exponent(entry.get("a")),
                 Cell(percent(entry.get("mean_relative_error"), 2)),
-                Cell("–" if entry.get("inside") is None else f"{entry['inside']} of {entry['n_test']}"),
+                Cell("–" if entry.get("inside") is None else f"{entry['inside']}\u00a0of\u00a0{entry['n_test']}"),
                 Cell(percent(entry.get("rms_residual"), 2)),
                 Cell(f"left out: {why}" if why else "", mark="bad" if why else ""),
             ]

@@ -67,6 +67,8 @@ def test_every_law_that_the_columns_carry_is_tried(simulated):
     assert {entry["law"] for entry in ranked(frame.drop(columns=["width", "depth"]))[0]} == every
     once = frame.assign(unique_tokens=frame["tokens"])
     assert {entry["law"] for entry in ranked(once)[0]} == {*every, "width_depth"}
+    breaks = {entry["law"] for entry in ranked(frame.assign(tokens=frame["tokens"] * 1.0), law="kaplan_flops")[0]}
+    assert breaks == {*every, "width_depth", "broken_flops"}
 
 
 def test_a_law_that_the_rows_do_not_carry_comes_last_with_why(simulated):

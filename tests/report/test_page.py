@@ -292,7 +292,8 @@ def test_laws_are_ranked_and_those_left_out_say_why(tmp_path, rows):
         "bare",
     ]
     first = text_of(table, "<td>chinchilla_coupled</td>", "</tr>")
-    assert '<td>0.491 <span class="interval">[0.462, 0.519]</span></td><td>0.31 %</td><td>17 of 18</td>' in first
+    assert '<td>0.491 <span class="interval">[0.462, 0.519]</span></td><td>0.31 %</td>' in first
+    assert "<td>17\u00a0of\u00a018</td>" in first
     assert "Recommended: chinchilla_coupled. It predicts &lt;best&gt;." in page
     assert '<td class="bad">left out: &lt;why&gt;</td>' in table
 
@@ -303,7 +304,7 @@ def test_exponents_by_count_and_intervals_by_noise(tmp_path, rows):
     test = {"f": 9.99, "degrees_of_freedom": [19, 8], "p": 0.0012, "noise_sd": 0.0009, "misfit_sd": 0.0027}
     study = hand_study(pd.DataFrame(rows)) | {
         "accounting": [count | {"certified": True}],
-        "by_noise": [{"noise": "independent rows", "intervals": {"a": [0.41, 0.49], "E": None}}],
+        "by_noise": [{"noise": "rows", "intervals": {"a": [0.41, 0.49], "E": None, "A": [101.518, 1270.828]}}],
         "lack_of_fit": test,
     }
     page = render_page(write_sweep(tmp_path / "counts", rows, study=study))
@@ -311,6 +312,7 @@ def test_exponents_by_count_and_intervals_by_noise(tmp_path, rows):
     assert "<td>6 N D</td><td>1.200</td><td>1.000</td><td>0.479 " in table
     table = text_of(page, 'id="table-by-noise"', "</table>")
     assert "<td>0.410 to 0.490</td>" in table
+    assert "<td>102 to 1270</td>" in table
     assert "misfits by 0.27 % beside it (F = 10.0, 19 and 8 degrees of freedom, p = 0.0012)" in page
 
 
