@@ -25,7 +25,9 @@ SAMPLE_ROWS = 1_000
 SAME_MINIMUM, MOST_MINIMA = 1e-3, 8
 # Steps of the linear programmes of lad, in internal parameters; in larger tables they take too long.
 FIRST_RADIUS, LEAST_RADIUS = 0.05, 1e-9
-MOST_LINEAR_STEPS, MOST_LINEAR_ROWS = 100, 3_000
+MOST_LINEAR_STEPS, MOST_LINEAR_ROWS = 60, 3_000
+# Newton's method at a kink ends soon or never.
+MOST_NEWTON_STEPS, FAR = 12, 1e-2
 # The best starts of lad that are followed to their kink: the smooth stages may strand at another one.
 POLISHED = 4
 
@@ -282,15 +284,17 @@ def _at_kinks(
     count, zeros = int(free_P.sum()), int(zero_R.sum())
     here_P, norm = theta_P.copy(), np.inf
     slope_R = np.where(zero_R, slope_R, np.sign(problem.residual(theta_P[None])[0]))
-    for _ in range(20):
+    for iteration in range(MOST_NEWTON_STEPS):
         _, J_MRP = problem.form.derivatives(here_P[None], problem.at)
         J_RP, weighted_R = J_MRP[0], slope_R * problem.weight_R
-        H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at, here_P[None])[0]
         gradient_P = -(weighted_R @ J_RP)[free_P]
         residual_Z = problem.residual(here_P[None])[0, zero_R]
         norm = float((np.abs(gradient_P) / ((problem.weight_R @ np.abs(J_RP))[free_P] + 1e-300)).max(initial=0.0))
         if norm < 1e-12 and np.abs(residual_Z).max(initial=0.0) < FLOOR:
             break
+        if iteration > 2 and norm > FAR:
+            return None
+        H_PP = -problem.form.second(J_MRP, weighted_R[None], problem.at, here_P[None])[0]
         J_ZP = J_RP[zero_R][:, free_P]
         system = np.zeros((count + zeros, count + zeros))
         system[:count, :count] = H_PP[np.ix_(free_P, free_P)]
