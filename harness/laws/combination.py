@@ -21,7 +21,7 @@ LAWS = ("chinchilla_tied", "chinchilla", "chinchilla_coupled")
 # Shares of the rows, by compute, that the laws are refitted on.
 CUTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 # Weights are errors^-2, as of independent estimates, times this for each exponent more. It and the doubt below were
-# chosen on published tables; docs/extrapolation.md says how, and what they do on tables that had no part in it.
+# chosen on published tables; docs/laws.md says how, and what they do on tables that had no part in it.
 PARSIMONY = 0.1
 # Errors below this are run-to-run noise.
 LEAST_ERROR = 0.003
