@@ -1,31 +1,28 @@
-"""The process that mirrors run directories to W&B: python -m harness.mirror JOB, JOB a MirrorJob in JSON.
+"""The process that mirrors run directories to W&B: python -m harness.tracking.process JOB, JOB a MirrorJob in JSON.
 
 Standard input is a pipe from the training process. Its end, however that process ended, tells the mirror to
 send what is on disk and to leave. What cannot be sent is kept as offline runs, made from the same files.
 """
 
-import base64
 import importlib
 import json
 import os
 import select
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from harness import tracking
-from harness.tracking import MirrorJob
+from harness.tracking.account import without_key
+from harness.tracking.log import last_words, say
+from harness.tracking.mirrors import MirrorJob, spawn
+from harness.tracking.probe import probe
 
-PROBE_SECONDS, PROBE_PAUSE_SECONDS = 10.0, 3.0
 # From the end of the job to the end of its mirror, where W&B neither answers nor fails.
 ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
 
@@ -40,7 +37,7 @@ def main(argument: str) -> None:
     if job.mode == "online" and (problem := probe()):
         job = replace(job, mode="offline", why=problem)
     try:
-        run_job = importlib.import_module("harness.cell_mirror" if job.cells else "harness.fit_mirror")
+        run_job = importlib.import_module("harness.tracking.cells" if job.cells else "harness.tracking.fits")
         threading.Thread(
             target=watch, args=[job], daemon=True
         ).start()  # not before: on a busy machine that import alone can take a minute
@@ -77,59 +74,16 @@ def give_up(job: MirrorJob, error: str) -> None:
         left = unfinished(job)
         if left or not job.cells:
             os.environ.update(USER_TEMPORARY)
-            tracking.spawn(replace(job, cells=left, mode="offline", why=why), 0)
+            spawn(replace(job, cells=left, mode="offline", why=why), 0)
     else:
         for cell in unfinished(job) if job.cells else ["fit"]:
-            tracking.say(Path(job.sweep_dir), cell, "broken", without_key(error))
+            say(Path(job.sweep_dir), cell, "broken", without_key(error))
 
 
 def unfinished(job: MirrorJob) -> list[str]:
     """The cells of the job whose last word in tracking.log is that they were started."""
-    last = {line[1]: line[2] for line in tracking.read_log(Path(job.sweep_dir))}
-    return [cell for cell in job.cells if last.get(cell, "started") == "started"]
-
-
-def without_key(text: str) -> str:
-    key = tracking.api_key()
-    return text.replace(key, "...") if key else text
-
-
-def probe() -> str | None:
-    """Why the server cannot be used, in a few words, or None where it answers, at the second try at most."""
-    problem = _probe_once()
-    if problem and problem.startswith("HTTP"):
-        time.sleep(PROBE_PAUSE_SECONDS)
-        problem = _probe_once()
-    return problem
-
-
-def _probe_once() -> str | None:
-    body = json.dumps({"operationName": "Viewer", "query": "query Viewer { viewer { id } }", "variables": {}})
-    key = base64.b64encode(f"api:{tracking.api_key()}".encode()).decode()
-    request = urllib.request.Request(
-        tracking.base_url() + "/graphql",
-        body.encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {key}"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as answer:
-            return None if (json.load(answer).get("data") or {}).get("viewer") else "the API key was refused"
-    except urllib.error.HTTPError as error:
-        return "the API key was refused" if error.code in (401, 403) else f"HTTP {error.code}"
-    except urllib.error.URLError as error:
-        return _network_problem(error.reason)
-    except (OSError, ValueError) as error:
-        return _network_problem(error)
-
-
-def _network_problem(reason: object) -> str:
-    if isinstance(reason, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(reason, TimeoutError):
-        return f"no answer in {PROBE_SECONDS:g} s"
-    if isinstance(reason, socket.gaierror):
-        return f"host {tracking.base_url()} not found"
-    return "connection lost" if isinstance(reason, ConnectionError) else str(reason)
+    last = last_words(Path(job.sweep_dir))
+    return [cell for cell in job.cells if last.get(cell, ("started", ""))[0] == "started"]
 
 
 if __name__ == "__main__":

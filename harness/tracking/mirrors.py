@@ -1,13 +1,11 @@
-"""W&B as a mirror of a sweep's local files: what a training process does for it, which is next to nothing.
+"""What a training process does for W&B, which is next to nothing.
 
-The mirror is a process of its own (harness.mirror), so that no fault of W&B can reach the training.
+A mirror is a process of its own (harness.tracking.process), so that no fault of W&B can reach the training.
 """
 
-import configparser
 import contextlib
 import fcntl
 import json
-import netrc
 import os
 import subprocess
 import sys
@@ -17,38 +15,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import yaml
 
-from harness.errors import UserError
+from harness.tracking.account import Mode, TrackingConfig, resolve_mode
+from harness.tracking.log import last_words, say
 
-MODES = ("auto", "online", "offline", "none")
 FIT_SECONDS = 90.0
-
-
-@dataclass
-class TrackingConfig:
-    """auto: online with an API key, offline without one; WANDB_MODE decides first where it is set."""
-
-    mode: str = "auto"  # auto | online | offline | none
-    project: str = "scaling"
-    entity: str | None = None
-
-    def check(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"tracking.mode={self.mode} is not known: choose auto, online, offline or none")
-        if not self.project or any(letter in self.project for letter in "/\\#?%:"):
-            raise UserError(f"tracking.project={self.project} cannot name a W&B project: leave out / \\ # ? % and :")
-        if self.mode == "online" and api_key() is None:
-            raise UserError(
-                "tracking.mode=online finds no W&B API key: set WANDB_API_KEY, run `wandb login`, or take "
-                "tracking.mode=offline"
-            )
-
-
-Mode = Literal["online", "offline", "none"]
 
 
 @dataclass(frozen=True)
@@ -108,14 +82,14 @@ def start(tracking: TrackingConfig, sweep_dir: Path, cells: list[str]) -> Mirror
 
 
 def spawn(job: MirrorJob, stdin: Any) -> "subprocess.Popen[bytes]":
-    """Starts harness.mirror on `job`; it holds the sweep's mirror lock from before this returns."""
+    """Starts harness.tracking.process on `job`; it holds the sweep's mirror lock from before this returns."""
     folder = Path(job.sweep_dir) / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "mirrors.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         return subprocess.Popen(
-            [sys.executable, "-m", "harness.mirror", json.dumps(asdict(job))],
+            [sys.executable, "-m", "harness.tracking.process", json.dumps(asdict(job))],
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -137,7 +111,7 @@ def wait(sweep_dir: Path, timeout: float) -> list[str]:
     """Waits up to `timeout` seconds for the sweep's mirrors; sentences that say where its runs are."""
     sweep_dir = Path(sweep_dir)
     ended = _wait_for_mirrors(sweep_dir / "wandb" / "mirrors.lock", timeout)
-    last = _last_words(sweep_dir)
+    last = last_words(sweep_dir)
     last.pop("fit", None)
     what, why = last.pop("-", ("", "the mirror was killed"))
     if what and not last:
@@ -175,11 +149,7 @@ def log_fit(sweep_dir: Path) -> list[str]:
     except OSError as error:
         say(sweep_dir, "fit", "broken", f"the mirror could not be started: {error}")
     _wait_for_mirrors(sweep_dir / "wandb" / "mirrors.lock", FIT_SECONDS)
-    return [_sentence("the fit", *_last_words(sweep_dir).get("fit", ("started", "")), sweep_dir)]
-
-
-def _last_words(sweep_dir: Path) -> dict[str, tuple[str, str]]:
-    return {cell: (what, detail) for _, cell, what, detail in read_log(sweep_dir)}
+    return [_sentence("the fit", *last_words(sweep_dir).get("fit", ("started", "")), sweep_dir)]
 
 
 def _tracking_of(sweep_dir: Path) -> TrackingConfig | None:
@@ -206,59 +176,6 @@ def _wait_for_mirrors(lock: Path, timeout: float) -> bool:
             time.sleep(0.05)
     finally:
         os.close(descriptor)
-
-
-def resolve_mode(tracking: TrackingConfig) -> tuple[Mode, str]:
-    """(online | offline | none, why): the configuration, then WANDB_MODE, then whether there is a key."""
-    if tracking.mode == "none":
-        return "none", ""
-    if tracking.mode == "offline":
-        return "offline", "tracking.mode=offline"
-    wanted = os.environ.get("WANDB_MODE", "") if tracking.mode == "auto" else "online"
-    if wanted == "disabled":
-        return "none", ""
-    if wanted in ("offline", "dryrun"):
-        return "offline", f"WANDB_MODE={wanted}"
-    return ("online", "") if api_key() else ("offline", "no API key")
-
-
-def base_url() -> str:
-    """The W&B server: WANDB_BASE_URL, or what `wandb login --host` left, or the public one."""
-    settings = configparser.ConfigParser()
-    folder = os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb"
-    with contextlib.suppress(configparser.Error, OSError):
-        settings.read(Path(folder) / "settings")
-    kept = settings.get("default", "base_url", fallback="https://api.wandb.ai")
-    return (os.environ.get("WANDB_BASE_URL") or kept).rstrip("/")
-
-
-def api_key() -> str | None:
-    """The key of that server: WANDB_API_KEY or the netrc file."""
-    if key := os.environ.get("WANDB_API_KEY"):
-        return key
-    host = urlsplit(base_url()).netloc
-    for path in [os.environ.get("NETRC") or "~/.netrc", "~/_netrc"]:
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if entry := netrc.netrc(Path(path).expanduser()).hosts.get(host):
-                return entry[2]
-    return None
-
-
-def say(sweep_dir: Path, cell: str, what: str, detail: str) -> None:
-    """One line for tracking.log: started, uploaded, offline or broken, and where or why."""
-    line = "\t".join([time.strftime("%Y-%m-%dT%H:%M:%S"), cell, what, " ".join(detail.split())])
-    with contextlib.suppress(OSError), open(sweep_dir / "tracking.log", "a") as file:
-        file.write(line + "\n")
-
-
-def read_log(sweep_dir: Path) -> list[tuple[str, str, str, str]]:
-    """The lines of tracking.log as (time, cell, what, detail)."""
-    try:
-        lines = (sweep_dir / "tracking.log").read_text().splitlines()
-    except OSError:
-        return []
-    split = [line.split("\t") for line in lines]
-    return [(words[0], words[1], words[2], words[3]) for words in split if len(words) == 4]
 
 
 def _shown(path: Path) -> Path:

@@ -1,6 +1,5 @@
-"""The W&B mirror with the real client: against a server of our own on loopback, and offline."""
+"""The mirror of cells with the real client: against a server of our own on loopback, and offline."""
 
-import json
 import os
 import signal
 import socket
@@ -8,75 +7,14 @@ import subprocess
 import sys
 import time
 
-import pytest
-import yaml
+from sweep_files import KEY, columns, mirror_once, rows, wait_until, write_cell
 from wandb_files import read_run
 from wandb_server import WandbServer
 
 from harness import tracking
-from harness.cell_mirror import CurveReader
-from harness.errors import UserError
-from harness.fit_mirror import summary_of
-from harness.records import COLUMNS
 from harness.tracking import TrackingConfig
-
-KEY = "0123456789" * 4
-
-
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch, tmp_path):
-    """No W&B setting or key of the person who runs the tests."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with WandbServer() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield server
-        assert server.unknown == []
-
-
-def rows(numbers):
-    """Rows of curve.jsonl; row i is at step 10 i, 10240 i tokens and 6e9 i flops."""
-    return [
-        {"phase": "trunk", "step": 10 * i, "tokens": 10240 * i, "flops": 6e9 * i, "train_loss": 7 - 0.01 * i}
-        for i in numbers
-    ]
-
-
-def write_cell(sweep_dir, cell, numbers, status=None, tail=""):
-    """A run directory as training leaves it; `tail` is a row that is still being written."""
-    folder = sweep_dir / "runs" / cell
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {
-        "schema": 1, "sweep": sweep_dir.name, "cell": cell, "trunk": "w64-d2-s0-00000000", "config_hash": "abc",
-        "run_id": f"id-{cell}", "tags": ["gpt", "wsd"],
-        "job": {"model": {"width": 64}, "tokens": [1e6, 2e6], "tracking": {"mode": "auto", "project": "scaling"}},
-        "derived": {"tokens": 1000448, "steps": 977, "params_total": 115000},
-    }  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(about))
-    text = "".join(json.dumps(row) + "\n" for row in rows(numbers))
-    (folder / "curve.jsonl").write_text(text + tail)
-    if status:
-        record = {"schema": 1, "cell": cell, "status": status, "tokens": 1000448, "width": 64}
-        record["loss"] = 4.5 if status == "finished" else None
-        record["error"] = "RuntimeError: out of luck" if status == "failed" else None
-        (folder / "run.json").write_text(json.dumps(dict.fromkeys(COLUMNS) | record))
-
-
-def mirror_once(sweep_dir, cells):
-    with tracking.start(TrackingConfig(), sweep_dir, cells):
-        pass
-    return tracking.wait(sweep_dir, 30)
-
-
-def columns(history, *names):
-    return [tuple(row.get(name) for name in names) for row in history]
+from harness.tracking.cells import CurveReader
+from harness.tracking.log import read_log
 
 
 def test_a_mirror_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
@@ -89,55 +27,6 @@ def test_a_mirror_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
     (message,) = mirror_once(sweep_dir, ["a"])
     assert message.startswith("W&B: 1 run not uploaded")
     assert list(temporary.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "given, problem",
-    [
-        ({"mode": "on"}, "tracking.mode=on is not known: choose auto, online, offline or none"),
-        ({"project": "a/b"}, "tracking.project=a/b cannot name a W&B project: leave out / \\ # ? % and :"),
-        (
-            {"mode": "online"},
-            "tracking.mode=online finds no W&B API key: set WANDB_API_KEY, run `wandb login`, or take "
-            "tracking.mode=offline",
-        ),
-    ],
-)
-def test_a_wrong_configuration_is_one_sentence(given, problem):
-    with pytest.raises(UserError) as refused:
-        TrackingConfig(**given).check()
-    assert str(refused.value) == problem
-
-
-@pytest.mark.parametrize(
-    "mode, environment, resolved",
-    [
-        ("auto", {}, ("offline", "no API key")),
-        ("auto", {"WANDB_API_KEY": KEY}, ("online", "")),
-        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, ("offline", "WANDB_MODE=offline")),
-        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, ("none", "")),
-        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, ("online", "")),
-        ("offline", {"WANDB_API_KEY": KEY}, ("offline", "tracking.mode=offline")),
-        ("none", {"WANDB_API_KEY": KEY}, ("none", "")),
-    ],
-)
-def test_the_mode_follows_the_configuration_then_the_environment_then_the_key(monkeypatch, mode, environment, resolved):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert tracking.resolve_mode(TrackingConfig(mode=mode)) == resolved
-
-
-def test_the_key_of_the_configured_server_is_found_in_netrc(monkeypatch, tmp_path):
-    (tmp_path / ".netrc").write_text(
-        "machine api.wandb.ai login user password public\nmachine wandb.lab.org login user password lab\n"
-    )
-    assert tracking.api_key() == "public"
-    settings = tmp_path / ".config" / "wandb" / "settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text("[default]\nbase_url = https://wandb.lab.org\n")
-    assert tracking.api_key() == "lab"
-    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.org")
-    assert tracking.api_key() is None
 
 
 def test_none_starts_nothing(tmp_path):
@@ -297,84 +186,10 @@ def test_a_mirror_that_dies_is_told(tmp_path, monkeypatch):
     write_cell(tmp_path, "a", range(3), "finished")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     mirror_once(tmp_path, ["a"])
-    wait_until(lambda: len(tracking.read_log(tmp_path)) == 2)
+    wait_until(lambda: len(read_log(tmp_path)) == 2)
     assert tracking.wait(tmp_path, 5) == [
         "W&B: 1 run not mirrored (the mirror ended with status 1); the local files are complete"
     ]
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     (message,) = mirror_once(tmp_path, ["a"])
     assert message.startswith("W&B: 1 run not mirrored (the mirror could not be started: [Errno 2]")
-
-
-FIT = {
-    "choices": {"law": "chinchilla", "loss": "log_mse"},
-    "source": {"rows": 2},
-    "versions": {"scipy": "1"},
-    "fit": {
-        "law": "chinchilla",
-        "rows": 2,
-        "estimates": {"E": 1.8, "alpha": 0.4, "beta": 0.5, "a": 0.556},
-        "intervals": {"alpha": [0.35, 0.45]},
-        "certificate": {"certified": True},
-    },
-    "holdouts": [{"name": "largest_shape", "mean_relative_error": 0.003, "competitor_mean_relative_error": 0.02}],
-}
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003"
-    "0101009a6c0b430000000049454e44ae426082"
-)
-
-
-def write_fit(sweep_dir):
-    write_cell(sweep_dir, "a", range(3), "finished")
-    (sweep_dir / "fit.json").write_text(json.dumps(FIT))
-    (sweep_dir / "runs.csv").write_text("cell,width,loss\na,64,4.5\nb,96,\n")
-    (sweep_dir / "figures").mkdir()
-    (sweep_dir / "figures" / "frontier.png").write_bytes(PIXEL)
-
-
-def test_the_summary_of_a_fit_is_flat():
-    assert summary_of(FIT) == {
-        "law": "chinchilla", "rows": 2, "certified": True, "E": 1.8, "alpha": 0.4, "beta": 0.5, "a": 0.556,
-        "alpha_low": 0.35, "alpha_high": 0.45, "largest_shape/mean_relative_error": 0.003,
-        "largest_shape/competitor_mean_relative_error": 0.02,
-    }  # fmt: skip
-
-
-def test_the_fit_is_a_run_with_figures_table_and_artifact(tmp_path, server):
-    sweep_dir = tmp_path / "cpu"
-    write_fit(sweep_dir)
-    (message,) = tracking.log_fit(sweep_dir)
-    ((name, run),) = server.runs.items()
-    assert message == f"W&B: the fit at {server.url}/me/scaling/runs/{name}"
-    assert (run.display_name, run.group, run.job_type, run.state) == ("cpu fit", "cpu", "fit", "finished")
-    assert (run.summary["alpha"], run.summary["alpha_low"], run.summary["certified"]) == (0.4, 0.35, True)
-    assert [path for path in run.uploads if path.startswith("media/images/figures/frontier")]
-    assert server.artifacts["cpu-runs"].type == "run-table"
-    assert server.artifacts["cpu-runs"].state == "COMMITTED"
-    assert server.artifacts["cpu-runs"].files["runs.csv"] == (sweep_dir / "runs.csv").read_bytes()
-    table = json.loads(server.artifacts[f"run-{name}-runs"].files["runs.table.json"])
-    assert table["columns"] == ["cell", "width", "loss"]
-    assert table["data"] == [["a", 64, 4.5], ["b", 96, None]]
-
-
-def test_the_fit_is_kept_offline_where_the_server_refuses(tmp_path, monkeypatch):
-    sweep_dir = tmp_path / "cpu"
-    write_fit(sweep_dir)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    with WandbServer() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        server.fault = 403
-        assert tracking.log_fit(sweep_dir) == [
-            f"W&B: the fit not uploaded (the API key was refused); `wandb sync {sweep_dir}/wandb/offline-run-*` "
-            "uploads what is kept there"
-        ]
-    (kept,) = (sweep_dir / "wandb").glob("offline-run-*")
-    assert read_run(next(kept.glob("*.wandb"))).summary["beta"] == 0.5
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -7,8 +7,8 @@ from typing import Any
 
 import wandb
 
-from harness import tracking
-from harness.tracking import MirrorJob
+from harness.tracking.log import say
+from harness.tracking.mirrors import MirrorJob
 
 INIT_SECONDS = 20.0
 FINISH_SECONDS = 20.0
@@ -53,6 +53,6 @@ def finish_run(run: Any, job: MirrorJob, cell: str, exit_code: int) -> None:
             shutil.rmtree(other, ignore_errors=True)
     if job.mode == "online":
         group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(job.sweep_dir).name}"
-        tracking.say(Path(job.sweep_dir), cell, "uploaded", url if cell == "fit" else group)
+        say(Path(job.sweep_dir), cell, "uploaded", url if cell == "fit" else group)
     else:
-        tracking.say(Path(job.sweep_dir), cell, "offline", job.why)
+        say(Path(job.sweep_dir), cell, "offline", job.why)

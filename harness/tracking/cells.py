@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from harness import tracking
 from harness.records import SweepFolder, read_record
-from harness.tracking import MirrorJob
-from harness.wandb_run import finish_run, open_run
+from harness.tracking.log import say
+from harness.tracking.mirrors import MirrorJob
+from harness.tracking.run import finish_run, open_run
 
 POLL_SECONDS = 2.0
 
@@ -92,7 +92,7 @@ class CellMirror:
         curve = self.folder / "curve.jsonl"
         if not curve.exists() and not (self.folder / "run.json").exists():
             if last:
-                tracking.say(Path(self.job.sweep_dir), self.cell, "untrained", "the job ended before it")
+                say(Path(self.job.sweep_dir), self.cell, "untrained", "the job ended before it")
             return False
         if not self._locked(wait=last):
             return False

@@ -9,8 +9,8 @@ from typing import Any
 import wandb
 
 from harness.records import SweepFolder
-from harness.tracking import MirrorJob
-from harness.wandb_run import finish_run, open_run
+from harness.tracking.mirrors import MirrorJob
+from harness.tracking.run import finish_run, open_run
 
 
 def run(job: MirrorJob) -> None:
