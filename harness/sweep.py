@@ -87,6 +87,7 @@ def _train(arguments: Sequence[str]) -> int:
     estimate, started = sweep_plan.wall_seconds, time.time()
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
     write_sweep(folder, sweep_file(grid, sweep_plan, launch))
+    tracking.start(grid.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
     waits = stop.deferred(folder.path) if grid.local else contextlib.nullcontext()

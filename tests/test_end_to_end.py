@@ -71,7 +71,7 @@ def test_the_fit_and_the_report_are_there(sweep):
 
 def test_every_cell_is_a_run_of_w_and_b_kept_offline(sweep):
     runs = list((sweep / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(runs) == 15 + 1  # the cells and the fit
+    assert len(runs) == 15 + 2  # the cells, the plan and the fit
     assert all(path.stat().st_size > 1000 for path in runs)
 
 

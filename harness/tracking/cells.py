@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,22 @@ from harness.tracking.log import say
 from harness.tracking.mirrors import MirrorJob
 from harness.tracking.run import finish_run, open_run
 
-POLL_SECONDS = 2.0
-
-
-def run(job: MirrorJob) -> None:
-    """Mirrors the cells as their files grow, until all have ended or the job has."""
-    mirrors = [CellMirror(job, cell) for cell in job.cells]
-    ended = False
-    while not ended and not all(mirror.done for mirror in mirrors):
-        ended = bool(select.select([0], [], [], POLL_SECONDS)[0])
-        for mirror in mirrors:
-            mirror.advance(last=ended)
+# The summary's copy of run.json, as a text.
+RECORD = "run_record"
 
 
 class CurveReader:
-    """Yields each whole row of a curve.jsonl once, by its number, however the file is rewritten."""
+    """Yields the whole rows of a curve.jsonl from training step `first` on, each step once, however it is rewritten."""
 
-    def __init__(self, path: Path, skip: int) -> None:
-        self.path = path
-        self.sent = skip
-        self._inode = self._offset = self._row = 0
+    def __init__(self, path: Path, first: int) -> None:
+        self.path, self.first = path, first
+        self._inode = self._offset = 0
 
     def rows(self) -> list[dict[str, Any]]:
         with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
             stat = os.fstat(file.fileno())
             if stat.st_ino != self._inode or stat.st_size < self._offset:
-                self._inode, self._offset, self._row = stat.st_ino, 0, 0
+                self._inode, self._offset = stat.st_ino, 0
             file.seek(self._offset)
             whole = file.read().rpartition(b"\n")[0]
             if whole:
@@ -50,49 +39,43 @@ class CurveReader:
                     self._inode = 0
                     return []
                 self._offset += len(whole) + 1
-                return self._new(rows)
+                new = [row for row in rows if row["step"] >= self.first]
+                self.first = max([self.first, *(row["step"] + 1 for row in new)])
+                return new
         return []
-
-    def _new(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        new = rows[max(0, self.sent - self._row) :]
-        self._row += len(rows)
-        self.sent = max(self.sent, self._row)
-        return new
 
 
 class CellMirror:
-    """One cell as one W&B run, whose step is the row's number in curve.jsonl."""
+    """One cell as one W&B run, whose step is the training step: each is sent once, whatever a resume rewrites."""
 
-    def __init__(self, job: MirrorJob, cell: str) -> None:
-        self.job, self.cell = job, cell
-        self.folder = SweepFolder(Path(job.sweep_dir)).run(cell)
-        self.done = False
+    def __init__(self, job: MirrorJob, name: str) -> None:
+        self.job, self.name = job, name
+        self.folder = SweepFolder(Path(job.sweep_dir)).run(name)
         self._run: Any = None
         self._curve: CurveReader | None = None
         self._lock: int | None = None
 
-    def advance(self, last: bool) -> None:
-        """Sends what is new; `last`: nothing will follow."""
-        if self.done or not self._open(last):
-            return
+    def advance(self, last: bool) -> bool:
+        """Sends what is new; whether the run has ended. `last`: nothing will follow."""
+        if self._run is None and not self._open(last):
+            return last
         assert self._curve
         record = read_record(self.folder)  # before the rows: it is written after them
         for row in self._curve.rows():
-            self._run.log(row)
+            self._run.log(row, step=row["step"], commit=True)
         if record is not None:
-            self._run.summary.update({key: value for key, value in record.items() if value is not None})
+            # A null takes away what an earlier attempt left. W&B rounds some numbers; the text keeps them all.
+            self._run.summary.update(record | {RECORD: json.dumps(record)})
         if record is not None or last:
             lost = record is None or record["status"] == "failed"
-            finish_run(self._run, self.job, self.cell, exit_code=int(lost))
-            self.done = True
+            finish_run(self._run, self.job, self.name, exit_code=int(lost))
+        return record is not None or last
 
     def _open(self, last: bool) -> bool:
-        if self._run is not None:
-            return True
         curve = self.folder / "curve.jsonl"
         if not curve.exists() and not (self.folder / "run.json").exists():
             if last:
-                say(Path(self.job.sweep_dir), self.cell, "untrained", "the job ended before it")
+                say(Path(self.job.sweep_dir), self.name, "untrained", "the job ended before it")
             return False
         if not self._locked(wait=last):
             return False
@@ -101,7 +84,7 @@ class CellMirror:
         self._run = open_run(
             self.job,
             id=about["run_id"],
-            name=self.cell,
+            name=self.name,
             group=about["sweep"],
             job_type="cell",
             tags=about["tags"],
@@ -110,13 +93,13 @@ class CellMirror:
         self._run.define_metric("tokens")
         self._run.define_metric("flops")
         self._run.define_metric("*", step_metric="tokens")
-        self._curve = CurveReader(curve, skip=self._run.starting_step)
+        self._curve = CurveReader(curve, first=self._run.starting_step)
         return True
 
     def _locked(self, wait: bool) -> bool:
         """Whether no older mirror, of a job that was killed, still writes this run."""
         if self._lock is None:
-            path = Path(self.job.sweep_dir) / "wandb" / f"{self.cell}.lock"
+            path = Path(self.job.sweep_dir) / "wandb" / f"{self.name}.lock"
             self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

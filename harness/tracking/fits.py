@@ -9,11 +9,12 @@ from typing import Any
 import wandb
 
 from harness.records import SweepFolder
+from harness.tracking.log import FIT
 from harness.tracking.mirrors import MirrorJob
 from harness.tracking.run import finish_run, open_run
 
 
-def run(job: MirrorJob) -> None:
+def log(job: MirrorJob) -> None:
     """Logs fit.json, figures/*.png and runs.csv, those that are there; the same fit is the same run."""
     folder = SweepFolder(Path(job.sweep_dir))
     text = (folder.path / "fit.json").read_text()
@@ -24,7 +25,7 @@ def run(job: MirrorJob) -> None:
         id=hashlib.sha256(f"{name} fit {text}".encode()).hexdigest()[:8],
         name=f"{name} fit",
         group=name,
-        job_type="fit",
+        job_type=FIT,
         tags=[str(fitted["choices"]["law"])],
         config={key: fitted.get(key) for key in ("source", "choices", "versions")},
     )
@@ -38,7 +39,7 @@ def run(job: MirrorJob) -> None:
         fit_run.log_artifact(artifact)
     if logged:
         fit_run.log(logged)
-    finish_run(fit_run, job, "fit", exit_code=0)
+    finish_run(fit_run, job, FIT, exit_code=0)
 
 
 def summary_of(fitted: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,9 @@ import contextlib
 import time
 from pathlib import Path
 
+# Runs that are no cell.
+PLAN, FIT = "plan", "fit"
+
 
 def say(sweep_dir: Path, run: str, what: str, detail: str) -> None:
     """One line for tracking.log: started, uploaded, offline, untrained or broken, and where or why."""

@@ -20,21 +20,25 @@ from typing import Any
 import yaml
 
 from harness.tracking.account import Mode, TrackingConfig, resolve_mode
-from harness.tracking.log import last_words, say
+from harness.tracking.log import FIT, PLAN, last_words, say
 
 FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class MirrorJob:
-    """What a mirror is told. `why` says why it is offline; `cells` is empty where the fit is logged."""
+    """What a mirror is told: its runs are cells, by name, PLAN and FIT; `why` says why it is offline.
+
+    keep: whether what cannot be sent is kept as offline runs.
+    """
 
     sweep_dir: str
-    cells: list[str]
+    runs: list[str]
     mode: Mode
     why: str
     project: str
     entity: str | None
+    keep: bool = True
 
 
 class Mirror:
@@ -65,20 +69,23 @@ class Mirror:
             say(self._sweep_dir, "-", "broken", f"the mirror ended with status {status}")
 
 
-def start(tracking: TrackingConfig, sweep_dir: Path, cells: list[str]) -> Mirror:
-    """Mirrors the run directories of `cells` to W&B until the result is closed. Never raises."""
+def start(tracking: TrackingConfig, sweep_dir: Path, runs: list[str]) -> Mirror:
+    """Mirrors `runs`, names of cells or PLAN, to W&B until the result is closed. Never raises."""
     sweep_dir = Path(sweep_dir).resolve()
     mode, why = resolve_mode(tracking)
-    if mode == "none" or not cells:
+    if mode == "none" or not runs:
         return Mirror(None, sweep_dir)
-    job = MirrorJob(str(sweep_dir), cells, mode, why, tracking.project, tracking.entity)
-    for cell in cells:
-        say(sweep_dir, cell, "started", mode)
+    return _begin(MirrorJob(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity), subprocess.PIPE)
+
+
+def _begin(job: MirrorJob, stdin: int) -> Mirror:
+    for run in job.runs:
+        say(Path(job.sweep_dir), run, "started", job.mode)
     try:
-        return Mirror(spawn(job, subprocess.PIPE), sweep_dir)
+        return Mirror(spawn(job, stdin), Path(job.sweep_dir))
     except OSError as error:
-        say(sweep_dir, "-", "broken", f"the mirror could not be started: {error}")
-        return Mirror(None, sweep_dir)
+        say(Path(job.sweep_dir), "-", "broken", f"the mirror could not be started: {error}")
+        return Mirror(None, Path(job.sweep_dir))
 
 
 def spawn(job: MirrorJob, stdin: Any) -> "subprocess.Popen[bytes]":
@@ -109,19 +116,24 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def wait(sweep_dir: Path, timeout: float) -> list[str]:
     """Waits up to `timeout` seconds for the sweep's mirrors; sentences that say where its runs are."""
-    sweep_dir = Path(sweep_dir)
-    ended = _wait_for_mirrors(sweep_dir / "wandb" / "mirrors.lock", timeout)
+    ended = _wait_for_mirrors(sweep_dir, timeout)
+    return _sentences(Path(sweep_dir), ended)
+
+
+def _sentences(sweep_dir: Path, ended: bool) -> list[str]:
     last = last_words(sweep_dir)
-    last.pop("fit", None)
+    last.pop(FIT, None)
     what, why = last.pop("-", ("", "the mirror was killed"))
     if what and not last:
         return [f"W&B: nothing is mirrored ({why}); the local files are complete"]
     if ended:
-        last = {cell: ("broken", why) if said[0] == "started" else said for cell, said in last.items()}
-    return [
+        last = {run: ("broken", why) if said[0] == "started" else said for run, said in last.items()}
+    plan = last.pop(PLAN, None)
+    said = [
         _sentence(f"{count} run{'s' * (count > 1)}", what, detail, sweep_dir)
         for (what, detail), count in Counter(last.values()).items()
     ]
+    return said + ([_sentence("the plan", *plan, sweep_dir)] if plan and plan not in last.values() else [])
 
 
 def _sentence(runs: str, what: str, detail: str, sweep_dir: Path) -> str:
@@ -129,8 +141,7 @@ def _sentence(runs: str, what: str, detail: str, sweep_dir: Path) -> str:
     if what == "uploaded":
         return f"W&B: {runs} at {detail}"
     if what == "offline":
-        command = f"wandb sync {folder}/wandb/offline-run-*"
-        return f"W&B: {runs} not uploaded ({detail}); `{command}` uploads what is kept there"
+        return f"W&B: {runs} not uploaded ({detail}); `python scripts/sync.py runs={folder}` uploads what is kept"
     if what == "started":
         return f"W&B: {runs} still being finished; {folder}/tracking.log will say how it went"
     return f"W&B: {runs} not mirrored ({detail}); the local files are complete"
@@ -139,31 +150,27 @@ def _sentence(runs: str, what: str, detail: str, sweep_dir: Path) -> str:
 def log_fit(sweep_dir: Path) -> list[str]:
     """Logs the fit of a sweep as a run of its own; sentences that say where it is. Never raises."""
     sweep_dir = Path(sweep_dir).resolve()
-    tracking = _tracking_of(sweep_dir)
+    tracking = tracking_of(sweep_dir)
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    say(sweep_dir, "fit", "started", mode)
-    try:
-        spawn(MirrorJob(str(sweep_dir), [], mode, why, tracking.project, tracking.entity), subprocess.DEVNULL)
-    except OSError as error:
-        say(sweep_dir, "fit", "broken", f"the mirror could not be started: {error}")
-    _wait_for_mirrors(sweep_dir / "wandb" / "mirrors.lock", FIT_SECONDS)
-    return [_sentence("the fit", *last_words(sweep_dir).get("fit", ("started", "")), sweep_dir)]
+    _begin(MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity), subprocess.DEVNULL)
+    _wait_for_mirrors(sweep_dir, FIT_SECONDS)
+    return [_sentence("the fit", *last_words(sweep_dir).get(FIT, ("started", "")), sweep_dir)]
 
 
-def _tracking_of(sweep_dir: Path) -> TrackingConfig | None:
+def tracking_of(sweep_dir: Path) -> TrackingConfig | None:
     for path in sorted(sweep_dir.glob("runs/*/config.yaml")):
         with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
             return TrackingConfig(**yaml.safe_load(path.read_text())["job"]["tracking"])
     return None
 
 
-def _wait_for_mirrors(lock: Path, timeout: float) -> bool:
-    """Whether no mirror holds the lock any more."""
+def _wait_for_mirrors(sweep_dir: Path, timeout: float) -> bool:
+    """Whether no mirror of the sweep is at work any more."""
     deadline = time.monotonic() + timeout
     try:
-        descriptor = os.open(lock, os.O_RDWR)
+        descriptor = os.open(Path(sweep_dir) / "wandb" / "mirrors.lock", os.O_RDWR)
     except OSError:
         return True
     try:

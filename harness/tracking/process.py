@@ -16,14 +16,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.tracking.account import without_key
 from harness.tracking.log import last_words, say
 from harness.tracking.mirrors import MirrorJob, spawn
 from harness.tracking.probe import probe
 
-# From the end of the job to the end of its mirror, where W&B neither answers nor fails.
+POLL_SECONDS = 2.0
+# From the end of the job, or of its last run, to the end of its mirror where W&B neither answers nor fails.
 ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
 
 
@@ -34,17 +35,56 @@ def main(argument: str) -> None:
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
     job = MirrorJob(**json.loads(argument))
-    if job.mode == "online" and (problem := probe()):
-        job = replace(job, mode="offline", why=problem)
+    problem = probe() if job.mode == "online" else None
     try:
-        run_job = importlib.import_module("harness.tracking.cells" if job.cells else "harness.tracking.fits")
-        threading.Thread(
-            target=watch, args=[job], daemon=True
-        ).start()  # not before: on a busy machine that import alone can take a minute
-        run_job.run(job)
+        if problem and not job.keep:
+            raise Unreachable(problem)
+        run(replace(job, mode="offline", why=problem) if problem else job)
     except Exception as error:
-        give_up(job, f"{type(error).__name__}: {error}")
+        give_up(job, said(error))
     leave()
+
+
+class Unreachable(Exception):
+    """The server cannot be used."""
+
+
+def said(error: Exception) -> str:
+    """What an error says, in a few words that hold no key."""
+    text = without_key(str(error))
+    if "permission denied" in text or "not found during upsertBucket" in text:
+        return "no permission to write to that project"
+    return text if isinstance(error, Unreachable) else f"{type(error).__name__}: {text}"
+
+
+def run(job: MirrorJob) -> None:
+    """Mirrors the runs as their files grow, until all have ended or the job has."""
+    mirror_of = importlib.import_module("harness.tracking.kinds").mirror_of
+    # Not before: on a busy machine that import alone can take a minute.
+    threading.Thread(target=watch, args=[job], daemon=True).start()
+    mirrors = [mirror_of(job, name) for name in job.runs]
+    pause, ended = 0.0, False
+    while mirrors and not ended:
+        ended = bool(select.select([0], [], [], pause)[0])
+        mirrors = [mirror for mirror in mirrors if not advance(job, mirror, last=ended)]
+        pause = POLL_SECONDS
+
+
+def advance(job: MirrorJob, mirror: Any, last: bool) -> bool:
+    """Sends what is new of one run; whether it has ended. Raises where the whole job cannot go on as it is."""
+    global _progress
+    try:
+        ended = bool(mirror.advance(last))
+    except Exception as error:
+        if job.mode == "online" and (problem := probe()):
+            raise Unreachable(problem) from error
+        if job.mode == "online" and job.keep:
+            raise
+        say(Path(job.sweep_dir), mirror.name, "broken", said(error))
+        ended = True
+    if ended:
+        _progress = time.monotonic()
+    return ended
 
 
 def leave() -> NoReturn:
@@ -56,34 +96,37 @@ def leave() -> NoReturn:
 def watch(job: MirrorJob) -> None:
     """Ends the mirror when the job has ended and W&B keeps it waiting."""
     select.select([0], [], [])
-    time.sleep(ONLINE_SECONDS if job.mode == "online" else OFFLINE_SECONDS)
-    give_up(job, "no answer in time")
+    ended = time.monotonic()
+    limit = ONLINE_SECONDS if job.mode == "online" else OFFLINE_SECONDS
+    while (left := max(ended, _progress) + limit - time.monotonic()) > 0:
+        time.sleep(left)
+    give_up(job, probe() or "no answer in time" if job.mode == "online" else "no answer in time")
     leave()
 
 
+_progress = 0.0  # when a run was last brought to its end
 _leaving = threading.Lock()
 # Where a mirror that follows this one makes its own temporary folder.
 USER_TEMPORARY = {"TMPDIR": tempfile.gettempdir()}
 
 
-def give_up(job: MirrorJob, error: str) -> None:
+def give_up(job: MirrorJob, why: str) -> None:
     """Hands what is left to a mirror that stays offline; wandb's service dies with this process."""
     _leaving.acquire()  # for good: the watchdog and the main thread may both come here
-    if job.mode == "online":
-        why = probe() or without_key(error)
-        left = unfinished(job)
-        if left or not job.cells:
+    left = unfinished(job)
+    if job.mode == "online" and job.keep:
+        if left:
             os.environ.update(USER_TEMPORARY)
-            spawn(replace(job, cells=left, mode="offline", why=why), 0)
+            spawn(replace(job, runs=left, mode="offline", why=why), 0)
     else:
-        for cell in unfinished(job) if job.cells else ["fit"]:
-            say(Path(job.sweep_dir), cell, "broken", without_key(error))
+        for name in left:
+            say(Path(job.sweep_dir), name, "broken", why)
 
 
 def unfinished(job: MirrorJob) -> list[str]:
-    """The cells of the job whose last word in tracking.log is that they were started."""
+    """The runs of the job whose last word in tracking.log is that they were started."""
     last = last_words(Path(job.sweep_dir))
-    return [cell for cell in job.cells if last.get(cell, ("started", ""))[0] == "started"]
+    return [name for name in job.runs if last.get(name, ("started", ""))[0] == "started"]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 
-from harness.tracking.log import say
+from harness.tracking.log import FIT, say
 from harness.tracking.mirrors import MirrorJob
 
 INIT_SECONDS = 20.0
@@ -44,15 +44,15 @@ def open_run(job: MirrorJob, **about: Any) -> Any:
     )
 
 
-def finish_run(run: Any, job: MirrorJob, cell: str, exit_code: int) -> None:
+def finish_run(run: Any, job: MirrorJob, name: str, exit_code: int) -> None:
     """Ends a run, says where it is, and drops older folders of it: this one holds all that they hold."""
     folder, run_id, url = Path(run.dir).parent, run.id, run.url
     run.finish(exit_code=exit_code)
-    for other in folder.parent.glob(f"*run-*-{run_id}"):
-        if other != folder:
+    for other in folder.parent.glob(f"*run-*-{run_id}*"):  # -1 follows where two began in one second
+        if other != folder and re.fullmatch(rf".*run-\d+_\d+-{run_id}(-\d+)?", other.name):
             shutil.rmtree(other, ignore_errors=True)
     if job.mode == "online":
         group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(job.sweep_dir).name}"
-        say(Path(job.sweep_dir), cell, "uploaded", url if cell == "fit" else group)
+        say(Path(job.sweep_dir), name, "uploaded", url if name == FIT else group)
     else:
-        say(Path(job.sweep_dir), cell, "offline", job.why)
+        say(Path(job.sweep_dir), name, "offline", job.why)

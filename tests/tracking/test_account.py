@@ -55,3 +55,8 @@ def test_the_key_of_the_configured_server_is_found_in_netrc(monkeypatch, tmp_pat
     assert api_key() == "lab"
     monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.org")
     assert api_key() is None
+
+
+def test_the_key_of_the_public_server_is_found_under_both_of_its_names(tmp_path):
+    (tmp_path / ".netrc").write_text("machine api.forge.coreweave.com login user password forge\n")
+    assert api_key() == "forge"

@@ -43,8 +43,8 @@ def test_the_fit_is_kept_offline_where_the_server_refuses(tmp_path, monkeypatch)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         server.fault = 403
         assert tracking.log_fit(sweep_dir) == [
-            f"W&B: the fit not uploaded (the API key was refused); `wandb sync {sweep_dir}/wandb/offline-run-*` "
-            "uploads what is kept there"
+            f"W&B: the fit not uploaded (the API key was refused); `python scripts/sync.py runs={sweep_dir}` "
+            "uploads what is kept"
         ]
     (kept,) = (sweep_dir / "wandb").glob("offline-run-*")
     assert read_run(next(kept.glob("*.wandb"))).summary["beta"] == 0.5

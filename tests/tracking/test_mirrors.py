@@ -39,7 +39,7 @@ def test_none_starts_nothing(tmp_path):
 
 def test_a_curve_is_read_row_by_row_however_it_is_rewritten(tmp_path):
     path = tmp_path / "curve.jsonl"
-    reader = CurveReader(path, skip=1)
+    reader = CurveReader(path, first=1)
     assert reader.rows() == []
     path.write_text('{"step": 0}\n{"step": 10}\n{"ste')
     assert reader.rows() == [{"step": 10}]
@@ -61,15 +61,15 @@ def test_offline_runs_hold_the_curves_and_can_be_synchronised(tmp_path, monkeypa
     write_cell(sweep_dir, "b", range(120), "failed")
     write_cell(sweep_dir, "c", range(50), tail='{"step": 5')
     assert mirror_once(sweep_dir, ["a", "b", "c"]) == [
-        f"W&B: 3 runs not uploaded (no API key); `wandb sync {sweep_dir}/wandb/offline-run-*` uploads what is "
-        "kept there"
+        f"W&B: 3 runs not uploaded (no API key); `python scripts/sync.py runs={sweep_dir}` uploads what is "
+        "kept"
     ]
     # The job of c was killed, and a second one brings it to its end: one folder holds the whole run.
     write_cell(sweep_dir, "c", range(200), "finished")
     mirror_once(sweep_dir, ["c"])
-    folders = {path.name.rpartition("id-")[2]: path for path in (sweep_dir / "wandb").glob("offline-run-*")}
-    files = {cell: read_run(next(folder.glob("*.wandb"))) for cell, folder in folders.items()}
-    assert len(list((sweep_dir / "wandb").glob("offline-run-*"))) == 3
+    folders = list((sweep_dir / "wandb").glob("offline-run-*"))
+    files = {file.run.display_name: file for folder in folders for file in [read_run(next(folder.glob("*.wandb")))]}
+    assert len(folders) == len(files) == 3
     for cell, count, exit_code in [("a", 300, 0), ("b", 120, 1), ("c", 200, 0)]:
         file = files[cell]
         assert columns(file.history, "_step") == [(i,) for i in range(count)]
@@ -88,7 +88,7 @@ def test_offline_runs_hold_the_curves_and_can_be_synchronised(tmp_path, monkeypa
     assert files["a"].metrics == {"tokens": "", "flops": "", "*": "tokens"}
     with WandbServer() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        command = [sys.executable, "-m", "wandb", "sync", *map(str, folders.values())]
+        command = [sys.executable, "-m", "wandb", "sync", *map(str, folders)]
         subprocess.run(command, env=os.environ | account, cwd=tmp_path, check=True, capture_output=True, timeout=60)
         assert {name: len(run.history) for name, run in server.runs.items()} == {
             "id-a": 300, "id-b": 120, "id-c": 200
@@ -173,8 +173,8 @@ def test_training_never_waits_for_a_server_that_fails(tmp_path, monkeypatch):
         ]:
             sweep_dir = tmp_path / name
             assert tracking.wait(sweep_dir, 60) == [
-                f"W&B: 1 run not uploaded ({why}); `wandb sync {sweep_dir}/wandb/offline-run-*` uploads what "
-                "is kept there"
+                f"W&B: 1 run not uploaded ({why}); `python scripts/sync.py runs={sweep_dir}` uploads "
+                "what is kept"
             ]
             (kept,) = (sweep_dir / "wandb").glob("*run-*-id-a")
             file = read_run(next(kept.glob("*.wandb")))

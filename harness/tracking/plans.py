@@ -1,0 +1,26 @@
+"""The plan of a sweep as one W&B run: which cells belong to it, and in which order."""
+
+import hashlib
+from pathlib import Path
+
+from harness.records import SweepFolder, read_sweep
+from harness.tracking.log import PLAN
+from harness.tracking.mirrors import MirrorJob
+from harness.tracking.run import finish_run, open_run
+
+
+def log(job: MirrorJob) -> None:
+    """Logs sweep.yaml, whole as a text; a later plan of the same sweep replaces an earlier one."""
+    folder = SweepFolder(Path(job.sweep_dir))
+    plan = read_sweep(folder)
+    name = folder.path.name
+    run = open_run(
+        job,
+        id=hashlib.sha256(f"{name} {PLAN}".encode()).hexdigest()[:8],
+        name=f"{name} plan",
+        group=name,
+        job_type=PLAN,
+        config={key: plan.get(key) for key in ("overrides", "code_version", "packages")}
+        | {"planned_cells": len(plan["cells"]), "sweep_yaml": folder.plan.read_text()},
+    )
+    finish_run(run, job, PLAN, exit_code=0)
