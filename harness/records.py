@@ -67,14 +67,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises UserError for a record of another schema.
     """
     try:
-        record = json.loads((folder / "run.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return as_record((folder / "run.json").read_text(), f"{folder}/run.json")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+
+
+def as_record(text: str, source: str) -> dict[str, Any] | None:
+    """The content of a run.json, or None where it is damaged; raises UserError for a record of another schema."""
+    try:
+        record = json.loads(text)
+    except ValueError:
         return None
     if not isinstance(record, dict):
         return None
     if record.get("schema") != SCHEMA:
         raise UserError(
-            f"{folder}/run.json has schema {record.get('schema')}, this version reads {SCHEMA}: "
+            f"{source} has schema {record.get('schema')}, this version reads {SCHEMA}: "
             "train into another name=, or move that folder away"
         )
     if record.get("status") not in STATUSES or not set(COLUMNS) <= set(record):
@@ -134,9 +142,14 @@ def write_table(folder: SweepFolder) -> list[dict[str, Any]]:
     """Writes runs.csv, one row a cell of sweep.yaml that has a record, in its order; returns the rows."""
     names = [cell["cell"] for cell in read_sweep(folder)["cells"]]
     rows = [record for name in names if (record := read_record(folder.run(name))) is not None]
+    write_rows(folder.table, rows)
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes records as a run table."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(folder.table, text.getvalue())
-    return rows
+    write_atomically(path, text.getvalue())

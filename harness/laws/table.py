@@ -156,7 +156,7 @@ def read_runs(path: str | Path) -> Table:
     """
     text = str(path)
     if text.startswith("wandb://"):
-        raise UserError(f"runs={text}: reading from W&B is not built yet: give a sweep directory, CSV or Parquet")
+        raise UserError(f"{text} is no file: harness.tracking.table.fetch makes a folder of it, as scripts/fit.py does")
     path = Path(path)
     if not path.exists():
         raise UserError(f"runs={text} does not exist: give a sweep directory, or a CSV or Parquet file")

@@ -7,13 +7,14 @@ from hydra.core.config_store import ConfigStore
 
 from harness.commands import compose_config
 from harness.errors import UserError
+from harness.tracking.table import fetched
 
 
 @dataclass
 class ReportConfig:
     """What scripts/report.py reads."""
 
-    runs: str = ""  # the sweep's directory
+    runs: str = ""  # the sweep's directory, or wandb://entity/project/group
 
 
 def report_config(arguments: list[str]) -> Path:
@@ -22,7 +23,7 @@ def report_config(arguments: list[str]) -> Path:
     runs = str(compose_config("report", [_quoted(argument) for argument in arguments]).runs)
     if not runs:
         raise UserError("runs has no value: give a sweep directory, as in runs=outputs/cpu")
-    return Path(runs)
+    return Path(fetched(runs))
 
 
 def _quoted(argument: str) -> str:

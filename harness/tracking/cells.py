@@ -10,12 +10,9 @@ from typing import Any
 import yaml
 
 from harness.records import SweepFolder, read_record
-from harness.tracking.log import say
+from harness.tracking.log import RECORD, say
 from harness.tracking.mirrors import MirrorJob
 from harness.tracking.run import finish_run, open_run
-
-# The summary's copy of run.json, as a text.
-RECORD = "run_record"
 
 
 class CurveReader:
@@ -90,6 +87,7 @@ class CellMirror:
             tags=about["tags"],
             config=about["job"] | about["derived"] | named,
         )
+        self._run.summary.update({RECORD: None})  # of an earlier attempt
         self._run.define_metric("tokens")
         self._run.define_metric("flops")
         self._run.define_metric("*", step_metric="tokens")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Runs that are no cell.
 PLAN, FIT = "plan", "fit"
+# run.json in the summary of a cell, sweep.yaml in the configuration of the plan: whole, as texts.
+RECORD, SWEEP_YAML = "run_record", "sweep_yaml"
 
 
 def say(sweep_dir: Path, run: str, what: str, detail: str) -> None:

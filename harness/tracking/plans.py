@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from harness.records import SweepFolder, read_sweep
-from harness.tracking.log import PLAN
+from harness.tracking.log import PLAN, SWEEP_YAML
 from harness.tracking.mirrors import MirrorJob
 from harness.tracking.run import finish_run, open_run
 
@@ -21,6 +21,6 @@ def log(job: MirrorJob) -> None:
         group=name,
         job_type=PLAN,
         config={key: plan.get(key) for key in ("overrides", "code_version", "packages")}
-        | {"planned_cells": len(plan["cells"]), "sweep_yaml": folder.plan.read_text()},
+        | {"planned_cells": len(plan["cells"]), SWEEP_YAML: folder.plan.read_text()},
     )
     finish_run(run, job, PLAN, exit_code=0)

@@ -69,7 +69,7 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "runs.parquet").write_bytes(b"not parquet")
     assert "not a Parquet file" in refused(tmp_path / "runs.parquet")
     assert "does not exist" in refused(tmp_path / "none.csv")
-    assert "W&B is not built yet" in refused("wandb://a/b/c")
+    assert "harness.tracking.table.fetch makes a folder of it" in refused("wandb://a/b/c")
     assert "not list" in refused([1, 2])
 
 

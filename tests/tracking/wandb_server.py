@@ -67,7 +67,8 @@ class Artifact:
 
 class WandbServer:
     """Use as a context manager. `fault` may be set at any time, and rules every request from then on:
-    an int (that HTTP status), "hang" (no answer), "drop" (the connection is closed), None (all is well).
+    an int (that HTTP status), a float (an answer after so many seconds), "hang" (no answer), "drop" (the connection
+    is closed), None (all is well). Where `key` is set, others are refused; `closed` are projects that no key opens.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,9 @@ class WandbServer:
         self.artifacts: dict[str, Artifact] = {}
         self.unknown: list[str] = []  # operations that this server does not speak
         self.requests = 0
-        self.fault: int | str | None = None
+        self.fault: float | str | None = None
+        self.key: str | None = None
+        self.closed: set[str] = set()
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self._http = _Http(("127.0.0.1", 0), _Handler)
@@ -150,7 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _fails(self) -> bool:
         owner = self.server.owner
         owner.requests += 1
-        if owner.fault is None:
+        if owner.key and self.headers.get("Authorization") != f"Basic {_id('api:' + owner.key)}":
+            self._body()
+            self._reply({"errors": [{"message": "user is not logged in"}]}, 401)
+            return True
+        if owner.fault is None or isinstance(owner.fault, float):
+            owner.closing.wait(owner.fault or 0)
             return False
         self._body()
         if isinstance(owner.fault, int):
@@ -183,7 +191,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         named = re.search(r"\b(?:query|mutation)\s+(\w+)", body["query"])
         operation = body.get("operationName") or (named[1] if named else "")
-        self._reply({"data": self.server.owner.answer(operation, body.get("variables") or {})})
+        variables = body.get("variables") or {}
+        if operation == "UpsertBucket" and variables.get("project") in self.server.owner.closed:
+            error = {"message": "permission denied", "path": ["upsertBucket"]}
+            self._reply({"data": {"upsertBucket": None}, "errors": [error]}, 403)
+            return
+        self._reply({"data": self.server.owner.answer(operation, variables)})
 
 
 Variables = dict[str, Any]
@@ -253,9 +266,14 @@ def _run_node(run: Run) -> dict[str, Any]:
 
 def _runs(server: WandbServer, given: Variables) -> dict[str, Any]:
     group = json.loads(given.get("filters") or "{}").get("group")
-    found = [run for run in server.runs.values() if run.project == given["project"] and group in (None, run.group)]
-    edges = [{"node": _run_node(run), "cursor": str(index)} for index, run in enumerate(found)]
-    page = {"endCursor": None, "hasNextPage": False}
+    found = [run for run in server.runs.values() if run.project == given["project"]]
+    if not found or given["project"] in server.closed or given["entity"] != "me":
+        return {"project": None}
+    found = [run for run in found if group in (None, run.group)]
+    first = int(given.get("cursor") or -1) + 1
+    last = first + int(given.get("perPage") or 50)
+    edges = [{"node": _run_node(run), "cursor": str(first + index)} for index, run in enumerate(found[first:last])]
+    page = {"endCursor": edges[-1]["cursor"] if edges else None, "hasNextPage": last < len(found)}
     runs = {"edges": edges, "pageInfo": page}
     return {"project": {"internalId": "1", "runCount": len(found), "readOnly": False, "runs": runs}}
 
