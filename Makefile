@@ -6,7 +6,7 @@ PYTHON ?= python3
 OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
 
-.PHONY: sweep plan fit report status test lint lock bench reproduce calibrate clean
+.PHONY: sweep plan fit report status sync test lint lock bench reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed
@@ -28,6 +28,9 @@ report: .venv/installed
 
 status: .venv/installed
 	@$(PY) scripts/status.py runs=$(OUTPUTS)
+
+sync: .venv/installed
+	@$(PY) scripts/sync.py runs=$(OUTPUTS) $(ARGS)
 
 test: .venv/tested
 	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)

@@ -63,6 +63,11 @@ class Mirror:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
+    def kill(self) -> None:
+        """Ends the mirror, with nothing more sent."""
+        if self._process is not None:
+            self._process.kill()
+
     def _reap(self) -> None:
         assert self._process
         if status := self._process.wait():
@@ -75,10 +80,11 @@ def start(tracking: TrackingConfig, sweep_dir: Path, runs: list[str]) -> Mirror:
     mode, why = resolve_mode(tracking)
     if mode == "none" or not runs:
         return Mirror(None, sweep_dir)
-    return _begin(MirrorJob(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity), subprocess.PIPE)
+    return begin(MirrorJob(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity), subprocess.PIPE)
 
 
-def _begin(job: MirrorJob, stdin: int) -> Mirror:
+def begin(job: MirrorJob, stdin: int) -> Mirror:
+    """Starts the mirror of `job`, which is done when it has read all of `stdin`. Never raises."""
     for run in job.runs:
         say(Path(job.sweep_dir), run, "started", job.mode)
     try:
@@ -116,11 +122,12 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def wait(sweep_dir: Path, timeout: float) -> list[str]:
     """Waits up to `timeout` seconds for the sweep's mirrors; sentences that say where its runs are."""
-    ended = _wait_for_mirrors(sweep_dir, timeout)
-    return _sentences(Path(sweep_dir), ended)
+    ended = wait_for_mirrors(sweep_dir, timeout)
+    return sentences(Path(sweep_dir), ended)
 
 
-def _sentences(sweep_dir: Path, ended: bool) -> list[str]:
+def sentences(sweep_dir: Path, ended: bool) -> list[str]:
+    """Where the runs of a sweep are; `ended`: no mirror is at work any more."""
     last = last_words(sweep_dir)
     last.pop(FIT, None)
     what, why = last.pop("-", ("", "the mirror was killed"))
@@ -154,8 +161,8 @@ def log_fit(sweep_dir: Path) -> list[str]:
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    _begin(MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity), subprocess.DEVNULL)
-    _wait_for_mirrors(sweep_dir, FIT_SECONDS)
+    begin(MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity), subprocess.DEVNULL)
+    wait_for_mirrors(sweep_dir, FIT_SECONDS)
     return [_sentence("the fit", *last_words(sweep_dir).get(FIT, ("started", "")), sweep_dir)]
 
 
@@ -166,7 +173,7 @@ def tracking_of(sweep_dir: Path) -> TrackingConfig | None:
     return None
 
 
-def _wait_for_mirrors(sweep_dir: Path, timeout: float) -> bool:
+def wait_for_mirrors(sweep_dir: Path, timeout: float) -> bool:
     """Whether no mirror of the sweep is at work any more."""
     deadline = time.monotonic() + timeout
     try:

@@ -6,7 +6,7 @@ import time
 import yaml
 
 from harness import tracking
-from harness.records import COLUMNS
+from harness.records import COLUMNS, SweepFolder, write_sweep
 from harness.tracking import TrackingConfig
 
 KEY = "0123456789" * 4
@@ -38,6 +38,12 @@ def write_cell(sweep_dir, cell, numbers, status=None, tail=""):
         record["loss"] = 4.5 if status == "finished" else None
         record["error"] = "RuntimeError: out of luck" if status == "failed" else None
         (folder / "run.json").write_text(json.dumps(dict.fromkeys(COLUMNS) | record))
+
+
+def write_plan(sweep_dir, cells):
+    sweep_dir.mkdir(exist_ok=True)
+    plan = {"sweep": sweep_dir.name, "overrides": ["name=x"], "code_version": "1", "packages": {"torch": "2"}}
+    write_sweep(SweepFolder(sweep_dir), plan | {"cells": [{"cell": cell} for cell in cells]})
 
 
 def mirror_once(sweep_dir, cells):

@@ -61,8 +61,7 @@ def test_offline_runs_hold_the_curves_and_can_be_synchronised(tmp_path, monkeypa
     write_cell(sweep_dir, "b", range(120), "failed")
     write_cell(sweep_dir, "c", range(50), tail='{"step": 5')
     assert mirror_once(sweep_dir, ["a", "b", "c"]) == [
-        f"W&B: 3 runs not uploaded (no API key); `python scripts/sync.py runs={sweep_dir}` uploads what is "
-        "kept"
+        f"W&B: 3 runs not uploaded (no API key); `python scripts/sync.py runs={sweep_dir}` uploads what is kept"
     ]
     # The job of c was killed, and a second one brings it to its end: one folder holds the whole run.
     write_cell(sweep_dir, "c", range(200), "finished")
@@ -173,8 +172,7 @@ def test_training_never_waits_for_a_server_that_fails(tmp_path, monkeypatch):
         ]:
             sweep_dir = tmp_path / name
             assert tracking.wait(sweep_dir, 60) == [
-                f"W&B: 1 run not uploaded ({why}); `python scripts/sync.py runs={sweep_dir}` uploads "
-                "what is kept"
+                f"W&B: 1 run not uploaded ({why}); `python scripts/sync.py runs={sweep_dir}` uploads what is kept"
             ]
             (kept,) = (sweep_dir / "wandb").glob("*run-*-id-a")
             file = read_run(next(kept.glob("*.wandb")))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from sweep_files import KEY, mirror_once, write_cell
+from sweep_files import KEY, mirror_once, write_cell, write_plan
 
 from harness.data.synthetic import write_corpus
 from harness.errors import UserError
-from harness.records import COLUMNS, SweepFolder, write_sweep, write_table
+from harness.records import COLUMNS, SweepFolder, write_table
 from harness.tracking import PLAN, wait
 from harness.tracking.table import fetched
 
@@ -31,12 +31,6 @@ def script(name, *arguments):
         [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-
-
-def write_plan(sweep_dir, cells):
-    sweep_dir.mkdir(exist_ok=True)
-    plan = {"sweep": sweep_dir.name, "overrides": ["name=x"], "code_version": "1", "packages": {"torch": "2"}}
-    write_sweep(SweepFolder(sweep_dir), plan | {"cells": [{"cell": cell} for cell in cells]})
 
 
 def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_path, server):

@@ -1,0 +1,21 @@
+"""Sends a sweep to W&B that was kept offline, or runs of it that are missing: python scripts/sync.py runs=outputs/cpu"""
+
+from pathlib import Path
+
+from harness.commands import compose_config, run_script
+from harness.errors import UserError
+from harness.tracking.sync import sync
+
+
+def main(arguments: list[str]) -> int:
+    config = compose_config("sync", arguments)
+    if not config.runs:
+        raise UserError("runs is not given: name a sweep's folder, as in runs=outputs/cpu")
+    sentences, complete = sync(Path(str(config.runs)), config.project, config.entity)
+    for sentence in sentences:
+        print(sentence)
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    run_script(main)
