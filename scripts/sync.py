@@ -1,4 +1,4 @@
-"""Sends a sweep to W&B that was kept offline, or runs of it that are missing: python scripts/sync.py runs=outputs/cpu"""
+"""Sends to W&B what was kept offline or is missing of a sweep: python scripts/sync.py runs=outputs/cpu"""
 
 from pathlib import Path
 

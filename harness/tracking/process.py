@@ -24,6 +24,7 @@ from harness.tracking.mirrors import MirrorJob, spawn
 from harness.tracking.probe import probe
 
 POLL_SECONDS = 2.0
+MOST_LETTERS = 300  # of an error in tracking.log
 # From the end of the job, or of its last run, to the end of its mirror where W&B neither answers nor fails.
 ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
 
@@ -51,7 +52,7 @@ class Unreachable(Exception):
 
 def said(error: Exception) -> str:
     """What an error says, in a few words that hold no key."""
-    text = without_key(str(error))
+    text = without_key(" ".join(str(error).split()))[:MOST_LETTERS]
     if "permission denied" in text or "not found during upsertBucket" in text:
         return "no permission to write to that project"
     return text if isinstance(error, Unreachable) else f"{type(error).__name__}: {text}"

@@ -1,7 +1,9 @@
 """Sweep directories as training leaves them, and their mirrors."""
 
 import json
+import os
 import time
+from base64 import b64encode
 
 import yaml
 
@@ -54,6 +56,15 @@ def mirror_once(sweep_dir, cells):
 
 def columns(history, *names):
     return [tuple(row.get(name) for name in names) for row in history]
+
+
+def assert_no_key(told, folder):
+    """The API key is neither in `told` nor in a file of `folder` or its name, in the clear or as HTTP sends it."""
+    everything = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(everything) > 20
+    content = told + b"".join(path.read_bytes() + os.fsencode(path) for path in everything)
+    for secret in (KEY.encode(), b64encode(f"api:{KEY}".encode()), b64encode(KEY.encode())):
+        assert secret not in content
 
 
 def wait_until(condition, seconds=30):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from sweep_files import KEY, mirror_once, write_cell, write_plan
+from sweep_files import KEY, assert_no_key, mirror_once, write_cell, write_plan
 
 from harness.data.synthetic import write_corpus
 from harness.errors import UserError
@@ -60,6 +60,11 @@ def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_pat
 
     done = script("report", "runs=wandb://me/scaling/tiny")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {back}/report.html\n", "")
+
+    logged = script("report", f"runs={tmp_path}/tiny")
+    assert "W&B: the fit at" in logged.stdout
+    sent = repr([vars(run) for run in server.runs.values()] + [vars(each) for each in server.artifacts.values()])
+    assert_no_key((trained.stdout + logged.stdout + logged.stderr + sent).encode(), tmp_path)
 
 
 def test_numbers_that_w_and_b_would_round_come_back_exactly(tmp_path, server):
