@@ -37,6 +37,10 @@ def log(job: MirrorJob) -> None:
         artifact = wandb.Artifact(f"{name}-runs", type="run-table")
         artifact.add_file(str(folder.table))
         fit_run.log_artifact(artifact)
+    if table := exponents(fitted):
+        logged["exponents"] = wandb.Table(
+            columns=[*table], data=[list(row) for row in zip(*table.values(), strict=True)]
+        )
     if logged:
         fit_run.log(logged)
     finish_run(fit_run, job, FIT, exit_code=0)
@@ -46,13 +50,30 @@ def summary_of(fitted: dict[str, Any]) -> dict[str, Any]:
     """The numbers of fit.json that a reader of W&B compares between fits, flat."""
     fit = fitted["fit"]
     summary = {"law": fit["law"], "rows": fit["rows"], "certified": fit["certificate"]["certified"]}
-    summary |= fit["estimates"]
-    for key, (low, high) in (fit.get("intervals") or {}).items():
-        summary |= {f"{key}_low": low, f"{key}_high": high}
+    summary |= _numbers_of(fit)
     for holdout in fitted.get("holdouts") or []:
         for key in ("mean_relative_error", "competitor_mean_relative_error"):
             summary[f"{holdout['name']}/{key}"] = holdout[key]
     return summary
+
+
+def exponents(fitted: dict[str, Any]) -> dict[str, list[Any]]:
+    """The fits under every count of params and every loss, a list a column; a number that a fit has not is None."""
+    fits = [*(fitted.get("by_params") or []), *(fitted.get("by_loss") or [])]
+    keys = [{"certified": fit["certificate"]["certified"]} | _numbers_of(fit) for fit in fits]
+    names = dict.fromkeys(name for row in keys for name in row)
+    rows = [{key: fit[key] for key in ("params", "loss", "law")} | row for fit, row in zip(fits, keys, strict=True)]
+    return {name: [row.get(name) for row in rows] for name in ("params", "loss", "law", *names)} if rows else {}
+
+
+def _numbers_of(fit: dict[str, Any]) -> dict[str, float | None]:
+    """The estimates, each with the ends of its interval where it has one."""
+    numbers = {}
+    for key, value in fit["estimates"].items():
+        numbers[key] = value
+        if ends := (fit.get("intervals") or {}).get(key):
+            numbers |= dict(zip((f"{key}_low", f"{key}_high"), ends, strict=True))
+    return numbers
 
 
 def _table(path: Path) -> wandb.Table:

@@ -29,7 +29,7 @@ FIT_SECONDS = 90.0
 class MirrorJob:
     """What a mirror is told: its runs are cells, by name, PLAN and FIT; `why` says why it is offline.
 
-    keep: whether what cannot be sent is kept as offline runs.
+    keep: whether what cannot be sent is kept as offline runs. beside: whether it runs beside training.
     """
 
     sweep_dir: str
@@ -39,6 +39,7 @@ class MirrorJob:
     project: str
     entity: str | None
     keep: bool = True
+    beside: bool = True
 
 
 class Mirror:
@@ -161,7 +162,8 @@ def log_fit(sweep_dir: Path) -> list[str]:
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    begin(MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity), subprocess.DEVNULL)
+    job = MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity, beside=False)
+    begin(job, subprocess.DEVNULL)
     wait_for_mirrors(sweep_dir, FIT_SECONDS)
     return [_sentence("the fit", *last_words(sweep_dir).get(FIT, ("started", "")), sweep_dir)]
 

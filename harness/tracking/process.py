@@ -32,10 +32,10 @@ ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
 def main(argument: str) -> None:
     for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(interruption, signal.SIG_IGN)  # the job may have something to say after them
-    os.nice(19)
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
     job = MirrorJob(**json.loads(argument))
+    os.nice(19 if job.beside else 0)
     problem = probe() if job.mode == "online" else None
     try:
         if problem and not job.keep:

@@ -28,7 +28,9 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     runs = [PLAN, *_cells(sweep_dir)] + [FIT] * (sweep_dir / "fit.json").exists()
     sent = set() if project or entity else _sent(sweep_dir)
     left = [run for run in runs if run not in sent]
-    job = MirrorJob(str(sweep_dir), left, "online", "", tracking.project, tracking.entity, keep=False)
+    job = MirrorJob(
+        str(sweep_dir), left, "online", "", tracking.project, tracking.entity, keep=False, beside=False
+    )  # fmt: skip
     with begin(job, subprocess.DEVNULL) as mirror:
         try:
             wait_for_mirrors(sweep_dir, float("inf"))

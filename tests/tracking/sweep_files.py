@@ -82,9 +82,23 @@ FIT = {
         "law": "chinchilla",
         "rows": 2,
         "estimates": {"E": 1.8, "alpha": 0.4, "beta": 0.5, "a": 0.556},
-        "intervals": {"alpha": [0.35, 0.45]},
+        "intervals": {"alpha": [0.35, 0.45], "beta": None},
         "certificate": {"certified": True},
     },
+    "by_params": [
+        {
+            "law": "chinchilla",
+            "params": name,
+            "loss": "log_mse",
+            "estimates": {"alpha": alpha},
+            "intervals": ends and {"alpha": ends},
+            "certificate": {"certified": certified},
+        }
+        for name, alpha, ends, certified in [
+            ("params_with_head", 0.4, [0.35, 0.45], True),
+            ("params_total", 0.5, None, False),
+        ]
+    ],
     "holdouts": [{"name": "largest_shape", "mean_relative_error": 0.003, "competitor_mean_relative_error": 0.02}],
 }
 PIXEL = bytes.fromhex(

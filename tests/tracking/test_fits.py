@@ -7,7 +7,7 @@ from wandb_files import read_run
 from wandb_server import WandbServer
 
 from harness import tracking
-from harness.tracking.fits import summary_of
+from harness.tracking.fits import exponents, summary_of
 
 
 def test_the_summary_of_a_fit_is_flat():
@@ -16,6 +16,14 @@ def test_the_summary_of_a_fit_is_flat():
         "alpha_low": 0.35, "alpha_high": 0.45, "largest_shape/mean_relative_error": 0.003,
         "largest_shape/competitor_mean_relative_error": 0.02,
     }  # fmt: skip
+
+
+def test_the_exponents_under_every_count_are_one_table():
+    assert exponents(FIT) == {
+        "params": ["params_with_head", "params_total"], "loss": ["log_mse"] * 2, "law": ["chinchilla"] * 2,
+        "certified": [True, False], "alpha": [0.4, 0.5], "alpha_low": [0.35, None], "alpha_high": [0.45, None],
+    }  # fmt: skip
+    assert exponents({"fit": FIT["fit"]}) == {}
 
 
 def test_the_fit_is_a_run_with_figures_table_and_artifact(tmp_path, server):
@@ -33,6 +41,8 @@ def test_the_fit_is_a_run_with_figures_table_and_artifact(tmp_path, server):
     table = json.loads(server.artifacts[f"run-{name}-runs"].files["runs.table.json"])
     assert table["columns"] == ["cell", "width", "loss"]
     assert table["data"] == [["a", 64, 4.5], ["b", 96, None]]
+    table = json.loads(server.artifacts[f"run-{name}-exponents"].files["exponents.table.json"])
+    assert table["data"][0] == ["params_with_head", "log_mse", "chinchilla", True, 0.4, 0.35, 0.45]
 
 
 def test_the_fit_is_kept_offline_where_the_server_refuses(tmp_path, monkeypatch):
