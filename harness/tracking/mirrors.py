@@ -64,6 +64,11 @@ class Mirror:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The mirror's process id, None where there is no mirror."""
+        return self._process.pid if self._process else None
+
     def kill(self) -> None:
         """Ends the mirror, with nothing more sent."""
         if self._process is not None:

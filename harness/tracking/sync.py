@@ -10,6 +10,9 @@ from harness.tracking.account import TrackingConfig, api_key
 from harness.tracking.log import FIT, PLAN, last_words, read_log
 from harness.tracking.mirrors import MirrorJob, begin, sentences, tracking_of, wait_for_mirrors
 
+# How many runs one process is told of: its command line has a limit.
+BATCH = 500
+
 
 def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None) -> tuple[list[str], bool]:
     """Sends what W&B does not have of a sweep; sentences that say where its runs are, and whether all are sent.
@@ -28,15 +31,17 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     runs = [PLAN, *_cells(sweep_dir)] + [FIT] * (sweep_dir / "fit.json").exists()
     sent = set() if project or entity else _sent(sweep_dir)
     left = [run for run in runs if run not in sent]
-    job = MirrorJob(
-        str(sweep_dir), left, "online", "", tracking.project, tracking.entity, keep=False, beside=False
-    )  # fmt: skip
-    with begin(job, subprocess.DEVNULL) as mirror:
-        try:
-            wait_for_mirrors(sweep_dir, float("inf"))
-        except BaseException:
-            mirror.kill()
-            raise
+    for first in range(0, len(left), BATCH):
+        part = left[first : first + BATCH]
+        job = MirrorJob(
+            str(sweep_dir), part, "online", "", tracking.project, tracking.entity, keep=False, beside=False
+        )  # fmt: skip
+        with begin(job, subprocess.DEVNULL) as mirror:
+            try:
+                wait_for_mirrors(sweep_dir, float("inf"))
+            except BaseException:
+                mirror.kill()
+                raise
     last = last_words(sweep_dir)
     return sentences(sweep_dir, True), all(last.get(run, ("", ""))[0] == "uploaded" for run in runs)
 

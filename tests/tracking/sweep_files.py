@@ -51,7 +51,7 @@ def write_plan(sweep_dir, cells):
 def mirror_once(sweep_dir, cells):
     with tracking.start(TrackingConfig(), sweep_dir, cells):
         pass
-    return tracking.wait(sweep_dir, 30)
+    return tracking.wait(sweep_dir, 120)
 
 
 def columns(history, *names):
@@ -67,7 +67,7 @@ def assert_no_key(told, folder):
         assert secret not in content
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -125,14 +125,14 @@ def test_real_training_that_is_killed_twice_ends_as_one_run_a_cell(tmp_path, cor
         before = {mode: curve_bytes(tmp_path / mode) for mode in modes}
         jobs = {mode: train(corpus, tmp_path, mode) for mode in modes}
         for mode, job in jobs.items():
-            wait_until(lambda m=mode, b=before: curve_bytes(tmp_path / m) not in (0, b[m]), 60)
+            wait_until(lambda m=mode, b=before: curve_bytes(tmp_path / m) not in (0, b[m]), 120)
             time.sleep(pause)
             os.killpg(job.pid, signal.SIGKILL)
             assert job.wait() == -signal.SIGKILL
     for mode, job in {mode: train(corpus, tmp_path, mode) for mode in modes}.items():
         said = job.communicate(timeout=120)[0].decode()
         assert job.returncode == 0, said
-        tracking.wait(tmp_path / mode, 60)
+        tracking.wait(tmp_path / mode, 120)
     assert processes(tmp_path) == []
     online = {run.display_name: run for run in server.runs.values() if run.job_type == "cell"}
     offline = [read_run(path) for path in (tmp_path / "offline").glob("wandb/*run-*/*.wandb")]

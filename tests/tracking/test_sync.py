@@ -48,7 +48,8 @@ def test_an_offline_sweep_is_sent_from_its_local_files(kept, server):
     assert list((kept / "wandb").glob("offline-run-*")) == []
 
 
-def test_what_is_there_is_not_sent_again_but_to_another_project(kept, server):
+def test_what_is_there_is_not_sent_again_but_to_another_project(kept, server, monkeypatch):
+    monkeypatch.setattr("harness.tracking.sync.BATCH", 2)
     assert sync(kept) == ([f"W&B: 3 runs at {server.url}/me/scaling/groups/cpu"], True)
     del server.runs["id-a"], server.runs["id-b"]
     write_cell(kept, "c", range(200), "finished")

@@ -43,7 +43,14 @@ def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_pat
     )  # fmt: skip
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert f"W&B: 9 runs at {server.url}/me/scaling/groups/tiny" in trained.stdout
-    assert wait(tmp_path / "tiny", 60) and sorted(run.job_type for run in server.runs.values()) == ["cell"] * 9 + [PLAN]
+    assert wait(tmp_path / "tiny", 180) and sorted(run.job_type for run in server.runs.values()) == ["cell"] * 9 + [PLAN]
+
+    columns = ["width", "depth", "seed", "tokens", "steps", "batch_tokens", "learning_rate", "params_total", "flops"]
+    for run in server.runs.values():  # what parallel coordinates and scatter plots can choose from
+        if run.job_type == "cell":
+            assert all(isinstance(run.settings[name], int | float) for name in columns)
+            assert {"train_loss", "tokens", "flops"} <= set(run.history[0])
+            assert 4 < run.summary["loss"] < 6
 
     done = script("fit", "runs=wandb://me/scaling/tiny", "bootstrap=200")
     assert (done.returncode, done.stderr) == (0, "")
