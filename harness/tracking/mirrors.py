@@ -22,7 +22,7 @@ import yaml
 from harness.tracking.account import Mode, TrackingConfig, resolve_mode
 from harness.tracking.log import FIT, PLAN, last_words, say
 
-FIT_SECONDS = 90.0
+FIT_SECONDS, QUEUE_SECONDS = 90.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Mirror:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        # With a job of SLURM ends every process of it. One that is stopped has no time; what it has is sent later.
+        if self._process is not None and kind is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(QUEUE_SECONDS)
 
     def close(self) -> None:
         """Returns at once; the mirror finishes by itself."""

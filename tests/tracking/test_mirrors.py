@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from sweep_files import KEY, columns, mirror_once, rows, wait_until, write_cell
 from wandb_files import read_run
 from wandb_server import WandbServer
@@ -12,7 +13,7 @@ from wandb_server import WandbServer
 from harness import tracking
 from harness.tracking import TrackingConfig
 from harness.tracking.cells import CurveReader
-from harness.tracking.log import read_log
+from harness.tracking.log import last_words, read_log
 
 
 def test_a_mirror_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
@@ -151,3 +152,16 @@ def test_a_mirror_that_dies_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     (message,) = mirror_once(tmp_path, ["a"])
     assert message.startswith("W&B: 1 run not mirrored (the mirror could not be started: [Errno 2]")
+
+
+def test_a_job_of_slurm_waits_for_its_mirror_which_would_end_with_it(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    write_cell(tmp_path, "a", range(3), "finished")
+    with tracking.start(TrackingConfig(), tmp_path, ["a"]):
+        pass
+    assert last_words(tmp_path)["a"][0] == "uploaded"
+    write_cell(tmp_path, "b", range(3))
+    with pytest.raises(InterruptedError), tracking.start(TrackingConfig(), tmp_path, ["b"]):
+        raise InterruptedError  # a job that is being preempted has no time
+    assert last_words(tmp_path)["b"][0] == "started"
+    tracking.wait(tmp_path, 120)

@@ -43,7 +43,8 @@ def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_pat
     )  # fmt: skip
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert f"W&B: 9 runs at {server.url}/me/scaling/groups/tiny" in trained.stdout
-    assert wait(tmp_path / "tiny", 180) and sorted(run.job_type for run in server.runs.values()) == ["cell"] * 9 + [PLAN]
+    assert wait(tmp_path / "tiny", 180)
+    assert sorted(run.job_type for run in server.runs.values()) == ["cell"] * 9 + [PLAN]
 
     columns = ["width", "depth", "seed", "tokens", "steps", "batch_tokens", "learning_rate", "params_total", "flops"]
     for run in server.runs.values():  # what parallel coordinates and scatter plots can choose from
