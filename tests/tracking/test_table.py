@@ -51,7 +51,8 @@ def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_pat
         if run.job_type == "cell":
             assert all(isinstance(run.settings[name], int | float) for name in columns)
             assert {"train_loss", "tokens", "flops"} <= set(run.history[0])
-            assert 4 < run.summary["loss"] < 6
+            # between the corpus's 1.75 bits a letter and a uniform guess of 256 bytes
+            assert 1.213 < run.summary["loss"] < 5.546
 
     done = script("fit", "runs=wandb://me/scaling/tiny", "bootstrap=200")
     assert (done.returncode, done.stderr) == (0, "")
