@@ -25,7 +25,8 @@ def job():
 @pytest.fixture(scope="module")
 def cpu():
     jobs = compose_grid(["-m", "+sweep=cpu", "tracking=none"]).jobs
-    return [trunk for job in jobs for trunk in plan(job, VOCAB, "", "float32")]
+    # Its third seeds stay out: a proposal has one number of seeds for all shapes, and two for the smallest.
+    return [trunk for job in jobs if job.seed < 2 for trunk in plan(job, VOCAB, "", "float32")]
 
 
 def test_budgets():
@@ -38,7 +39,7 @@ def test_budgets():
             parse_budget(text)
 
 
-def like_cpu(job, tokens=(0.52e6, 0.8e6, 1.22e6, 1.85e6)):
+def like_cpu(job, tokens=(1.0e6, 1.55e6, 2.35e6, 3.6e6)):
     shapes = [make_shape(job, VOCAB, width, 48) for width in (48, 64, 80, 96, 112, 144)]
     return Candidate(tuple(shapes), tokens, 1)
 
@@ -110,7 +111,7 @@ def test_the_yaml_is_a_sweep(job):
     assert yaml.safe_load(text) == {
         "defaults": ["gpu", "_self_"],
         "name": "mine",
-        "tokens": ["0.52e6", "0.8e6", "1.22e6", "1.85e6"],  # YAML 1.1; OmegaConf reads numbers, as in conf/sweep
+        "tokens": ["1e6", "1.55e6", "2.35e6", "3.6e6"],  # YAML 1.1; OmegaConf reads numbers, as in conf/sweep
         "hydra": {
             "mode": "MULTIRUN",
             "sweeper": {"params": {"shape": "w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w64-d2-s1,w48-d2,w48-d2-s1"}},
