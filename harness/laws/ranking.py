@@ -105,7 +105,7 @@ def _recommendation(entries: list[dict[str, Any]], headline: str) -> Recommendat
         why = f": {headline}, {left_out[headline]}" if headline in left_out else ""
         return Recommendation(None, f"No law can be recommended: none is certified without each hold-out{why}.")
     best, own = entries[0], ranked.get(headline)
-    shown = f"{best['law']} predicts held-out cells best, to {best['mean_relative_error']:.3%}"
+    shown = f"{best['law']} predicts held-out cells best, to {best['mean_relative_error']:.3%}{_largest(best)}"
     if own is best:
         others = ", ".join(f"{law} {entry['mean_relative_error']:.3%}" for law, entry in [*ranked.items()][1:4])
         return Recommendation(headline, f"{shown}{f' ({others})' if others else ''}.")
@@ -117,6 +117,11 @@ def _recommendation(entries: list[dict[str, Any]], headline: str) -> Recommendat
         noise = f"within the {best['rms_residual']:.3%} that it leaves as noise"
         return Recommendation(headline, f"{shown}, but {against} is {noise}.")
     return Recommendation(best["law"], f"{shown}, against {against}{_exponent(best)}.")
+
+
+def _largest(entry: dict[str, Any]) -> str:
+    error = entry["errors"].get("largest_shape")
+    return "" if error is None else f" (the largest shape to {error:.2%})"
 
 
 def _exponent(entry: dict[str, Any]) -> str:
