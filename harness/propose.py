@@ -22,7 +22,7 @@ from harness.laws.noise import Labels
 from harness.measure import Pace, measure
 from harness.units import counted, duration
 
-# The centre of the cpu grid, where the simulated law's terms have the heights that they have there.
+# Params and tokens at which the simulated law's terms have their heights.
 CENTRE = (235e3, 1.0e6)
 # Below these one measures the optimizer, the warmup or models that cannot copy yet, and not the law: docs/tuning.md.
 LEAST_STEPS, MOST_WARMUP, LEAST_HEADS, LEAST_TOKENS_PER_PARAM = 900, 0.2, 3, 0.5
