@@ -245,7 +245,7 @@ def _of_sweep(path: Path) -> Table:
     if not plan_path.exists():
         return table
     try:
-        plan = yaml.safe_load(plan_path.read_text())
+        plan = yaml.load(plan_path.read_text(), Loader=yaml.CSafeLoader)
         schema, cells = plan["schema"], [str(cell["cell"]) for cell in plan["cells"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{plan_path} is not the plan of a sweep: issue the sweep again to rewrite it") from error
