@@ -96,7 +96,7 @@ if __name__ == "__main__":
         seconds = {
             "status": timed(status, sweep)[0],
             "run table": timed(write_table, grid.folder)[0],
-            "headline fit": timed(lambda: fit(str(sweep), bootstrap=2000))[0],
+            "headline fit": timed(lambda: fit(str(sweep), loss="log_mse", bootstrap=2000))[0],
         }
         study = timed(write_study, fit_config([f"runs={sweep}"]))[0]
         shown = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
