@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import torch
@@ -16,15 +16,16 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from harness import __version__
+from harness import __version__, slurm
 from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, register, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, plan
 from harness.records import SweepFolder
-from harness.training.device import memory_bytes, resolve
+from harness.training.device import memory_bytes, precision, resolve
 
 # Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
 QUIET = {
@@ -45,7 +46,7 @@ class Grid:
     command: str
     multirun: bool
     slots: int | None  # how many jobs run at once; None: as many as this machine holds
-    local: bool  # whether jobs end with this process, and not in a cluster's queue
+    cluster: slurm.Launcher | None  # the launcher of jobs that outlive this process in a cluster's queue
 
     @property
     def folder(self) -> SweepFolder:
@@ -65,15 +66,22 @@ def compose_grid(arguments: Sequence[str]) -> Grid:
         multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
         if axes and not multirun:
             raise UserError(f"{axes[0]} has several values: add -m to train them all")
+        launcher = base.hydra.launcher
+        cluster = None
+        if multirun and launcher._target_.endswith("SlurmLauncher"):
+            cluster = cast(slurm.Launcher, OmegaConf.to_container(launcher, resolve=True))
         lines = [line for line in asked if not line.lstrip("+~").startswith("hydra")]
         if multirun:
             lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
+        if cluster and base.device == "auto" and "device" not in axes:
+            lines.append(f"device={slurm.device(cluster)}")
         batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
-        slots = _slots(base.hydra.launcher, jobs) if multirun else 1
-        local = not multirun or not base.hydra.launcher._target_.endswith("SlurmLauncher")
+        slots = _slots(launcher, jobs) if multirun else 1
+    if jobs[0].detach and cluster is None:
+        raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")
     command = shlex.join(["python", "scripts/train.py", *arguments])
-    return Grid(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, local)
+    return Grid(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster)
 
 
 def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
@@ -111,13 +119,16 @@ def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
 
 
 def plan_trunks(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[Trunk]]:
-    """The trunks of each job; raises UserError where two are the same or one is too large for this device."""
-    by_job = [plan(job, store.vocab_size, store.recipe_hash, resolve(job).precision) for job in jobs]
-    trunks = [trunk for part in by_job for trunk in part]
-    check_distinct(trunks)
-    for trunk in trunks:
-        check_memory(trunk, memory_bytes(resolve(trunk.job)))
+    """The trunks of each job; raises UserError where two are the same."""
+    by_job = [plan(job, store.vocab_size, store.recipe_hash, precision(job)) for job in jobs]
+    check_distinct([trunk for part in by_job for trunk in part])
     return by_job
+
+
+def check_fit(grid: Grid, trunks: Sequence[Trunk]) -> None:
+    """Raises UserError where a trunk that is to train on this machine has no device here, or is too large for it."""
+    for trunk in trunks if not grid.cluster else ():
+        check_memory(trunk, memory_bytes(resolve(trunk.job)))
 
 
 @lru_cache

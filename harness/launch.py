@@ -18,6 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from harness import slurm
 from harness.commands import configuration
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore
@@ -115,7 +116,8 @@ def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str 
     task = functools.partial(run_composed, stop_name=stop.name)
     try:
         # Hydra writes a line of its own about an exception that comes here anyway.
-        with contextlib.redirect_stderr(io.StringIO()), configuration():
+        waiting = slurm.watching() if grid.cluster else contextlib.nullcontext()
+        with contextlib.redirect_stderr(io.StringIO()), configuration(), waiting:
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             config = hydra.compose_config("train", list(grid.overrides), RunMode.MULTIRUN)
@@ -147,6 +149,7 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
         run_jobs([job], HydraConfig.get().job.num)
+        slurm.end_mirrors()
     except Stopped as stopped:
         if stop.launcher_is_gone():
             os._exit(1)  # a worker of joblib would stay for minutes

@@ -40,7 +40,7 @@ def measure(grid: Grid, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
     """
     by_shape = {_shape(trunk): trunk for trunk in trunks}
     shapes = list(by_shape.values())
-    if not shapes or not grid.local:
+    if not shapes or grid.cluster:
         return {}
     if not grid.multirun:
         found = [measure_in_turn(shapes, 0, 1, None, grid.folder.path)]

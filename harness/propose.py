@@ -15,7 +15,7 @@ from harness.config import TrainConfig
 from harness.data.tokens import prepare
 from harness.errors import UserError
 from harness.grid import plan, schedule_makespan
-from harness.jobs import compose_grid, machine_slots, open_store, plan_trunks
+from harness.jobs import check_fit, compose_grid, machine_slots, open_store, plan_trunks
 from harness.laws.design import DRAWS, EXPONENTS, FLOOR, HEIGHTS, NOISE, TRUNK_SHARE, Expectation, expect
 from harness.laws.forms import Array
 from harness.laws.noise import Labels
@@ -324,6 +324,7 @@ def measured_costs(template: Sequence[str], vocab_size: int, job: TrainConfig) -
     axis = ",".join(f"w{shape.width}-d{shape.depth}" for shape in shapes)
     grid = compose_grid([*template, f"shape={axis}", "seed=0"])
     trunks = [job_trunks[0] for job_trunks in plan_trunks(grid.jobs, open_store(grid.jobs))]
+    check_fit(grid, trunks)
     slots = grid.slots or machine_slots(trunks)
     paces = measure(grid, trunks, slots)
     if not paces:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness import tracking
+from harness import slurm, tracking
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_unique
-from harness.jobs import QUIET, Grid, code_version, compose_grid, machine_slots, open_store, plan_trunks
+from harness.jobs import QUIET, Grid, check_fit, code_version, compose_grid, machine_slots, open_store, plan_trunks
 from harness.launch import launch_all
 from harness.measure import measure
 from harness.plan import Plan
@@ -49,7 +49,7 @@ def make_plan(grid: Grid, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
         device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
-        gpus=1 if ":" in device else torch.cuda.device_count() if grid.local else slots,
+        gpus=1 if ":" in device else slots if grid.cluster else torch.cuda.device_count(),
         finished=finished,
         resumed={trunk.name: newest_step(grid.folder.trunk(trunk.name)) for trunk in pending},
         pace=measure(grid, pending, slots),
@@ -60,7 +60,9 @@ def prepare_plan(grid: Grid) -> tuple[TokenStore, Plan]:
     """Everything that can be refused is refused here, before any training."""
     store = open_store(grid.jobs)
     by_job = plan_trunks(grid.jobs, store)
-    for trunk in (trunk for job in by_job for trunk in job):
+    trunks = [trunk for job in by_job for trunk in job]
+    check_fit(grid, trunks)
+    for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
     return store, make_plan(grid, by_job)
 
@@ -76,6 +78,8 @@ def _train(arguments: Sequence[str]) -> int:
     console = Console()
     grid = compose_grid(arguments)
     folder = grid.folder
+    if grid.cluster:
+        slurm.check(grid.cluster, len(grid.jobs))
     with folder_unless_refused(folder.path):
         check_schema(folder)
         store, sweep_plan = prepare_plan(grid)
@@ -87,15 +91,20 @@ def _train(arguments: Sequence[str]) -> int:
     estimate, started = sweep_plan.wall_seconds, time.time()
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
     write_sweep(folder, sweep_file(grid, sweep_plan, launch))
+    if grid.cluster and grid.jobs[0].detach:
+        console.print(slurm.submit_parent(grid.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
+        return 0
     tracking.start(grid.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
-    waits = stop.deferred(folder.path) if grid.local else contextlib.nullcontext()
+    waits = contextlib.nullcontext() if grid.cluster else stop.deferred(folder.path)
     try:
         with Progress(folder.path, console), waits:
             ended_early = launch_all(grid, sweep_plan.jobs, sweep_plan.slots, store, console)
     except Stopped:
         mirror_seconds = 3.0
+        if grid.cluster:
+            console.print(f"its jobs stay in the queue; scancel --name={folder.path.name} ends them", highlight=False)
         raise
     finally:
         launch["wall_seconds"] = round(time.time() - started, 1)
@@ -176,6 +185,6 @@ def tell(rows: list[dict[str, Any]], folder: SweepFolder, sweep_plan: Plan, cons
     """Prints how the sweep ended and what it cost; 0 where every cell finished, else 1."""
     finished = sum(row["status"] == "finished" for row in rows)
     console.print(f"{finished} of {sweep_plan.cells} cells finished; run table: {folder.table}")
-    for line in account(snapshot(folder.path), disk_bytes(folder.path)):
+    for line in account(snapshot(folder.path), disk_bytes(folder.path), ended=True):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if finished == sweep_plan.cells else 1

@@ -5,3 +5,4 @@ from harness.tracking.log import PLAN as PLAN
 from harness.tracking.mirrors import log_fit as log_fit
 from harness.tracking.mirrors import start as start
 from harness.tracking.mirrors import wait as wait
+from harness.tracking.mirrors import wait_for_own as wait_for_own

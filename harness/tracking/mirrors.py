@@ -22,7 +22,7 @@ import yaml
 from harness.tracking.account import Mode, TrackingConfig, resolve_mode
 from harness.tracking.log import FIT, PLAN, last_words, say
 
-FIT_SECONDS, QUEUE_SECONDS = 90.0, 60.0
+FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,6 @@ class Mirror:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        # With a job of SLURM ends every process of it. One that is stopped has no time; what it has is sent later.
-        if self._process is not None and kind is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(QUEUE_SECONDS)
 
     def close(self) -> None:
         """Returns at once; the mirror finishes by itself."""
@@ -134,6 +130,14 @@ def wait(sweep_dir: Path, timeout: float) -> list[str]:
     """Waits up to `timeout` seconds for the sweep's mirrors; sentences that say where its runs are."""
     ended = wait_for_mirrors(sweep_dir, timeout)
     return sentences(Path(sweep_dir), ended)
+
+
+def wait_for_own(timeout: float) -> None:
+    """Waits up to `timeout` seconds for the mirrors of this process, where they would not outlive it."""
+    deadline = time.monotonic() + timeout
+    for thread in threading.enumerate():
+        if thread.name == "mirror":
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def sentences(sweep_dir: Path, ended: bool) -> list[str]:

@@ -30,7 +30,7 @@ ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
 
 
 def main(argument: str) -> None:
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(interruption, signal.SIG_IGN)  # the job may have something to say after them
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")

@@ -42,11 +42,23 @@ class Device:
             torch.mps.synchronize()
 
 
+def device_name(job: TrainConfig) -> str:
+    """Of this machine where it is auto, else as asked for, here or not."""
+    if job.device != "auto":
+        return job.device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def precision(job: TrainConfig) -> str:
+    """The resolved precision of a job, whose device need not be on this machine."""
+    if job.precision != "auto":
+        return job.precision
+    return "bf16" if device_name(job).startswith("cuda") else "float32"
+
+
 def resolve(job: TrainConfig, job_number: int = 0) -> Device:
     """The device of a job; jobs of one sweep go round the GPUs by their number. Raises UserError."""
-    name = job.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    name = device_name(job)
     if name.startswith("cuda"):
         count = torch.cuda.device_count()
         index = int(name[5:]) if ":" in name else job_number % max(1, count)
@@ -56,8 +68,7 @@ def resolve(job: TrainConfig, job_number: int = 0) -> Device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps is not here: take device=auto or cpu")
     kind = name.split(":")[0]
-    precision = job.precision if job.precision != "auto" else "bf16" if kind == "cuda" else "float32"
-    return Device(torch.device(name), precision, kind == "cuda" if job.compile is None else job.compile)
+    return Device(torch.device(name), precision(job), kind == "cuda" if job.compile is None else job.compile)
 
 
 def memory_bytes(device: Device) -> int:

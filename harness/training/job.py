@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from harness import tracking
+from harness import slurm, tracking
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import make_folder, remove_temporary, write_atomically
@@ -39,6 +39,7 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
         if not pending:
             return
         remove_temporary(trunk_folder)
+        slurm.link_log(trunk_folder)
         for cell in pending:
             _start_folder(trunk, cell, folder)
         run = _TrunkRun(trunk, store, device, folder, code_version)

@@ -1,16 +1,17 @@
 """The mirror of cells with the real client: against a server of our own on loopback, and offline."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-import pytest
 from sweep_files import KEY, columns, mirror_once, rows, wait_until, write_cell
 from wandb_files import read_run
 from wandb_server import WandbServer
 
-from harness import tracking
+from harness import slurm, tracking
 from harness.tracking import TrackingConfig
 from harness.tracking.cells import CurveReader
 from harness.tracking.log import last_words, read_log
@@ -154,14 +155,28 @@ def test_a_mirror_that_dies_is_told(tmp_path, monkeypatch):
     assert message.startswith("W&B: 1 run not mirrored (the mirror could not be started: [Errno 2]")
 
 
-def test_a_job_of_slurm_waits_for_its_mirror_which_would_end_with_it(tmp_path, server, monkeypatch):
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    write_cell(tmp_path, "a", range(3), "finished")
-    with tracking.start(TrackingConfig(), tmp_path, ["a"]):
-        pass
-    assert last_words(tmp_path)["a"][0] == "uploaded"
-    write_cell(tmp_path, "b", range(3))
-    with pytest.raises(InterruptedError), tracking.start(TrackingConfig(), tmp_path, ["b"]):
-        raise InterruptedError  # a job that is being preempted has no time
+def test_a_job_of_slurm_waits_for_its_mirrors_which_would_end_with_it(tmp_path, server, monkeypatch):
+    for name in ("a", "b"):
+        write_cell(tmp_path, name, range(3), "finished")
+        with tracking.start(TrackingConfig(), tmp_path, [name]):
+            pass
     assert last_words(tmp_path)["b"][0] == "started"
+    slurm.end_mirrors()
+    assert last_words(tmp_path)["b"][0] == "started"
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    slurm.end_mirrors()
+    assert [last_words(tmp_path)[name][0] for name in ("a", "b")] == ["uploaded"] * 2
+
+
+def test_a_mirror_goes_on_at_the_notice_of_a_time_limit(tmp_path, server):
+    write_cell(tmp_path, "a", range(3), "finished")
+    with tracking.start(TrackingConfig(), tmp_path, ["a"]) as mirror:
+        wait_until(lambda: ignores(mirror.pid, signal.SIGUSR2))
+        os.kill(mirror.pid, signal.SIGUSR2)
     tracking.wait(tmp_path, 120)
+    assert last_words(tmp_path)["a"][0] == "uploaded"
+
+
+def ignores(pid: int, number: int) -> bool:
+    (mask,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) >> (number - 1) & 1)
