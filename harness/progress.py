@@ -105,8 +105,11 @@ def render(now: Snapshot, elapsed: float | None = None) -> RenderableType:
     return Group(*(parts if parts[-1] != "" else parts[:-1]))
 
 
-def account(now: Snapshot, disk_bytes: int) -> list[str]:
-    """What the sweep took, what it cost, what was lost and why, and how to train what is left once nothing runs."""
+def account(now: Snapshot, disk_bytes: int, ended: bool = False) -> list[str]:
+    """What the sweep took, what it cost, what was lost and why, and how to train what is left once nothing runs.
+
+    ended: that nothing runs is known, however young the last row of a process that was killed.
+    """
     wall, estimate = now.launch.get("wall_seconds"), now.launch.get("estimated_seconds")
     lines = []
     if wall and estimate:
@@ -116,7 +119,7 @@ def account(now: Snapshot, disk_bytes: int) -> list[str]:
     for cell in now.of("failed", "diverged"):
         lines.append(f"{cell.status}: {cell.cell}: {' '.join((cell.error or '').split())}")
     missing = len(now.cells) - now.count(*ENDED)
-    if now.count("running"):
+    if now.count("running") and not ended:
         return lines
     if missing:
         lines.append(f"{missing} cells have no record: they were not begun, or their process was killed")

@@ -202,6 +202,8 @@ def test_while_cells_run_nothing_is_said_to_be_left(sweep):
     write_curve(sweep, "w64-d2-t400k", 40)
     said = ["cost 0.3 core-minutes, at 40 % of the device's rate of matrix products, and 0 B of disk"]
     assert account(look(sweep), 0) == said
+    left = "6 cells have no record: they were not begun, or their process was killed"
+    assert account(look(sweep), 0, ended=True) == [*said, left]
 
 
 def test_a_folder_without_a_sweep_is_a_users_mistake(tmp_path):
