@@ -98,10 +98,12 @@ def render(now: Snapshot, elapsed: float | None = None) -> RenderableType:
     lost = sorted(now.of("failed", "diverged"), key=lambda cell: -cell.changed)
     for cell in lost[:MOST_FAILURES]:
         why = " ".join((cell.error or "").split())
-        what = f" {cell.label} {cell.status}"
+        what = f" {cell.label} {cell.status}" + (f" in SLURM job {cell.job}" if cell.job else "")
         line = Text(what, style=STYLES[cell.status], no_wrap=True, overflow="ellipsis")
         parts.append(line.append(f"  {why}", style="default") if why else line)
     parts += _more(lost, MOST_FAILURES)
+    if any(cell.job for cell in now.cells):
+        parts.append(Text(" logs: slurm/JOB/ in the sweep's folder", style="dim"))
     return Group(*(parts if parts[-1] != "" else parts[:-1]))
 
 
@@ -222,15 +224,16 @@ def _latest(now: Snapshot) -> Table:
 
 def _running(cells: list[CellState], now: Snapshot) -> Table:
     table = Table.grid(padding=(0, 1), pad_edge=True)
-    for column in range(5):
+    for column in range(6):
         table.add_column(no_wrap=True, justify="right" if column > 1 else "left")
-    table.add_row("training", "", "", "train loss", "tokens/s", style="dim")
+    jobs = "SLURM job" if any(cell.job for cell in cells) else ""
+    table.add_row("training", "", "", "train loss", "tokens/s", jobs, style="dim")
     for cell in cells:
         bar = ProgressBar(total=1.0, completed=cell.done, width=16, complete_style=STYLES[cell.status])
         quiet = cell.status == "quiet"
         pace = f"quiet {duration(now.time - cell.changed)}" if quiet else short(cell.tokens_per_second)
         loss = "" if cell.loss is None else f"{cell.loss:.3f}"
-        table.add_row(Text(cell.label, STYLES[cell.status]), bar, _percent(cell.done), loss, pace)
+        table.add_row(Text(cell.label, STYLES[cell.status]), bar, _percent(cell.done), loss, pace, cell.job or "")
     return table
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import SweepFolder, read_record, read_sweep
+from harness.slurm import job_of
 
 ENDED = ("finished", "diverged", "failed")
 # Without a new row for this long a trunk is called quiet: no file tells a slow process from a dead one.
@@ -48,6 +49,7 @@ class CellState:
     utilization: float | None = None  # of the device's measured rate of matrix products
     evaluation_seconds: float = 0.0
     error: str | None = None
+    job: str | None = None  # of SLURM, where one trains or trained it
     changed: float = 0.0  # seconds since the epoch: the record's age, or the last row's
 
     @property
@@ -117,6 +119,7 @@ class SweepReader:
             trunks[plan["trunk"]].append(plan)
         for members in trunks.values():
             _name_running([plan["cell"] for plan in members], found, now)
+            _name_job(self.folder.trunk(members[0]["trunk"]), [plan["cell"] for plan in members], found)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
         launch = (self._plan.get("launches") or [{}])[-1]
@@ -224,6 +227,12 @@ def _name_running(members: list[str], found: dict[str, CellState], now: float) -
         quiet = now - state.changed > QUIET_SECONDS
         status = "waiting" if state is not newest else "quiet" if quiet else "running"
         found[state.cell] = replace(state, status=status)
+
+
+def _name_job(trunk_folder: Path, members: list[str], found: dict[str, CellState]) -> None:
+    for cell in members:
+        if found[cell].status in ("running", "quiet", "failed"):
+            found[cell] = replace(found[cell], job=job_of(trunk_folder))
 
 
 @dataclass(frozen=True)

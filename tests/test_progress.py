@@ -229,6 +229,18 @@ def test_the_panel_shows_losses_by_shape_and_budget(sweep):
     assert max(map(len, lines)) <= 80
 
 
+def test_the_slurm_jobs_of_what_runs_and_of_what_failed_are_named(sweep):
+    write_curve(sweep, "w32-d2-t400k", 90)
+    write_record(sweep, "w64-d2-t100k", "failed", error="no disk")
+    for trunk, job in (("w32-d2-s0-00000020", "1234567_0"), ("w64-d2-s0-00000040", "1234567_1")):
+        (sweep / "trunks" / trunk).mkdir(parents=True)
+        os.symlink(f"../../slurm/{job}/{job}_0_log.out", sweep / "trunks" / trunk / "log")
+    text = text_of(render(look(sweep)))
+    assert re.search(r"w32-d2-t400k-s0 .* 1234567_0 *$", text, re.MULTILINE)
+    assert "w64-d2-t100k-s0 failed in SLURM job 1234567_1  no disk" in text
+    assert "logs: slurm/JOB/ in the sweep's folder" in text
+
+
 def test_a_large_sweep_fits_a_small_terminal(tmp_path, sweep):
     plan = yaml.safe_load((sweep / "sweep.yaml").read_text())
     first = plan["cells"][0]
