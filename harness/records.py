@@ -107,6 +107,15 @@ def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
     write_atomically(folder.plan, yaml.dump({"schema": SCHEMA} | plan, Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
+def renew_table(path: Path) -> None:
+    """Writes runs.csv where `path` is a sweep with records younger than it: jobs may outlive their launcher."""
+    folder = SweepFolder(path)
+    youngest = max((record.stat().st_mtime for record in path.glob("runs/*/run.json")), default=0.0)
+    written = folder.table.stat().st_mtime if folder.table.exists() else 0.0
+    if folder.plan.exists() and youngest > written:
+        write_table(folder)
+
+
 def read_sweep(folder: SweepFolder) -> dict[str, Any]:
     """sweep.yaml; raises UserError where it is missing, broken or of another schema."""
     try:

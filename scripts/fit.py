@@ -1,19 +1,24 @@
 """Fits the laws to a run table: python scripts/fit.py runs=outputs/cpu"""
 
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from harness.commands import run_script
+from harness.laws.pool import sources
 from harness.laws.settings import fit_config
 from harness.laws.study import output_path, write_study
 from harness.laws.summary import show
+from harness.records import renew_table
 from harness.tracking.table import fetched
 
 
 def main(arguments: list[str]) -> int:
     config = fit_config(arguments)
     config = replace(config, runs=fetched(config.runs))
+    for path in sources(config.runs):
+        renew_table(Path(path))
     report = write_study(config)
     console = Console()
     if not console.is_terminal:

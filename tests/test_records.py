@@ -1,4 +1,5 @@
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from harness.records import (
     is_final,
     read_record,
     read_sweep,
+    renew_table,
     write_record,
     write_sweep,
     write_table,
@@ -98,3 +100,23 @@ def test_the_table_has_the_cells_of_the_grid_in_its_order(tmp_path):
     assert list(table.columns) == list(COLUMNS)
     assert table["cell"].tolist() == ["b", "a"]
     assert table["loss"].tolist() == [1 / 3, 1 / 3]
+
+
+def test_a_table_is_renewed_for_records_younger_than_it(tmp_path):
+    folder = SweepFolder(tmp_path)
+    renew_table(tmp_path)
+    assert not folder.table.exists()
+    write_sweep(folder, {"sweep": "x", "cells": [{"cell": "a"}, {"cell": "b"}]})
+    for name in ("a", "b"):
+        folder.run(name).mkdir(parents=True)
+    write_record(folder.run("a"), record(cell="a"))
+    renew_table(tmp_path)
+    assert pd.read_csv(folder.table)["cell"].tolist() == ["a"]
+    kept = folder.table.read_text().replace("3.25", "3.5")
+    folder.table.write_text(kept)
+    renew_table(tmp_path)
+    assert folder.table.read_text() == kept
+    write_record(folder.run("b"), record(cell="b"))
+    os.utime(folder.table, (1, 1))
+    renew_table(tmp_path)
+    assert pd.read_csv(folder.table)["cell"].tolist() == ["a", "b"]
