@@ -9,10 +9,11 @@ PY := .venv/bin/python
 .PHONY: sweep plan fit report status sync test lint lock bench reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
-sweep: .venv/installed
+# detach=true returns before anything is trained.
+sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 	@status=0; \
 	$(PY) scripts/train.py -m +sweep=$(SWEEP) hydra/launcher=$(LAUNCHER) $(ARGS) || status=$$?; \
-	if [ $$status -le 1 ]; then \
+	if [ $$status -le 1 ] && [ -z "$(filter detach=true,$(ARGS))" ]; then \
 		$(PY) scripts/fit.py runs=$(OUTPUTS) || status=$$?; \
 		$(PY) scripts/report.py runs=$(OUTPUTS) || status=$$?; \
 	fi; exit $$status
@@ -65,6 +66,10 @@ clean:
 	@echo "installing the package and its dependencies"
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable . && touch $@
 
+.venv/slurm: pyproject.toml | .venv/bin/python
+	@echo "installing the package with Hydra's launcher for SLURM"
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[slurm]' && touch $@ .venv/installed
+
 .venv/tested: pyproject.toml | .venv/bin/python
 	@echo "installing the package with its test dependencies"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]' && touch $@ .venv/installed
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev,slurm]' && touch $@ .venv/installed
