@@ -2,8 +2,9 @@
 
 The plain loop is that of benchmarks/step.py with the grid's schedule, batches, rate and validation, each cell from its
 first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. Budgets go
-from .05 to .19 M tokens, and 24 k validate. The ratio of the wall times is taken apart into the tokens that trunks save,
-the second process, and the step. So few steps tell nothing of losses: those are compared after 1 M tokens of one shape.
+from .05 to .19 M tokens, and 24 k validate. The ratio of the wall times is taken apart into the tokens that trunks
+save, the second process, and the step. So few steps tell nothing of losses: those are compared after 1 M tokens of
+one shape.
 """
 
 import contextlib
