@@ -65,7 +65,12 @@ def compare(table: Table, config: FitConfig, column: str) -> Comparison:
     if column not in table.frame.columns:
         raise UserError(f"{table.source} has no column {column!r}: name the one that tells the two ways apart")
     values = list(dict.fromkeys(table.frame[column].map(str)))
-    if len(values) != 2:
+    if len(values) == 1:
+        raise UserError(
+            f"{table.source}, column {column} is {values[0]} in every row, and two ways are compared: name both in "
+            "runs=a,b, or another column"
+        )
+    if len(values) > 2:
         raise UserError(
             f"{table.source}, column {column} has {len(values)} values ({', '.join(values[:4])}): two are compared, "
             "so choose them with filter="

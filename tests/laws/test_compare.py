@@ -58,6 +58,8 @@ def test_what_cannot_be_compared():
         compare(table, CONFIG, "schedule")
     with pytest.raises(UserError, match="column width has 6 values"):
         compare(table, CONFIG, "width")
+    with pytest.raises(UserError, match="column depth is 2 in every row, and two ways are compared: name both"):
+        compare(table, CONFIG, "depth")
     with pytest.raises(UserError, match="bootstrap=0"):
         compare(table, FitConfig(runs="table", bootstrap=0), "way")
     apart = table.frame.assign(seed=(table.frame["way"] == "b").astype(int))
