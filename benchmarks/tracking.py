@@ -17,8 +17,8 @@ from typing import Any
 
 from harness import tracking
 from harness.data.synthetic import write_corpus
+from harness.jobs import compose_grid, open_store, plan_trunks
 from harness.records import SweepFolder, is_final
-from harness.sweep import compose_grid, open_store, plan_trunks
 from harness.training import job as training
 from harness.training.device import resolve
 
@@ -67,7 +67,7 @@ def train(folder: Path, mode: str, number: int) -> tuple[float, float, float]:
         ]
     )  # fmt: skip
     store = open_store(grid.jobs)
-    (trunk,) = plan_trunks(grid.jobs, store)
+    ((trunk,),) = plan_trunks(grid.jobs, store)
     training.tracking = timed = Timed()  # type: ignore[assignment]
     sweep = SweepFolder(folder / f"{mode}-{number}")
     started = time.perf_counter()
