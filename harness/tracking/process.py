@@ -35,7 +35,7 @@ def main(argument: str) -> None:
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
     job = MirrorJob(**json.loads(argument))
-    # A tenth of a busy core: at 19 it is a hundredth, and minutes pass before wandb is even imported.
+    # A tenth of a busy core: at 19 it is a hundredth, and wandb is imported after more than a minute.
     os.nice(10 if job.beside else 0)
     problem = probe() if job.mode == "online" else None
     try:

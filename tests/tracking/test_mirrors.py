@@ -127,6 +127,7 @@ time.sleep(60)
 """
     job = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert job.stdout is not None and job.stdout.readline() == b"started\n"
+    wait_until(lambda: "id-a" in server.runs)  # or the next mirror may come first, and sends all of it alone
     job.send_signal(signal.SIGKILL)
     job.wait()
     # The next attempt begins at its checkpoint, before the rows that were already sent.
