@@ -108,9 +108,10 @@ def measure_here(trunk: Trunk, number: int = 0) -> Pace:
             first = time.perf_counter() - began
     step = statistics.fmean(times[WARM_STEPS:])
     seq_len = trunk.job.model.seq_len
-    part = store.validation[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]
+    evaluated = store.evaluated(seq_len)
+    part = evaluated[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]
     start = time.perf_counter()
     evaluate(trainer.model, part, seq_len, store.bytes_per_token, device)
     device.synchronize()
-    evaluation = (time.perf_counter() - start) * (len(store.validation) - 1) / (len(part) - 1)
+    evaluation = (time.perf_counter() - start) * (len(evaluated) - 1) / (len(part) - 1)
     return Pace(step, evaluation, max(0.0, first - step))

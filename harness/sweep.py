@@ -159,8 +159,9 @@ def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str
 def store_line(store: TokenStore) -> str:
     manifest = store.manifest
     return (
-        f"tokens: {manifest['source']}, {len(store.train):,} to train on and {len(store.validation):,} to validate, "
-        f"vocabulary {store.vocab_size}, {store.bytes_per_token:.2f} bytes a token"
+        f"tokens: {manifest['source']}, {len(store.train):,} to train on and "
+        f"{manifest['recipe']['validation_tokens']:,} to validate, vocabulary {store.vocab_size}, "
+        f"{store.bytes_per_token:.2f} bytes a token"
     )
 
 

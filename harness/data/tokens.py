@@ -52,6 +52,15 @@ class TokenStore:
         """Training tokens in whole rows of `seq_len`: what an epoch has."""
         return max(0, len(self.train) - 1) // seq_len * seq_len
 
+    def evaluated(self, seq_len: int) -> np.ndarray:
+        """The tokens that every loss is taken on, and one target more.
+
+        They fill the fewest rows of `seq_len` that hold `data.validation_tokens`, where the split has so many: its
+        last document may be longer than all the others together.
+        """
+        rows = -(-self.manifest["recipe"]["validation_tokens"] // seq_len)
+        return self.validation[: rows * seq_len + 1]
+
 
 def prepare(
     data: DataConfig, tokenizer_config: TokenizerConfig, train_tokens: int, processes: int | None = None

