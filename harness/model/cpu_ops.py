@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from harness.model.products import Linear, SquaredReLULayer
+from harness.model.products import Linear, SquaredReLULayer, product
 
 
 def written_out(x: Tensor) -> bool:
@@ -37,6 +37,13 @@ class _RMSNorm(torch.autograd.Function):
         return grad_normed.addcmul_(normed, projection, value=-1).mul_(inverse), grad_gain, None
 
 
+def _normed(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """What _RMSNorm returns, to rounding; nothing is kept for a gradient, so that no square is written out."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+    return (x * inverse).mul_(gain)
+
+
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -53,7 +60,7 @@ class _Rotate(torch.autograd.Function):
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * gain, the mean over the last dimension; gain has x's last one or two dimensions."""
     if written_out(x):
-        return _RMSNorm.apply(x, gain, eps)
+        return _RMSNorm.apply(x, gain, eps) if torch.is_grad_enabled() else _normed(x, gain, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps) * gain
 
 
@@ -74,5 +81,7 @@ def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor
 def squared_relu_layer(x: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
     """max(x @ up.T, 0)^2 @ down.T, of x (..., D)."""
     if written_out(x):
-        return SquaredReLULayer.apply(x, up_FD, down_DF)
+        if torch.is_grad_enabled():
+            return SquaredReLULayer.apply(x, up_FD, down_DF)
+        return product(product(x, up_FD).relu_().square_(), down_DF)
     return F.linear(F.relu(F.linear(x, up_FD)).square(), down_DF)

@@ -11,7 +11,7 @@ from harness.stop import stop
 from harness.training.device import Device
 
 # Sequences at once: on a CPU the activations stay in cache.
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536, "mps": 16384}
+TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536, "mps": 16384}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def test_rms_norm_value_and_gradient(gain_shape):
     x, gain = normal(2, 3, 4, 6), normal(*gain_shape, seed=1)
     torch.testing.assert_close(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), None, 1e-3) * gain)
     assert torch.autograd.gradcheck(lambda x, gain: rms_norm(x, gain, 1e-3), (x, gain))
+    with torch.no_grad():
+        torch.testing.assert_close(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), None, 1e-3) * gain)
 
 
 def test_rotate_turns_pairs_by_their_position():
@@ -57,6 +59,8 @@ LAYERS = [
 def test_products_value_and_gradient(ours, plain, shapes):
     inputs = [normal(*shape, seed=seed) for seed, shape in enumerate(shapes)]
     torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(*inputs), plain(*inputs))
     assert torch.autograd.gradcheck(ours, inputs)
 
 
