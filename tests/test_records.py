@@ -44,6 +44,13 @@ def test_a_damaged_record_counts_as_not_done(tmp_path, damage):
     assert read_record(tmp_path) is None
 
 
+def test_a_record_from_before_losses_had_parts_is_done(tmp_path):
+    old = {key: value for key, value in record().items() if key != "loss_parts"}
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1} | old))
+    assert is_final(tmp_path)
+    assert read_record(tmp_path)["loss_parts"] is None
+
+
 def test_a_finished_record_without_a_loss_counts_as_not_done(tmp_path):
     write_record(tmp_path, record(loss=float("nan")))
     assert json.loads((tmp_path / "run.json").read_text())["loss"] is None

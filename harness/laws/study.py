@@ -33,6 +33,7 @@ from harness.laws.ranking import ranking
 from harness.laws.seeds import seed_noise
 from harness.laws.settings import FitConfig
 from harness.laws.table import Table, check_comparable, filtered
+from harness.laws.validation import by_text
 
 SCHEMA = 1
 CURVE_POINTS, MOST_CURVES = 41, 12
@@ -103,6 +104,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "approaches": others,
         "frontier": frontier(best, config.frontier),
         "seed_noise": seeds,
+        "validation_text": by_text(best, table),
         "lack_of_fit": misfit,
         "by_noise": by_noise(best, seeds, config.bootstrap, config.seed) if config.bootstrap else [],
         "noise": _noise(best),

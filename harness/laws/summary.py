@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from harness.laws import validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 
@@ -45,6 +46,8 @@ def show(report: dict[str, Any], console: Console) -> None:
             f"seed noise: sd {noise['sd_nats']:.4f} nats, {noise['sd_relative']:.3%} "
             f"({noise['degrees_of_freedom']} degrees of freedom)"
         )
+    if text := validation.sentence(report["validation_text"]):
+        console.print(f"validation text: {text}", soft_wrap=True, markup=False)
     if advice := report["recommended"]:
         console.print(f"recommended: {advice['law'] or 'none'}: {advice['reason']}", soft_wrap=True, markup=False)
     for line in _frontier(report):

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from harness.laws import validation
 from harness.laws.display import digits
 from harness.report.cells import number
 from harness.report.inputs import Sweep
@@ -218,6 +219,12 @@ def _excluded(sweep: Sweep) -> str:
 
 
 def _noise(sweep: Sweep) -> str:
+    assert sweep.fit is not None
+    text = validation.sentence(sweep.fit.get("validation_text"))
+    return _seeds(sweep) + (f" {text[0].upper()}{text[1:]}." if text else "")
+
+
+def _seeds(sweep: Sweep) -> str:
     assert sweep.fit is not None
     noise = sweep.fit["seed_noise"]
     if not noise:

@@ -12,14 +12,21 @@ from harness.training.device import Device
 
 # Sequences at once: on a CPU the activations stay in cache.
 TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+PARTS = 10
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """loss: mean nats a token; loss_se: its standard error over sequences; bits_per_byte: tokenizer-free."""
+    """
+    loss            mean nats a token
+    loss_se         its standard error over sequences
+    loss_parts      the loss on each of PARTS consecutive parts of the sequences, none where there are fewer sequences
+    bits_per_byte   tokenizer-free
+    """
 
     loss: float
     loss_se: float
+    loss_parts: tuple[float, ...]
     bits_per_byte: float
     sequences: int
 
@@ -41,4 +48,6 @@ def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: 
     losses_S = torch.cat(parts).double().cpu()
     loss = losses_S.mean().item()
     spread = losses_S.std(correction=1).item() / math.sqrt(count) if count > 1 else math.nan
-    return Evaluation(loss, spread, loss / math.log(2) / bytes_per_token, count)
+    split = losses_S.tensor_split(PARTS) if count >= PARTS else ()
+    by_part = tuple(float(part.mean()) for part in split)
+    return Evaluation(loss, spread, by_part, loss / math.log(2) / bytes_per_token, count)

@@ -228,6 +228,7 @@ class _TrunkRun:
             "params_with_head": trunk.params.with_head,
             "flops": cell.flops, "flops_6nd": 6 * trunk.params.with_head * cell.tokens,
             "loss": result.loss if result else None, "loss_se": result.loss_se if result else None,
+            "loss_parts": " ".join(f"{part:.6f}" for part in result.loss_parts) if result else None,
             "bits_per_byte": result.bits_per_byte if result else None,
             "wall_seconds": seconds + evaluation_seconds,
             "tokens_per_second": cell.tokens / seconds if finished else None,

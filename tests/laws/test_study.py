@@ -53,6 +53,7 @@ def test_the_report_is_complete_and_finite(report):
         "approaches",
         "frontier",
         "seed_noise",
+        "validation_text",
         "lack_of_fit",
         "by_noise",
         "noise",

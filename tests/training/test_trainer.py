@@ -83,6 +83,12 @@ def test_evaluation_is_the_mean_and_its_error_over_sequences(trainer, store):
     ).mean(1)
     assert result.loss == pytest.approx(losses.mean().item(), rel=1e-5)
     assert result.loss_se == pytest.approx((losses.std() / math.sqrt(count)).item(), rel=1e-4)
+    assert len(result.loss_parts) == 10 and count % 10  # the first parts are one sequence longer
+    first, last = -(-count // 10), count // 10
+    assert result.loss_parts[0] == pytest.approx(losses[:first].mean().item(), rel=1e-5)
+    assert result.loss_parts[9] == pytest.approx(losses[-last:].mean().item(), rel=1e-5)
+    few = evaluate(one.model, store.validation[: 9 * 32 + 1], 32, store.bytes_per_token, CPU)
+    assert (few.sequences, few.loss_parts) == (9, ())
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(trainer):

@@ -1,0 +1,65 @@
+"""How far the exponents hang on the text that validates: a jackknife over parts of it.
+
+All cells are evaluated on the same tokens, one sample of the corpus, whose luck no interval over runs counts.
+Shapes: R rows, K parts.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from harness.errors import UserError
+from harness.laws import intervals as ci
+from harness.laws.fit import Fit
+from harness.laws.forms import Array
+from harness.laws.table import Table
+
+COLUMN = "loss_parts"
+WATCHED = ("alpha", "beta", "gamma", "a", "E")
+
+
+def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
+    """95 % half-widths for another text of as many tokens, by the delete-a-group jackknife (Miller 1974, section 2).
+
+    None where the table's losses are not given by parts, or another column was fitted.
+    """
+    parts_RK = _parts(table) if fit.columns.target == "loss" else None
+    if parts_RK is None:
+        return None
+    count = parts_RK.shape[1]
+    mean_R1 = parts_RK.mean(1, keepdims=True)
+    without_KR = ((count * mean_R1 - parts_RK) / ((count - 1) * mean_R1)).T * fit.problem.target
+    drawn = ci.refit(fit.problem, fit.theta_P, iter([(without_KR, np.zeros(count))]))
+    found = fit.at(drawn.theta_SP)
+    t = float(stats.t.ppf(0.975, count - 1))
+    half = {}
+    for name in (name for name in WATCHED if name in found):
+        spread = ((found[name] - found[name].mean()) ** 2).sum()
+        half[name] = t * float(np.sqrt((count - 1) / count * spread))
+    return {"parts": count, "half_width": half, "converged": drawn.converged}
+
+
+def _parts(table: Table) -> Array | None:
+    """The loss of each row on each part of the validation tokens, (R, K)."""
+    if COLUMN not in table.frame.columns:
+        return None
+    texts = table.frame[COLUMN].fillna("").map(str).str.split()
+    if texts.map(len).nunique() > 1 or len(texts.iloc[0]) < 2:
+        return None
+    try:
+        parts_RK = np.array(texts.tolist(), dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"{table.source}, column {COLUMN} holds more than numbers ({error}): leave it out") from error
+    return parts_RK if np.isfinite(parts_RK).all() and (parts_RK > 0).all() else None
+
+
+def sentence(found: dict[str, Any] | None) -> str | None:
+    """The half-widths in words."""
+    if found is None:
+        return None
+    shown = ", ".join(f"{name} by {value:.3f}" for name, value in found["half_width"].items())
+    return (
+        f"other text of as many validation tokens would move {shown} (95 %, jackknife over {found['parts']} parts of "
+        "these); the intervals hold for this text"
+    )
