@@ -1,10 +1,11 @@
 """A grid of 6 shapes x 4 budgets on two cores against a plain loop that trains its cells one after another: make bench
 
 The plain loop is that of benchmarks/step.py with the grid's schedule, batches, rate and validation, each cell from its
-first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. Budgets go
-from .05 to .19 M tokens, and 24 k validate. The ratio of the wall times is taken apart into the tokens that trunks
-save, the second process, and the step. So few steps tell nothing of losses: those are compared after 1 M tokens of
-one shape.
+first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. The ratio of
+the wall times is taken apart into the tokens that trunks save, the second process, and the step.
+
+At a tenth of the cpu grid's budgets; `python benchmarks/grid.py whole` takes them whole, for most of an hour, with one
+thread only. So few steps as a tenth has tell nothing of losses.
 """
 
 import contextlib
@@ -28,22 +29,31 @@ from harness.jobs import compose_grid, open_store, plan_trunks  # noqa: E402
 from harness.sweep import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
-GRID = [
-    "shape=w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w48-d2", "tokens=[52e3,80e3,122e3,185e3]",
-    "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=24000", "device=cpu", "tracking=none",
+SHAPES = ["shape=w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w48-d2", "device=cpu", "tracking=none"]
+TENTH = [
+    *SHAPES, "tokens=[100e3,155e3,235e3,360e3]", "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=20000",
 ]  # fmt: skip
+WHOLE = [*SHAPES, "tokens=[1e6,1.55e6,2.35e6,3.6e6]"]
 
 
-ONE_CELL = ["shape=w48-d2", "tokens=1e6", "device=cpu", "tracking=none"]
+def ours(arguments: list[str], slots: int) -> tuple[float, list[float]]:
+    """Wall seconds of a sweep, start to run table, and the loss of each cell, in the order of its jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = train(["-m", *arguments, f"slots={slots}", "name=ours", f"output_directory={folder}"])
+        seconds = time.perf_counter() - start
+        assert status == 0
+        table = pd.read_csv(f"{folder}/ours/runs.csv").set_index(["width", "depth", "tokens"])["loss"]
+    return seconds, [
+        table[trunk.job.model.width, trunk.job.model.depth, cell.tokens]
+        for trunk in trunks(arguments) for cell in trunk.cells
+    ]  # fmt: skip
 
 
-def ours(folder: str, arguments: list[str]) -> tuple[float, float]:
-    """Wall seconds of a sweep, start to run table, and its mean loss."""
-    start = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        status = train(["-m", *arguments, "name=ours", f"output_directory={folder}"])
-    assert status == 0
-    return time.perf_counter() - start, pd.read_csv(f"{folder}/ours/runs.csv")["loss"].mean()
+def trunks(arguments: list[str]) -> list[Trunk]:
+    jobs = compose_grid(["-m", *arguments]).jobs
+    return [trunk for (trunk,) in plan_trunks(jobs, open_store(jobs))]
 
 
 def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, validation: np.ndarray) -> float:
@@ -75,35 +85,33 @@ def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, val
     return torch.stack(parts).mean().item()
 
 
-def plain(arguments: list[str], threads: int) -> tuple[float, float]:
-    """Wall seconds of all cells one after another, and their mean loss."""
+def plain(arguments: list[str], threads: int) -> tuple[float, list[float]]:
+    """Wall seconds of all cells one after another, and the loss of each."""
     torch.set_num_threads(threads)
-    grid = compose_grid(["-m", *arguments])
-    store = open_store(grid.jobs)
+    store = open_store(compose_grid(["-m", *arguments]).jobs)
     start, losses = time.perf_counter(), []
-    for (trunk,) in plan_trunks(grid.jobs, store):
-        batches = Batches(store.train, trunk.job.model.seq_len, trunk.batch_sequences, 0, "cpu")
-        losses += [plain_cell(trunk, c.steps, c.branch_step, batches, store.validation) for c in trunk.cells]
-    return time.perf_counter() - start, float(np.mean(losses))
+    for trunk in trunks(arguments):
+        seq_len = trunk.job.model.seq_len
+        batches = Batches(store.train, seq_len, trunk.batch_sequences, 0, "cpu")
+        losses += [plain_cell(trunk, c.steps, c.branch_step, batches, store.evaluated(seq_len)) for c in trunk.cells]
+    return time.perf_counter() - start, losses
 
 
 def main() -> None:
+    whole = sys.argv[1:] == ["whole"]
+    arguments = WHOLE if whole else TENTH
     # The plain loop first: a sweep makes settings of this process that it would not have.
-    loop, threads = min((plain(GRID, threads)[0], threads) for threads in (torch.get_num_threads(), 1))
-    _, plain_loss = plain(ONE_CELL, threads)
-    with tempfile.TemporaryDirectory() as two_folder, tempfile.TemporaryDirectory() as one_folder:
-        two, _ = ours(two_folder, [*GRID, "slots=2"])
-        one, _ = ours(one_folder, [*GRID, "slots=1"])
-    with tempfile.TemporaryDirectory() as folder:
-        _, loss = ours(folder, ONE_CELL)
-    jobs = compose_grid(["-m", *GRID]).jobs
-    trunks = [trunk for (trunk,) in plan_trunks(jobs, open_store(jobs))]
-    alone = sum(cell.flops for trunk in trunks for cell in trunk.cells)
-    saved = alone / sum(trunk.flops_to_train for trunk in trunks)
+    counts = (1,) if whole else (torch.get_num_threads(), 1)
+    loop, losses, threads = min((*plain(arguments, threads), threads) for threads in counts)
+    (two, found), (one, _) = ours(arguments, 2), ours(arguments, 1)
+    planned = trunks(arguments)
+    saved = sum(cell.flops for t in planned for cell in t.cells) / sum(t.flops_to_train for t in planned)
     print(f"wall time {two / loop:.2f} of the plain loop's ({threads} threads): {loop / two:.1f} times as fast")
     print(f"  FLOPs that trunks save {saved:.2f} x second process {one / two:.2f} x step, evaluation and all the rest "
           f"{loop / one / saved:.2f}")  # fmt: skip
-    print(f"loss of w48-d2 after 1 M tokens: {loss:.3f} against {plain_loss:.3f}")
+    gains = [100 * (1 - ours / theirs) for ours, theirs in zip(found, losses, strict=True)]
+    print(f"  losses lower by {min(gains):.1f} to {max(gains):.1f} %, mean {np.mean(gains):.1f} %: "
+          f"{np.mean(found):.3f} against {np.mean(losses):.3f} nats")  # fmt: skip
 
 
 if __name__ == "__main__":
