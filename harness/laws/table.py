@@ -259,7 +259,8 @@ def _of_sweep(path: Path) -> Table:
         raise UserError(f"{runs} lists the cell {doubled.iloc[0]} twice: issue the sweep again to rewrite it")
     other_R = ~names.isin(cells).to_numpy()
     table = table.drop(other_R, ["not in sweep.yaml"] * len(names))
-    missing = [cell for cell in cells if cell not in set(names)]
+    present = set(names)
+    missing = [cell for cell in cells if cell not in present]
     if missing:
         shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
         table = replace(table, notes=[f"{len(missing)} of {len(cells)} cells have no result: {shown}."])
