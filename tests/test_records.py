@@ -3,6 +3,7 @@ import os
 
 import pandas as pd
 import pytest
+import yaml
 
 from harness.errors import UserError
 from harness.records import (
@@ -55,6 +56,34 @@ def test_a_finished_record_without_a_loss_counts_as_not_done(tmp_path):
     write_record(tmp_path, record(loss=float("nan")))
     assert json.loads((tmp_path / "run.json").read_text())["loss"] is None
     assert read_record(tmp_path) is None
+
+
+PLAN = {
+    "sweep": "x",
+    "overrides": ["shape=w48-d1", "cells:"],
+    "cells": [
+        {"cell": "a", "trunk": "t", "tokens": 520192, "learning_rate": 1e-05, "flops": 10**18},
+        {"cell": "b: [é]", "trunk": "t", "tokens": 2, "learning_rate": 0.0078125, "flops": 1},
+    ],
+}
+
+
+def test_a_plan_comes_back_from_one_line_a_cell_and_is_yaml(tmp_path):
+    folder = SweepFolder(tmp_path)
+    write_sweep(folder, PLAN)
+    assert read_sweep(folder) == {"schema": 1} | PLAN
+    assert yaml.safe_load(folder.plan.read_text()) == {"schema": 1} | PLAN
+    assert len(folder.plan.read_text().partition("\ncells:\n")[2].splitlines()) == 2
+
+
+@pytest.mark.parametrize("style", [None, True, False])
+def test_a_plan_in_any_form_of_yaml_is_read(tmp_path, style):
+    folder = SweepFolder(tmp_path)
+    folder.plan.write_text(yaml.safe_dump({"schema": 1} | PLAN, default_flow_style=style, sort_keys=False))
+    assert read_sweep(folder) == {"schema": 1} | PLAN
+    write_sweep(folder, PLAN)
+    folder.plan.write_text(folder.plan.read_text() + "note: by hand\n")
+    assert read_sweep(folder) == {"schema": 1} | PLAN | {"note": "by hand"}
 
 
 def test_another_schema_is_refused(tmp_path):

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.filter import as_numbers, select
 from harness.laws.forms import Array
+from harness.records import SCHEMA, parse_sweep
 
-SWEEP_SCHEMA = 1
 # Columns that must not vary within a fit, beside shape, tokens and seed.
 FIXED = [
     "schedule",
@@ -245,12 +245,12 @@ def _of_sweep(path: Path) -> Table:
     if not plan_path.exists():
         return table
     try:
-        plan = yaml.load(plan_path.read_text(), Loader=yaml.CSafeLoader)
+        plan = parse_sweep(plan_path.read_text())
         schema, cells = plan["schema"], [str(cell["cell"]) for cell in plan["cells"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{plan_path} is not the plan of a sweep: issue the sweep again to rewrite it") from error
-    if schema != SWEEP_SCHEMA:
-        raise UserError(f"{plan_path} has schema {schema}, this version reads {SWEEP_SCHEMA}: train into another name=")
+    if schema != SCHEMA:
+        raise UserError(f"{plan_path} has schema {schema}, this version reads {SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
     names = table.frame["cell"].map(str)

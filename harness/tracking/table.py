@@ -10,7 +10,7 @@ import yaml
 
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
-from harness.records import SweepFolder, as_record, write_rows
+from harness.records import SweepFolder, as_record, parse_sweep, write_rows
 from harness.tracking.account import api_key, base_url, without_key
 from harness.tracking.log import PLAN, RECORD, SWEEP_YAML
 from harness.tracking.probe import probe
@@ -52,7 +52,7 @@ def _rows(address: str, plan: str, texts: list[str]) -> list[dict[str, Any]]:
     records = [as_record(text, f"runs={address}") for text in texts]
     by_cell = {record["cell"]: record for record in records if record is not None}
     try:
-        names = [cell["cell"] for cell in yaml.load(plan, Loader=yaml.CSafeLoader)["cells"]]
+        names = [cell["cell"] for cell in parse_sweep(plan)["cells"]]
     except (yaml.YAMLError, KeyError, TypeError):
         raise UserError(
             f"runs={address} has a plan that cannot be read: `python scripts/sync.py runs=FOLDER` sends it anew"
