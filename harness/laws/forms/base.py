@@ -112,7 +112,7 @@ class Form(Protocol):
         """Internal parameters that are exponents, also quoted under these names."""
 
     def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
-        """Log prediction f_MR and its gradient J_MRP."""
+        """Log prediction f_MR and its gradient J_MRP, fastest where the rows lie next to each other in memory."""
 
     def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
         """f_MR alone."""

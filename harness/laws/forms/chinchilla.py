@@ -33,7 +33,7 @@ class Chinchilla:
         n_R, d_R = at.x_KR
         E_M, params_MR, tokens_MR = self._terms(theta_MP, at)
         total_MR = E_M + params_MR + tokens_MR
-        J_MRP = np.empty((*total_MR.shape, 5))
+        J_MRP = np.empty((len(total_MR), 5, len(n_R))).transpose(0, 2, 1)
         J_MRP[..., 0] = 1 / total_MR
         J_MRP[..., 1] = params_MR / total_MR
         J_MRP[..., 2] = -J_MRP[..., 1] * n_R

@@ -30,7 +30,7 @@ class Smooth:
     def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
         steps_PP = 1j * COMPLEX_STEP * np.eye(theta_MP.shape[1])
         J_PMR = [self._log(theta_MP + step_P, at).imag / COMPLEX_STEP for step_P in steps_PP]
-        return self._log(theta_MP, at), np.stack(J_PMR, axis=2)
+        return self._log(theta_MP, at), np.stack(J_PMR, axis=1).transpose(0, 2, 1)
 
     def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
         columns = []

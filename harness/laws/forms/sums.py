@@ -50,61 +50,54 @@ class PowerSum:
         return theta_MP @ self._map().T + fixed_F
 
     def _terms(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array]:
-        """E (M, 1), each term's share of the sum (M, R, K), log of the sum (M, R) and gamma (M, 1)."""
+        """E (M, 1), each term's share of the sum (M, K, R), log of the sum (M, R) and gamma (M, 1)."""
         full_MF = self._full(theta_MP)
-        log_term_MRK = full_MF[:, None, 1:-1:2] - full_MF[:, None, 2:-1:2] * at.x_KR.T
-        top_MR1 = log_term_MRK.max(2, keepdims=True)
-        share_MRK = np.exp(log_term_MRK - top_MR1)
-        total_MR1 = share_MRK.sum(2, keepdims=True)
-        return full_MF[:, :1], share_MRK / total_MR1, (top_MR1 + np.log(total_MR1))[..., 0], full_MF[:, -1:]
+        log_term_MKR = full_MF[:, 1:-1:2, None] - full_MF[:, 2:-1:2, None] * at.x_KR
+        top_MR = log_term_MKR.max(1)
+        share_MKR = np.exp(log_term_MKR - top_MR[:, None])
+        total_MR = share_MKR.sum(1)
+        return full_MF[:, :1], share_MKR / total_MR[:, None], top_MR + np.log(total_MR), full_MF[:, -1:]
 
     def log_prediction(self, theta_MP: Array, at: Variables) -> Array:
         E_M1, _, log_sum_MR, gamma_M1 = self._terms(theta_MP, at)
         return np.log(E_M1 + np.exp(gamma_M1 * log_sum_MR))
 
     def _inner(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array, Array]:
-        """f, the reducible part's share of L, 1/L (M, R); the gradients of log(sum) and of gamma log(sum) (M, R, F)."""
-        E_M1, share_MRK, log_sum_MR, gamma_M1 = self._terms(theta_MP, at)
+        """f, the reducible part's share of L, 1/L (M, R); the gradients of log(sum) and of gamma log(sum) (M, F, R)."""
+        E_M1, share_MKR, log_sum_MR, gamma_M1 = self._terms(theta_MP, at)
         reducible_MR = np.exp(gamma_M1 * log_sum_MR)
         total_MR = E_M1 + reducible_MR
-        log_sum_MRF = np.zeros((*total_MR.shape, len(self.full)))
-        log_sum_MRF[..., 1:-1:2] = share_MRK
-        log_sum_MRF[..., 2:-1:2] = -share_MRK * at.x_KR.T
-        power_MRF = gamma_M1[..., None] * log_sum_MRF
-        power_MRF[..., -1] = log_sum_MR
-        return np.log(total_MR), reducible_MR / total_MR, 1 / total_MR, log_sum_MRF, power_MRF
+        log_sum_MFR = np.zeros((len(theta_MP), len(self.full), total_MR.shape[1]))
+        log_sum_MFR[:, 1:-1:2] = share_MKR
+        log_sum_MFR[:, 2:-1:2] = -share_MKR * at.x_KR
+        power_MFR = gamma_M1[..., None] * log_sum_MFR
+        power_MFR[:, -1] = log_sum_MR
+        return np.log(total_MR), reducible_MR / total_MR, 1 / total_MR, log_sum_MFR, power_MFR
 
     def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
-        f_MR, part_MR, floor_MR, _, power_MRF = self._inner(theta_MP, at)
-        J_MRF = part_MR[..., None] * power_MRF
-        J_MRF[..., 0] = floor_MR
-        return f_MR, J_MRF @ self._map()
+        f_MR, part_MR, floor_MR, _, power_MFR = self._inner(theta_MP, at)
+        J_MFR = part_MR[:, None] * power_MFR
+        J_MFR[:, 0] = floor_MR
+        return f_MR, (self._map().T @ J_MFR).transpose(0, 2, 1)
 
     def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
-        _, share_MRK, _, gamma_M1 = self._terms(theta_MP, at)
-        _, part_MR, _, log_sum_MRF, power_MRF = self._inner(theta_MP, at)
-        weighted_MR = weight_MR * part_MR
-
-        def products(left_MRF: Array, weight: Array, right_MRF: Array) -> Array:
-            return np.einsum("mri,mr,mrj->mij", left_MRF, weight, right_MRF, optimize=True)
-
+        _, part_MR, _, log_sum_MFR, power_MFR = self._inner(theta_MP, at)
+        gamma_M1, weighted_MR = self._full(theta_MP)[:, -1:], weight_MR * part_MR
         # Of the power: its own square, gamma times the second derivatives of log(sum), and the mixed ones in gamma.
-        H_MFF = products(power_MRF, weighted_MR, power_MRF)
-        H_MFF -= products(log_sum_MRF, gamma_M1 * weighted_MR, log_sum_MRF)
+        H_MFF = (power_MFR * weighted_MR[:, None]) @ power_MFR.transpose(0, 2, 1)
+        H_MFF -= (log_sum_MFR * (gamma_M1 * weighted_MR)[:, None]) @ log_sum_MFR.transpose(0, 2, 1)
         for k, x_R in enumerate(at.x_KR):
-            own_MR = gamma_M1 * weighted_MR * share_MRK[..., k]
             first, slope = 1 + 2 * k, 2 + 2 * k
+            own_MR = gamma_M1 * weighted_MR * log_sum_MFR[:, first]
             H_MFF[:, first, first] += own_MR.sum(1)
             H_MFF[:, first, slope] -= own_MR @ x_R
             H_MFF[:, slope, first] -= own_MR @ x_R
             H_MFF[:, slope, slope] += own_MR @ x_R**2
-        mixed_MF = (weighted_MR[:, None] @ log_sum_MRF)[:, 0]
+        mixed_MF = (log_sum_MFR @ weighted_MR[..., None])[..., 0]
         H_MFF[:, -1] += mixed_MF
         H_MFF[:, :, -1] += mixed_MF
         map_FP = self._map()
-        return map_FP.T @ H_MFF @ map_FP - np.einsum(
-            "mri,mr,mrj->mij", gradient_MRP, weight_MR, gradient_MRP, optimize=True
-        )
+        return map_FP.T @ H_MFF @ map_FP - (gradient_MRP * weight_MR[..., None]).transpose(0, 2, 1) @ gradient_MRP
 
     def starts(self, relative_R: Array, at: Variables) -> Array:
         """Given exponents, power and floor, (L - E)^(1 / gamma) is linear in the coefficients.
