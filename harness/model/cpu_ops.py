@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from harness.model.products import Linear, SquaredReLULayer, product
+from harness.model.products import Linear, SquaredReLULayer, by_onednn, product
 
 
 def written_out(x: Tensor) -> bool:
@@ -73,7 +73,7 @@ def rotate(x_BTNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """x (..., K) @ weight.T + bias."""
-    if written_out(x):
+    if written_out(x) and by_onednn(x, weight_NK):
         return Linear.apply(x, weight_NK, bias_N)
     return F.linear(x, weight_NK, bias_N)
 

@@ -1,5 +1,7 @@
 """The losses and the hand-written CPU operations against torch's own."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,14 @@ LAYERS = [
 ]
 
 
+@contextlib.contextmanager
+def products_by(library):
+    """Both ways on any processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.model.products.ONEDNN", library == "oneDNN")
+        yield
+
+
 @pytest.mark.parametrize("ours, plain, shapes", LAYERS)
 def test_products_value_and_gradient(ours, plain, shapes):
     inputs = [normal(*shape, seed=seed) for seed, shape in enumerate(shapes)]
@@ -70,25 +80,21 @@ def test_products_value_and_gradient(ours, plain, shapes):
     rows=st.integers(1, 300),
     sides=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     seed=st.integers(0, 99),
+    library=st.sampled_from(["oneDNN", "MKL"]),
 )
-def test_products_in_float32_are_those_in_float64(layer, rows, sides, seed):
-    """float32 takes oneDNN's kernels, which choose by shape."""
+def test_products_in_float32_are_those_in_float64(layer, rows, sides, seed, library):
+    """float32 takes kernels that choose by shape."""
     ours, plain, shapes = layer
     sizes = dict(zip(dict.fromkeys(size for shape in shapes[1:] for size in shape), sides, strict=True))
     shapes = [(rows, sizes[shapes[0][-1]])] + [tuple(sizes[size] for size in shape) for shape in shapes[1:]]
     exact = [normal(*shape, seed=seed + i) for i, shape in enumerate(shapes)]
     single = [value.detach().float().requires_grad_() for value in exact]
     plain(*exact).square().sum().backward()
-    ours(*single).square().sum().backward()
+    with products_by(library):
+        ours(*single).square().sum().backward()
     for ours_in, exact_in in zip(single, exact, strict=True):
         scale = exact_in.grad.abs().max().item()
         torch.testing.assert_close(ours_in.grad.double(), exact_in.grad, rtol=0, atol=2e-5 * scale)
-
-
-def test_products_fall_back_where_torch_has_no_onednn(monkeypatch):
-    monkeypatch.setattr("harness.model.products.ONEDNN", False)
-    x, up_FD, down_DF = (normal(*shape, dtype=torch.float32) for shape in [(3, 4), (9, 4), (4, 9)])
-    torch.testing.assert_close(squared_relu_layer(x, up_FD, down_DF), plain_squared_relu_layer(x, up_FD, down_DF))
 
 
 @pytest.mark.parametrize("rows", [1, 27])
@@ -104,11 +110,13 @@ def test_linear_cross_entropy_gradcheck(rows, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("library", ["oneDNN", "MKL"])
 @pytest.mark.parametrize("size", [1.0, 30.0])  # 30: logits of hundreds of nats, whose softmax underflows
-def test_linear_cross_entropy_in_float32(size):
+def test_linear_cross_entropy_in_float32(size, library):
     hidden_ND, weight_VD = normal(600, 48, dtype=torch.float32), normal(1024, 48, dtype=torch.float32, seed=1)
     targets_N = integers(1024, 600)
-    ours = linear_cross_entropy(hidden_ND, weight_VD, targets_N, size)
+    with products_by(library):
+        ours = linear_cross_entropy(hidden_ND, weight_VD, targets_N, size)
     theirs = F.cross_entropy(size * F.linear(hidden_ND, weight_VD), targets_N)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
     expected = torch.autograd.grad(3 * theirs, (hidden_ND, weight_VD))
