@@ -4,8 +4,8 @@ The plain loop is that of benchmarks/step.py with the grid's schedule, batches, 
 first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. The ratio of
 the wall times is taken apart into the tokens that trunks save, the second process, and the step.
 
-At a tenth of the cpu grid's budgets; `python benchmarks/grid.py whole` takes them whole, for most of an hour, with one
-thread only. So few steps as a tenth has tell nothing of losses.
+At a tenth of the cpu grid's budgets. So few steps tell nothing of losses: `python benchmarks/grid.py w48-d2 w64-d2`
+takes the budgets whole, of these shapes, with one thread only.
 """
 
 import contextlib
@@ -29,11 +29,9 @@ from harness.jobs import compose_grid, open_store, plan_trunks  # noqa: E402
 from harness.sweep import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
-SHAPES = ["shape=w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w48-d2", "device=cpu", "tracking=none"]
-TENTH = [
-    *SHAPES, "tokens=[100e3,155e3,235e3,360e3]", "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=20000",
-]  # fmt: skip
-WHOLE = [*SHAPES, "tokens=[1e6,1.55e6,2.35e6,3.6e6]"]
+SHAPES = ["w144-d3", "w112-d2", "w96-d2", "w80-d2", "w64-d2", "w48-d2"]
+TENTH = ["tokens=[100e3,155e3,235e3,360e3]", "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=20000"]
+WHOLE = ["tokens=[1e6,1.55e6,2.35e6,3.6e6]"]
 
 
 def ours(arguments: list[str], slots: int) -> tuple[float, list[float]]:
@@ -98,10 +96,10 @@ def plain(arguments: list[str], threads: int) -> tuple[float, list[float]]:
 
 
 def main() -> None:
-    whole = sys.argv[1:] == ["whole"]
-    arguments = WHOLE if whole else TENTH
+    shapes = sys.argv[1:]
+    arguments = [f"shape={','.join(shapes or SHAPES)}", "device=cpu", "tracking=none", *(WHOLE if shapes else TENTH)]
     # The plain loop first: a sweep makes settings of this process that it would not have.
-    counts = (1,) if whole else (torch.get_num_threads(), 1)
+    counts = (1,) if shapes else (torch.get_num_threads(), 1)
     loop, losses, threads = min((*plain(arguments, threads), threads) for threads in counts)
     (two, found), (one, _) = ours(arguments, 2), ours(arguments, 1)
     planned = trunks(arguments)
