@@ -15,7 +15,7 @@ from harness.model.products import product
 
 # glibc's mallopt: below these sizes freed memory stays with the process, which spares a page fault a page a step.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEEP_BYTES = 1 << 30
+KEEP_BYTES, OLD_KEEP_BYTES = 1 << 30, 1 << 25
 # So much of the heap is asked for in pages of 2 MiB: a step goes over more memory than a core has small pages at hand.
 HUGE_BYTES, HUGE_PAGE, MADV_HUGEPAGE = 1 << 29, 1 << 21, 14
 
@@ -99,8 +99,12 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         return
-    libc.mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)
-    libc.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+    # Older releases refuse more than 32 MiB. Where none is taken, a trim threshold alone would make all blocks mapped.
+    kept = next((size for size in (KEEP_BYTES, OLD_KEEP_BYTES) if libc.mallopt(M_MMAP_THRESHOLD, size)), 0)
+    if kept:
+        libc.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+    if kept < KEEP_BYTES:
+        return
     libc.malloc.restype = ctypes.c_void_p
     block = libc.malloc(ctypes.c_size_t(HUGE_BYTES))  # at the heap's end, where it stays when it is freed
     if block:
