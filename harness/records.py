@@ -111,7 +111,8 @@ def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
     cells = "".join(f"- {json.dumps(cell)}\n" for cell in plan["cells"])
     # YAML 1.1 takes 1e-05 for text.
     cells = re.sub(r"(: -?\d+)(e[-+]\d+[,}])", r"\1.0\2", cells)
-    write_atomically(folder.plan, yaml.dump(head, Dumper=yaml.CSafeDumper, sort_keys=False) + "cells:\n" + cells)
+    text = yaml.dump(head, Dumper=yaml.CSafeDumper, sort_keys=False)
+    write_atomically(folder.plan, text + (f"cells:\n{cells}" if cells else "cells: []\n"))
 
 
 def parse_sweep(text: str) -> Any:

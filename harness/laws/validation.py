@@ -20,9 +20,10 @@ WATCHED = ("alpha", "beta", "gamma", "a", "E")
 
 
 def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
-    """95 % half-widths for another text of as many tokens, by the delete-a-group jackknife (Miller 1974, section 2).
+    """95 % half-widths around the mean over all texts of this kind, by the delete-a-group jackknife (Miller 1974,
+    section 2), with Student's t.
 
-    None where the table's losses are not given by parts, or another column was fitted.
+    None where the table's losses are not given by parts, another column was fitted, or a refit does not converge.
     """
     parts_RK = _parts(table) if fit.columns.target == "loss" else None
     if parts_RK is None:
@@ -31,13 +32,15 @@ def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
     mean_R1 = parts_RK.mean(1, keepdims=True)
     without_KR = ((count * mean_R1 - parts_RK) / ((count - 1) * mean_R1)).T * fit.problem.target
     drawn = ci.refit(fit.problem, fit.theta_P, iter([(without_KR, np.zeros(count))]))
+    if drawn.converged < 1:
+        return None
     found = fit.at(drawn.theta_SP)
     t = float(stats.t.ppf(0.975, count - 1))
     half = {}
-    for name in (name for name in WATCHED if name in found):
+    for name in (name for name in WATCHED if name in found and np.isfinite(found[name]).all()):
         spread = ((found[name] - found[name].mean()) ** 2).sum()
         half[name] = t * float(np.sqrt((count - 1) / count * spread))
-    return {"parts": count, "half_width": half, "converged": drawn.converged}
+    return {"parts": count, "half_width": half}
 
 
 def _parts(table: Table) -> Array | None:
@@ -58,8 +61,8 @@ def sentence(found: dict[str, Any] | None) -> str | None:
     """The half-widths in words."""
     if found is None:
         return None
-    shown = ", ".join(f"{name} by {value:.3f}" for name, value in found["half_width"].items())
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in found["half_width"].items())
     return (
-        f"other text of as many validation tokens would move {shown} (95 %, jackknife over {found['parts']} parts of "
-        "these); the intervals hold for this text"
+        f"the mean over all text of this kind lies within {shown} of these values (95 %, jackknife over "
+        f"{found['parts']} parts of the validation tokens); the intervals hold for this text"
     )

@@ -26,8 +26,7 @@ def _processor() -> str:
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and torch.backends.mkl.is_available()
-    and "GenuineIntel" not in _processor()
+    and not (torch.backends.mkl.is_available() and "GenuineIntel" in _processor())
 )
 
 
@@ -85,8 +84,7 @@ class Linear(torch.autograd.Function):
 class SquaredReLULayer(torch.autograd.Function):
     """max(x @ up.T, 0)^2 @ down.T of x (..., D), up (F, D), down (D, F).
 
-    Of the (..., F) tensors only the positive part is kept, and its square made again for the gradient: in the cache it
-    costs less than the way to memory and back.
+    Of the (..., F) tensors the positive part and its square are kept.
     """
 
     @staticmethod

@@ -84,11 +84,11 @@ def _by_noise(sweep: Sweep) -> Table:
         shown = [_ends(entry["intervals"].get(key), None if key in COEFFICIENTS else 3) for key in keys]
         rows.append([Cell(entry["noise"]), *(Cell(text, doubtful(head)) for text in shown)])
     text = sweep.fit.get("validation_text")
-    if text:
+    if rows and text:
         estimates, half = head["estimates"], text["half_width"]
         ends = {key: [estimates[key] - half[key], estimates[key] + half[key]] for key in half}
         shown = [_ends(ends.get(key), 3) for key in keys]
-        rows.append([Cell("other text to validate on"), *(Cell(each, doubtful(head)) for each in shown)])
+        rows.append([Cell("the validation text"), *(Cell(each, doubtful(head)) for each in shown)])
     test = sweep.fit.get("lack_of_fit")
     told = ""
     if test:
@@ -102,8 +102,8 @@ def _by_noise(sweep: Sweep) -> Table:
         "by-noise",
         "Intervals under each noise",
         "95 % intervals by simulation. The first two take what the law leaves over as noise, misfit too; those of "
-        "the noise measured between seeds hold if the law is exact. Other text of as many tokens (a jackknife over the "
-        "parts of these) is no noise between runs: the other rows do not count it." + told,
+        "the noise measured between seeds hold if the law is exact. None of them counts the choice of the validation "
+        "text: where there is a row for it, it holds the mean over all such texts, by a jackknife over parts." + told,
         ["noise", *(SYMBOLS[key] for key in keys)],
         rows,
     )

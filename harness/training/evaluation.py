@@ -21,7 +21,7 @@ class Evaluation:
     loss            mean nats a token
     loss_se         its standard error over sequences
     loss_parts      the loss on each of PARTS consecutive parts of the sequences, none where there are fewer sequences
-    bits_per_byte   tokenizer-free
+    bits_per_byte   tokenizer-free, by the bytes a token of the whole validation split
     """
 
     loss: float

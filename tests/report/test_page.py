@@ -306,13 +306,16 @@ def test_exponents_by_count_and_intervals_by_noise(tmp_path, rows):
         "accounting": [count | {"certified": True}],
         "by_noise": [{"noise": "rows", "intervals": {"a": [0.41, 0.49], "E": None, "A": [101.518, 1270.828]}}],
         "lack_of_fit": test,
+        "validation_text": {"parts": 10, "half_width": {"a": 0.07}},
     }
+    estimate = study["fit"]["estimates"]["a"]
     page = render_page(write_sweep(tmp_path / "counts", rows, study=study))
     table = text_of(page, 'id="table-accounting"', "</table>")
     assert "<td>6 N D</td><td>1.200</td><td>1.000</td><td>0.479 " in table
     table = text_of(page, 'id="table-by-noise"', "</table>")
     assert "<td>0.410 to 0.490</td>" in table
     assert "<td>102 to 1270</td>" in table
+    assert f"<td>{estimate - 0.07:.3f} to {estimate + 0.07:.3f}</td>" in text_of(table, "the validation text<", "</tr>")
     assert "misfits by 0.27 % beside it (F = 10.0, 19 and 8 degrees of freedom, p = 0.0012)" in page
 
 
