@@ -23,9 +23,12 @@ def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
     """95 % half-widths around the mean over all texts of this kind, by the delete-a-group jackknife (Miller 1974,
     section 2), with Student's t.
 
-    None where the table's losses are not given by parts, another column was fitted, or a refit does not converge.
+    None where the table's losses are not given by parts, another column was fitted, a refit does not converge,
+    or a parameter lies at a bound, where nothing moves.
     """
-    parts_RK = _parts(table) if fit.columns.target == "loss" else None
+    low_P, high_P = fit.form.bounds()
+    inside = bool(((fit.theta_P > low_P) & (fit.theta_P < high_P)).all())
+    parts_RK = _parts(table) if fit.columns.target == "loss" and inside else None
     if parts_RK is None:
         return None
     count = parts_RK.shape[1]

@@ -59,6 +59,9 @@ def test_a_table_without_parts_says_nothing(simulated):
     assert jackknifed(frame) is None and sentence(None) is None
     assert jackknifed(parts.assign(loss_parts=["", *parts["loss_parts"][1:]])) is None
     assert by_text(fit(parts.assign(other=parts["loss"]), target="other"), as_table(parts)) is None
+    below = simulated(E=-0.3)
+    below = with_parts(below, below["loss"].to_numpy()[:, None] + np.linspace(-0.1, 0.1, 10))
+    assert fit(below, loss="log_mse").estimates["E"] == 0.0 and jackknifed(below) is None
     with pytest.raises(UserError, match="column loss_parts holds more than numbers"):
         jackknifed(parts.assign(loss_parts="1 2 x 4"))
 
