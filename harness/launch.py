@@ -148,8 +148,9 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
     job = to_config(composed)
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
-        run_jobs([job], HydraConfig.get().job.num)
-        slurm.end_mirrors()
+        with stop.working():
+            run_jobs([job], HydraConfig.get().job.num)
+            slurm.end_mirrors()
     except Stopped as stopped:
         if stop.launcher_is_gone():
             os._exit(1)  # a worker of joblib would stay for minutes

@@ -1,5 +1,6 @@
 """Asking a sweep to stop: a signal becomes a flag that its step loops read, so that a checkpoint comes first."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 # SLURM's own wait between SIGTERM and SIGKILL is 30 s.
 KILL_SECONDS = 120.0
+WATCH_SECONDS = 1.0
 
 
 class Stopped(BaseException):
@@ -36,6 +38,7 @@ class Stop:
         self._launcher: int | None = None  # in a worker, the process that started it
         self._previous: dict[int, Any] = {}
         self._deferred = False
+        self._working = False
 
     def check(self) -> None:
         """Raises Stopped where this process was asked to stop."""
@@ -90,8 +93,25 @@ class Stop:
         self._file = str(folder.resolve() / name) if name else None
         self._number = None  # of a sweep before this one; the file tells this one's
         if self._launcher is None:
-            self._launcher, self._deferred = os.getppid(), True
+            parent = multiprocessing.parent_process()  # also where it died before this
+            self._launcher, self._deferred = parent.pid if parent else os.getppid(), True
             self._install()
+            threading.Thread(target=self._leave_with_launcher, name="launcher", daemon=True).start()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Within it a worker whose launcher is gone is left the time to save what it has."""
+        self._working = True
+        try:
+            yield
+        finally:
+            self._working = False
+
+    def _leave_with_launcher(self) -> None:
+        """Ends a worker that waits for its pool: the pipes of a launcher that was killed stay open between workers."""
+        while self._working or not self.launcher_is_gone():
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
 
     def hand_on(self, stopped: Stopped) -> None:
         """Gives a signal on to the handler that was there before: that of submitit has SLURM start the job again.

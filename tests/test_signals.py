@@ -76,3 +76,34 @@ def test_a_sweep_that_is_only_planned_leaves_with_one_line():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM; the same command goes on from here\n")
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from harness.stop import stop
+if sys.argv[1] == "launcher":
+    import subprocess
+    worker = subprocess.Popen([sys.executable, "-c", sys.argv[2], "worker", sys.argv[2]])
+    print(worker.pid, flush=True)
+    time.sleep(60)
+stop.listen_as_worker(Path("."), None)
+print("listening", flush=True)
+with stop.working():
+    time.sleep(3)
+    print("saved", flush=True)
+os.read(os.pipe()[0], 1)  # as a worker waits for a pool that is gone
+"""
+
+
+def test_a_worker_leaves_its_dead_launcher_once_it_has_saved():
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", WORKER, "launcher", WORKER], stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    launcher.stdout.readline()
+    assert launcher.stdout.readline() == "listening\n"
+    launcher.kill()
+    launcher.wait()
+    # Both hold the pipe's other end: it ends with the worker.
+    assert launcher.communicate(timeout=30)[0] == "saved\n"
