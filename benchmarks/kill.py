@@ -2,6 +2,7 @@
 
 A sweep is launched again when its launcher was killed, at once, beside what is left of the one before. Each ends when
 all cells have: their losses must be those of an undisturbed sweep, bit for bit, and no record may ever change.
+Processes that stay are counted.
 """
 
 import csv
@@ -20,6 +21,8 @@ from harness.data.synthetic import write_corpus
 
 ROOT = Path(__file__).parents[1]
 CELLS = 6
+SESSIONS: set[int] = set()  # of every launcher, with all that it starts
+LEAVE_SECONDS = 30.0  # a worker that was never given a job takes joblib's 300
 
 
 def command(folder: Path, name: str) -> list[str]:
@@ -33,9 +36,25 @@ def command(folder: Path, name: str) -> list[str]:
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:
-    return subprocess.Popen(
+    launcher = subprocess.Popen(
         command(folder, name), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    SESSIONS.add(launcher.pid)
+    return launcher
+
+
+def behind() -> list[int]:
+    """The processes of all launchers that stay for LEAVE_SECONDS."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while True:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if int(path.read_text().rpartition(")")[2].split()[3]) in SESSIONS:
+                    found.append(int(path.parent.name))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
 
 
 def descendants(pid: int) -> list[int]:
@@ -114,10 +133,12 @@ def main(kills: int) -> None:
             assert losses(folder / name) == expected, f"{name}: other losses"
             sweeps += 1
             print(f"{time.monotonic() - started:.0f} s: {name} ended, {killed.total()} kills so far", flush=True)
+        stayed = behind()
         left = [path for path in folder.glob("killed-*/**/.*") if path.is_file()]
     what = ", ".join(f"{count} {name}" for name, count in killed.most_common())
     print(f"{killed.total()} kills ({what}) over {sweeps} sweeps of {CELLS} cells, about one in {seconds / 4:.0f} s")
-    print(f"every loss as undisturbed, bit for bit; no cell trained twice; {len(left)} temporary files left")
+    print(f"every loss as undisturbed, bit for bit; no cell trained twice; {len(stayed)} processes and "
+          f"{len(left)} temporary files left")  # fmt: skip
 
 
 if __name__ == "__main__":
