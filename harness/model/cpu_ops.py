@@ -1,47 +1,55 @@
 """The parts of a block with hand-written gradients for a CPU.
 
-Autograd records norms, rotations and activations as chains of tensor-sized temporaries, which for small models cost
-more than the matrix products. Elsewhere the plain forms run, which torch.compile fuses.
+Autograd records norms, rotations, attention and activations as chains of tensor-sized temporaries, which for small
+models cost more than the matrix products. Elsewhere the plain forms run, which torch.compile fuses.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from harness.model import cpu_kernels
 from harness.model.products import Linear, SquaredReLULayer, by_onednn, product
 
 
 def written_out(x: Tensor) -> bool:
-    """Whether the hand-written forms apply: on a CPU, not under torch.compile, without autocast."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    """Whether the hand-written forms apply: on a CPU in float32, not under torch.compile, without autocast."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.int64)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def rows(x: Tensor) -> NDArray[np.float32]:
+    """x (..., D) as an array (R, D), of the same memory where it is contiguous."""
+    return x.detach().reshape(-1, x.shape[-1]).numpy()
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        inverse = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-        normed = x * inverse
-        ctx.save_for_backward(normed, inverse, gain)
-        return normed * gain
+        x = x.contiguous()
+        out, inverse = torch.empty_like(x), x.new_empty(x.numel() // x.shape[-1])
+        cpu_kernels.rms_norm(rows(x), gain.detach().numpy(), np.float32(eps), rows(out), inverse.numpy())
+        ctx.save_for_backward(x, gain, inverse)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        normed, inverse, gain = ctx.saved_tensors
-        grad_gain = (grad * normed).flatten(0, -gain.ndim - 1).sum(0)
-        grad_normed = grad * gain
-        projection = (grad_normed * normed).mean(-1, keepdim=True)
-        return grad_normed.addcmul_(normed, projection, value=-1).mul_(inverse), grad_gain, None
-
-
-def _normed(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """What _RMSNorm returns, to rounding; nothing is kept for a gradient, so that no square is written out."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    inverse = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
-    return (x * inverse).mul_(gain)
+        x, gain, inverse = ctx.saved_tensors
+        grad_x, grad_gain = torch.empty_like(x), torch.zeros_like(gain)
+        cpu_kernels.rms_norm_gradient(
+            rows(grad), rows(x), gain.detach().numpy(), inverse.numpy(), rows(grad_x), grad_gain.numpy()
+        )
+        return grad_x, grad_gain, None
 
 
 class _Rotate(torch.autograd.Function):
@@ -57,10 +65,65 @@ class _Rotate(torch.autograd.Function):
         return (grad * cos).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
+class _NormedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps: float, scale: float) -> Tensor:
+        B, T, W = qkv_BTW.shape
+        qkv_BTW = qkv_BTW.contiguous()
+        mixed_BTD = qkv_BTW.new_empty(B, T, W // 3)
+        sums_BNT = qkv_BTW.new_empty(B, W // 3 // len(query_gain_H), T)
+        cpu_kernels.attention(
+            rows(qkv_BTW), query_gain_H.detach().numpy(), key_gain_H.detach().numpy(), rows(cos_T1H), rows(sin_T1H),
+            np.float32(eps), np.float32(scale), rows(mixed_BTD), sums_BNT.numpy(),
+        )  # fmt: skip
+        ctx.save_for_backward(qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, mixed_BTD, sums_BNT)
+        ctx.eps, ctx.scale = eps, scale
+        return mixed_BTD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BTD: Tensor):
+        qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, mixed_BTD, sums_BNT = ctx.saved_tensors
+        grad_qkv_BTW = torch.empty_like(qkv_BTW)
+        grad_query_gain_H, grad_key_gain_H = torch.zeros_like(query_gain_H), torch.zeros_like(key_gain_H)
+        cpu_kernels.attention_gradient(
+            rows(grad_BTD), rows(mixed_BTD), sums_BNT.numpy(), rows(qkv_BTW), query_gain_H.detach().numpy(),
+            key_gain_H.detach().numpy(), rows(cos_T1H), rows(sin_T1H), np.float32(ctx.eps), np.float32(ctx.scale),
+            rows(grad_qkv_BTW), grad_query_gain_H.numpy(), grad_key_gain_H.numpy(),
+        )  # fmt: skip
+        return grad_qkv_BTW, grad_query_gain_H, grad_key_gain_H, None, None, None, None
+
+
+def normed_attention(
+    qkv_BTW: Tensor,
+    query_gain_H: Tensor,
+    key_gain_H: Tensor,
+    cos_T1H: Tensor,
+    sin_T1H: Tensor,
+    eps: float,
+    scale: float,
+) -> Tensor:
+    """Causal attention (B, T, W / 3) of qkv's queries, keys and values, each of heads side by side. Queries and keys
+    are normed by `rms_norm` and turned by `rotate` first."""
+    if written_out(qkv_BTW) and cpu_kernels.holds(*cos_T1H.shape[::2]):
+        return _NormedAttention.apply(qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps, scale)
+    query_BTNH, key_BTNH, value_BTNH = qkv_BTW.unflatten(2, (3, -1, len(query_gain_H))).unbind(2)
+    query_BTNH = rotate(rms_norm(query_BTNH, query_gain_H, eps), cos_T1H, sin_T1H)
+    key_BTNH = rotate(rms_norm(key_BTNH, key_gain_H, eps), cos_T1H, sin_T1H)
+    return attention(query_BTNH, key_BTNH, value_BTNH, scale)
+
+
+def attention(query_BTNH: Tensor, key_BTNH: Tensor, value_BTNH: Tensor, scale: float) -> Tensor:
+    """Causal attention (B, T, N * H)."""
+    query_BNTH, key_BNTH, value_BNTH = (x_BTNH.transpose(1, 2) for x_BTNH in (query_BTNH, key_BTNH, value_BTNH))
+    mixed_BNTH = F.scaled_dot_product_attention(query_BNTH, key_BNTH, value_BNTH, is_causal=True, scale=scale)
+    return mixed_BNTH.transpose(1, 2).flatten(2)
+
+
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * gain, the mean over the last dimension; gain has x's last one or two dimensions."""
+    """x / sqrt(mean(x^2) + eps) * gain, the mean over the last dimension; gain (D,)."""
     if written_out(x):
-        return _RMSNorm.apply(x, gain, eps) if torch.is_grad_enabled() else _normed(x, gain, eps)
+        return _RMSNorm.apply(x, gain, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps) * gain
 
 

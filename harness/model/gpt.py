@@ -7,7 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.model.cpu_ops import linear, rms_norm, rotate, squared_relu_layer, written_out
+from harness.model.cpu_ops import (
+    attention,
+    linear,
+    normed_attention,
+    rms_norm,
+    rotate,
+    squared_relu_layer,
+    written_out,
+)
 from harness.model.cross_entropy import linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.parametrization import PARAMETRIZATIONS, Scales, scales
 
@@ -163,24 +171,14 @@ class Attention(nn.Module):
         self.key_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        B, T, D = x_BTD.shape
-        heads_BTNH = self.qkv(x_BTD).view(B, T, 3 * self.heads, self.head_size)
-        # Queries and keys are normed and rotated as one tensor: half the calls, each on twice the data.
-        qk_BTNH, value_BTNH = heads_BTNH.split([2 * self.heads, self.heads], 2)
-        if self.query_gain is not None and self.key_gain is not None:
-            gain_NH = torch.stack([self.query_gain, self.key_gain]).repeat_interleave(self.heads, 0)
-            qk_BTNH = rms_norm(qk_BTNH, gain_NH, self.eps)
+        qkv_BTW = self.qkv(x_BTD)
+        if self.query_gain is not None and self.key_gain is not None and rotary is not None:
+            mixed_BTD = normed_attention(qkv_BTW, self.query_gain, self.key_gain, *rotary, self.eps, self.scale)
+            return self.out(mixed_BTD)
+        query_BTNH, key_BTNH, value_BTNH = qkv_BTW.unflatten(2, (3, self.heads, self.head_size)).unbind(2)
         if rotary is not None:
-            qk_BTNH = rotate(qk_BTNH, *rotary)
-        query_BTNH, key_BTNH = qk_BTNH.chunk(2, 2)
-        mixed_BNTH = F.scaled_dot_product_attention(
-            query_BTNH.transpose(1, 2),
-            key_BTNH.transpose(1, 2),
-            value_BTNH.transpose(1, 2),
-            is_causal=True,
-            scale=self.scale,
-        )
-        return self.out(mixed_BNTH.transpose(1, 2).reshape(B, T, D))
+            query_BTNH, key_BTNH = rotate(query_BTNH, *rotary), rotate(key_BTNH, *rotary)
+        return self.out(attention(query_BTNH, key_BTNH, value_BTNH, self.scale))
 
 
 class FeedForward(nn.Module):

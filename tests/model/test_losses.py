@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from harness.model import GPT, ModelConfig, initialize
-from harness.model.cpu_ops import linear, rms_norm, rotate, squared_relu_layer
+from harness.model.cpu_ops import linear, normed_attention, rms_norm, rotate, squared_relu_layer
 from harness.model.cross_entropy import chunk_rows, linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.gpt import rotary_tables
 
@@ -24,13 +24,75 @@ def integers(high, *shape):
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("gain_shape", [(6,), (4, 6)])
-def test_rms_norm_value_and_gradient(gain_shape):
-    x, gain = normal(2, 3, 4, 6), normal(*gain_shape, seed=1)
-    torch.testing.assert_close(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), None, 1e-3) * gain)
-    assert torch.autograd.gradcheck(lambda x, gain: rms_norm(x, gain, 1e-3), (x, gain))
-    with torch.no_grad():
-        torch.testing.assert_close(rms_norm(x, gain, 1e-3), F.rms_norm(x, (6,), None, 1e-3) * gain)
+def assert_as_in_float64(function, *shapes, seed=0):
+    """A function's value and gradients in float32, where loops of ours run, against torch's own in float64."""
+    exact = [normal(*shape, seed=seed + i) for i, shape in enumerate(shapes)]
+    single = [value.detach().float().requires_grad_() for value in exact]
+    values = [function(*inputs) for inputs in (single, exact)]
+    direction = normal(*values[1].shape, seed=seed + 99).detach()
+    for value in values:
+        (value * direction.to(value.dtype)).sum().backward()
+    pairs = zip((values[0], *(x.grad for x in single)), (values[1], *(x.grad for x in exact)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=3e-5 * max(1.0, theirs.abs().max().item()))
+
+
+def test_rms_norm():
+    x, gain = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([2.0, 1.0])
+    # mean square 12.5; 3 / sqrt(12.5) * 2 and 4 / sqrt(12.5)
+    torch.testing.assert_close(rms_norm(x, gain, 0.0)[0], torch.tensor([1.6970563, 1.1313708]))
+    assert rms_norm(x, gain, 1e-6)[1].tolist() == [0.0, 0.0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 40), size=st.integers(1, 70), seed=st.integers(0, 99))
+def test_rms_norm_in_float32(rows, size, seed):
+    assert_as_in_float64(lambda x, gain: rms_norm(x, gain, 1e-3), (2, rows, size), (size,), seed=seed)
+    assert_as_in_float64(lambda x, gain: rms_norm(x.mT, gain, 1e-3), (size, rows), (size,), seed=seed)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    tokens=st.sampled_from([1, 2, 4, 20, 128, 130, 256, 260]),
+    heads=st.integers(1, 3),
+    size=st.sampled_from([2, 4, 16, 24, 64, 68]),
+    seed=st.integers(0, 99),
+)
+def test_normed_attention_in_float32(tokens, heads, size, seed):
+    """Of every size, those that our loops take and those that they leave to torch."""
+    tables = rotary_tables(tokens, size, 100.0)
+
+    def attend(qkv, query_gain, key_gain):
+        return normed_attention(qkv, query_gain, key_gain, *(table.to(qkv.dtype) for table in tables), 1e-6, 0.7)
+
+    assert_as_in_float64(attend, (2, tokens, 3 * heads * size), (size,), (size,), seed=seed)
+
+
+def test_normed_attention_of_two_tokens():
+    # One head of four features, without rotation. Normed, each vector has two features of sqrt(2): equal ones have a
+    # product of 4, a score of 2, and those at a right angle one of 0.
+    one, other = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
+    qkv = torch.tensor([[one + one + [1.0, 2.0, 3.0, 4.0], other + other + [0.0] * 4] + [other + one + [0.0] * 4] * 2])
+    # the second token: exp(0) / (exp(0) + exp(2)) of the first one's values; two more tokens for the loops' sake
+    tables = torch.ones(4, 1, 4), torch.zeros(4, 1, 4)
+    mixed = normed_attention(qkv, torch.ones(4), torch.ones(4), *tables, 0.0, 0.5)
+    torch.testing.assert_close(mixed[0, 0], torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    torch.testing.assert_close(mixed[0, 1], 0.11920292 * torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_what_is_not_a_number_stays_so(part):
+    """A diverged run is known by its loss."""
+    qkv = torch.ones(1, 8, 48)
+    qkv[0, 0, 16 * part] = float("nan")
+    tables = rotary_tables(8, 16, 100.0)
+    mixed = normed_attention(qkv, torch.ones(16), torch.ones(16), *tables, 1e-6, 1.0)
+    assert mixed[0, 0, 0].isnan()
+    assert rms_norm(torch.tensor([[float("nan"), 1.0]]), torch.ones(2), 0.0).isnan().all()
+    up, down = torch.eye(4), torch.eye(4)
+    with torch.enable_grad():
+        layer = squared_relu_layer(torch.full((1, 4), float("nan")), up.requires_grad_(), down)
+    assert layer.isnan().all()
 
 
 def test_rotate_turns_pairs_by_their_position():
