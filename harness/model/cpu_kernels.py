@@ -169,9 +169,19 @@ def turned(rows_RW, first_row, first, count, size, out_HT):
             out_HT[h, t] = rows_RW[first_row + t, first + h]
 
 
+@inlined
+def turned_back(x_HT, first_row, first, count, size, rows_RW):
+    for t in range(count):
+        for h in range(size):
+            rows_RW[first_row + t, first + h] = x_HT[h, t]
+
+
 @compiled
-def norm_and_rotate(x_HT, gain_H, cos_HT, sin_HT, count, size, eps, scale, out_HT, inverse_T):
-    """The heads' features normed, times gain, turned by their position's angle, times scale."""
+def norm_and_rotate(x_HT, gain_H, cos_HT, sin_HT, count, size, eps, scale, gained_HT, out_HT, inverse_T):
+    """out = the features x of a head normed, times gain and scale, turned by their position's angle; x stays normed.
+
+    inverse is the factor that normed x. Few arrays a loop: of more the compiler does not tell whether they overlap.
+    """
     half = size // 2
     for t in range(count):
         inverse_T[t] = F(0)
@@ -180,44 +190,41 @@ def norm_and_rotate(x_HT, gain_H, cos_HT, sin_HT, count, size, eps, scale, out_H
             inverse_T[t] += x_HT[h, t] * x_HT[h, t]
     for t in range(count):
         inverse_T[t] = F(1) / np.sqrt(inverse_T[t] / F(size) + eps)
-    for h in range(half):
-        gain, other = gain_H[h] * scale, gain_H[h + half] * scale
+    for h in range(size):
+        gain = gain_H[h] * scale
         for t in range(count):
-            x, y = x_HT[h, t] * inverse_T[t] * gain, x_HT[h + half, t] * inverse_T[t] * other
-            out_HT[h, t] = x * cos_HT[h, t] + y * sin_HT[h, t]
-            out_HT[h + half, t] = y * cos_HT[h + half, t] + x * sin_HT[h + half, t]
+            x_HT[h, t] *= inverse_T[t]
+            gained_HT[h, t] = x_HT[h, t] * gain
+    for h in range(size):
+        other = h + half if h < half else h - half
+        for t in range(count):
+            out_HT[h, t] = gained_HT[h, t] * cos_HT[h, t] + gained_HT[other, t] * sin_HT[h, t]
 
 
 @compiled
 def norm_and_rotate_gradient(
-    grad_HT, x_HT, gain_H, cos_HT, sin_HT, inverse_T, count, size, scale, first_row, first, projection_T,
-    grad_RW, grad_gain_H,
-):  # fmt: skip
-    """Fills grad_RW[first_row + t, first + h], adds to grad_gain and overwrites grad_HT."""
+    grad_HT, normed_HT, gain_H, cos_HT, sin_HT, inverse_T, count, size, scale, turned_HT, projection_T, grad_gain_H
+):
+    """Fills turned_HT with the gradient by what was normed, and adds to grad_gain."""
     half = size // 2
     for t in range(count):
         projection_T[t] = F(0)
-    for h in range(half):
-        o = h + half
-        gain, other, sum_gain, sum_other = gain_H[h], gain_H[o], F(0), F(0)
-        for t in range(count):
-            g, e = grad_HT[h, t] * scale, grad_HT[o, t] * scale
-            d, f = g * cos_HT[h, t] + e * sin_HT[o, t], e * cos_HT[o, t] + g * sin_HT[h, t]
-            x, y = x_HT[h, t] * inverse_T[t], x_HT[o, t] * inverse_T[t]
-            sum_gain += d * x
-            sum_other += f * y
-            grad_HT[h, t], grad_HT[o, t] = d * gain, f * other
-            projection_T[t] += d * gain * x + f * other * y
-        grad_gain_H[h] += sum_gain
-        grad_gain_H[o] += sum_other
-    for t in range(count):
-        projection_T[t] *= inverse_T[t] / F(size)
     for h in range(size):
+        other = h + half if h < half else h - half
         for t in range(count):
-            grad_HT[h, t] = (grad_HT[h, t] - x_HT[h, t] * projection_T[t]) * inverse_T[t]
+            turned_HT[h, t] = grad_HT[h, t] * cos_HT[h, t] + grad_HT[other, t] * sin_HT[other, t]
+        gain, total = gain_H[h] * scale, F(0)
+        for t in range(count):
+            product = turned_HT[h, t] * normed_HT[h, t]
+            total += product
+            projection_T[t] += product * gain
+        grad_gain_H[h] += total * scale
     for t in range(count):
-        for h in range(size):
-            grad_RW[first_row + t, first + h] = grad_HT[h, t]
+        projection_T[t] /= F(size)
+    for h in range(size):
+        gain = gain_H[h] * scale
+        for t in range(count):
+            turned_HT[h, t] = (turned_HT[h, t] * gain - normed_HT[h, t] * projection_T[t]) * inverse_T[t]
 
 
 @compiled
@@ -242,9 +249,9 @@ def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
         for n in range(width // size):
             first = n * size
             turned(qkv_RW, first_row, first, count, size, x_HT)
-            norm_and_rotate(x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, query_HT, inverse_T)
+            norm_and_rotate(x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, mixed_HT, query_HT, inverse_T)
             turned(qkv_RW, first_row, width + first, count, size, x_HT)
-            norm_and_rotate(x_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), key_HT, inverse_T)
+            norm_and_rotate(x_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), mixed_HT, key_HT, inverse_T)
             turned(qkv_RW, first_row, 2 * width + first, count, size, value_HT)
             for t in range(count):
                 top_T[t], sum_T[t] = LOWEST, F(0)
@@ -270,9 +277,9 @@ def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
                 add_mix(features, j, value_HT, j, score_TT, mixed_HT, start, end)
             for t in range(count):
                 sums_BNT[b, n, t] = top_T[t] + np.log(sum_T[t])
-                share = F(1) / sum_T[t]
+                sum_T[t] = F(1) / sum_T[t]
                 for h in range(size):
-                    out_RD[first_row + t, first + h] = mixed_HT[h, t] * share
+                    out_RD[first_row + t, first + h] = mixed_HT[h, t] * sum_T[t]
 
 
 @compiled
@@ -300,16 +307,20 @@ def attention_gradient(
         for n in range(width // size):
             first = n * size
             turned(qkv_RW, first_row, first, count, size, x_HT)
-            norm_and_rotate(x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, query_HT, query_inverse_T)
+            norm_and_rotate(
+                x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, grad_HT, query_HT, query_inverse_T
+            )
             turned(qkv_RW, first_row, width + first, count, size, y_HT)
-            norm_and_rotate(y_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), key_HT, key_inverse_T)
+            norm_and_rotate(y_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), grad_HT, key_HT, key_inverse_T)
             turned(qkv_RW, first_row, 2 * width + first, count, size, value_HT)
             turned(grad_RD, first_row, first, count, size, grad_HT)
+            turned(out_RD, first_row, first, count, size, grad_value_HT)
             for t in range(count):
                 projection_T[t] = F(0)
-                for h in range(size):
-                    projection_T[t] += grad_HT[h, t] * out_RD[first_row + t, first + h]
                 sum_T[t] = sums_BNT[b, n, t]
+            for h in range(size):
+                for t in range(count):
+                    projection_T[t] += grad_HT[h, t] * grad_value_HT[h, t]
             for h in range(size):
                 for t in range(count):
                     grad_query_HT[h, t] = F(0)
@@ -327,14 +338,14 @@ def attention_gradient(
                         grad_score_RT[r, i] = share_RT[r, i] * (grad_score_RT[r, i] - projection_T[i])
                 dots(features, U0, grad_score_RT, query_HT, start, end, j, grad_key_HT)
                 add_mix(features, j, key_HT, U0, grad_score_RT, grad_query_HT, start, end)
-            for t in range(count):
-                for h in range(size):
-                    grad_qkv_RW[first_row + t, 2 * width + first + h] = grad_value_HT[h, t]
+            turned_back(grad_value_HT, first_row, 2 * width + first, count, size, grad_qkv_RW)
             norm_and_rotate_gradient(
-                grad_query_HT, x_HT, query_gain_H, cos_HT, sin_HT, query_inverse_T, count, size, scale, first_row,
-                first, projection_T, grad_qkv_RW, grad_query_gain_H,
+                grad_query_HT, x_HT, query_gain_H, cos_HT, sin_HT, query_inverse_T, count, size, scale, grad_HT,
+                projection_T, grad_query_gain_H,
             )  # fmt: skip
+            turned_back(grad_HT, first_row, first, count, size, grad_qkv_RW)
             norm_and_rotate_gradient(
-                grad_key_HT, y_HT, key_gain_H, cos_HT, sin_HT, key_inverse_T, count, size, F(1), first_row,
-                width + first, projection_T, grad_qkv_RW, grad_key_gain_H,
+                grad_key_HT, y_HT, key_gain_H, cos_HT, sin_HT, key_inverse_T, count, size, F(1), grad_HT,
+                projection_T, grad_key_gain_H,
             )  # fmt: skip
+            turned_back(grad_HT, first_row, width + first, count, size, grad_qkv_RW)
