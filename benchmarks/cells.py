@@ -65,6 +65,6 @@ if __name__ == "__main__":
             f"a cell beside training and evaluation, warm worker, tracking={tracking}: median "
             f"{statistics.median(found):.3f} s, slowest of {len(found)} {max(found):.3f} s"
         )
-    for shape in sys.argv[1:] or ["w48-d2", "w144-d3"]:
+    for shape in sys.argv[1:] or ["w48-d2", "w176-d2"]:
         cell, trunk = evaluation_shares(shape)
         print(f"evaluation of {shape}: {cell:.1%} of the training of its smallest cell, {trunk:.1%} of its trunk's")

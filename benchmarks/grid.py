@@ -29,7 +29,7 @@ from harness.jobs import compose_grid, open_store, plan_trunks  # noqa: E402
 from harness.sweep import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
-SHAPES = ["w144-d3", "w112-d2", "w96-d2", "w80-d2", "w64-d2", "w48-d2"]
+SHAPES = ["w176-d2", "w96-d3", "w112-d2", "w80-d2", "w64-d2", "w48-d2"]
 TENTH = ["tokens=[100e3,155e3,235e3,360e3]", "optimizer.warmup_tokens.value=10e3", "data.validation_tokens=20000"]
 WHOLE = ["tokens=[1e6,1.55e6,2.35e6,3.6e6]"]
 
