@@ -1,8 +1,8 @@
 """A grid of 6 shapes x 4 budgets on two cores against a plain loop that trains its cells one after another: make bench
 
-The plain loop is that of benchmarks/step.py with the grid's schedule, batches, rate and validation, each cell from its
-first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. The ratio of
-the wall times is taken apart into the tokens that trunks save, the second process, and the step.
+The plain loop is that of benchmarks/step.py with the grid's schedule, batches, rate, decay and validation, each cell
+from its first step, in one process. Torch's default threads and one thread are both tried, and the faster counts. The
+ratio of the wall times is taken apart into the tokens that trunks save, the second process, and the step.
 
 At a tenth of the cpu grid's budgets. So few steps tell nothing of losses: `python benchmarks/grid.py w48-d2 w64-d2`
 takes the budgets whole, of these shapes, with one thread only.
@@ -59,7 +59,9 @@ def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, val
     torch.manual_seed(0)
     job = trunk.job
     model = PlainGPT(job.model.width, job.model.depth)
-    adamw = torch.optim.AdamW(model.parameters(), lr=trunk.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+    adamw = torch.optim.AdamW(
+        model.parameters(), lr=trunk.learning_rate, betas=(0.9, 0.95), weight_decay=trunk.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         adamw,
         lambda step: trunk_factor(step, trunk.warmup_steps) if step < branch_step

@@ -123,6 +123,7 @@ class TrainConfig:
     slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
     slots_per_gpu: int = 2  # the most that auto gives one GPU, where its memory holds them
     save_model: bool = False
+    law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     detach: bool = False  # leave the sweep to a SLURM job, and return
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

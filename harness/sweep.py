@@ -17,6 +17,7 @@ from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_unique
 from harness.jobs import QUIET, Grid, check_fit, code_version, compose_grid, machine_slots, open_store, plan_trunks
 from harness.launch import launch_all
+from harness.laws.fit import check_law
 from harness.measure import measure
 from harness.plan import Plan
 from harness.progress import Progress, account
@@ -58,6 +59,7 @@ def make_plan(grid: Grid, by_job: Sequence[Sequence[Trunk]]) -> Plan:
 
 def prepare_plan(grid: Grid) -> tuple[TokenStore, Plan]:
     """Everything that can be refused is refused here, before any training."""
+    check_law(grid.jobs[0].law)
     store = open_store(grid.jobs)
     by_job = plan_trunks(grid.jobs, store)
     trunks = [trunk for job in by_job for trunk in job]
@@ -129,6 +131,7 @@ def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "overrides": list(grid.overrides),
         "command": grid.command,
+        "law": grid.jobs[0].law,
         **sweep_plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]
         + [launch] * (len(sweep_plan.finished) < sweep_plan.cells),

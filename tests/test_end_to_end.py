@@ -123,6 +123,7 @@ def test_a_plan_warns_of_a_grid_that_cannot_tell(common, arguments, said):
         ("train", ["-m", "tokens=1e6", "shape=w64-d2,w50-d2"], "error: model.width=50"),
         ("plan", ["-m", "+sweep=none"], "error: sweep=none is not there: choose cpu"),
         ("plan", ["budget=soon"], "error: budget=soon is no budget"),
+        ("train", ["tokens=1e6", "law=chinchila"], "error: law=chinchila is not known: choose"),
         ("train", ["tokens=1e6", "slots=0"], "error: slots=0 is no number of jobs"),
         ("fit", ["runs=none.csv"], "none.csv"),
         ("report", ["runs=none"], "none"),

@@ -83,8 +83,9 @@ def compare(table: Table, config: FitConfig, column: str) -> Comparison:
 
 
 def _fit(table: Table, config: FitConfig, seed: int) -> Fit:
-    rows = read_rows(table, config.columns, config.law)
-    return fit_rows(rows, config.columns, config.law, config.loss, config.delta, config.bootstrap, seed, table.source)
+    law = config.law_of(table)
+    rows = read_rows(table, config.columns, law)
+    return fit_rows(rows, config.columns, law, config.loss, config.delta, config.bootstrap, seed, table.source)
 
 
 def _moves(first: Fit, second: Fit) -> dict[str, tuple[float, float, float]]:

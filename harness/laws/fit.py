@@ -328,9 +328,13 @@ def _problem(rows: Rows, form: Form, loss: Loss, fixed: Mapping[str, float]) -> 
     return Problem(held(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
 
 
-def _form(law: str) -> Form:
+def check_law(law: str) -> None:
     if law not in FORMS:
         raise UserError(f"law={law} is not known: choose {_listed(list(FORMS))}")
+
+
+def _form(law: str) -> Form:
+    check_law(law)
     return FORMS[law]
 
 

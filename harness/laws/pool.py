@@ -77,6 +77,7 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
         excluded=[entry | {SOURCE: table.source} for table in tables for entry in table.excluded],
         notes=notes,
         parts=[part for table in tables for part in table.sources()],
+        law=tables[0].law if len({table.law for table in tables}) == 1 else None,
     )
 
 

@@ -11,6 +11,7 @@ from harness.commands import compose_config
 from harness.errors import UserError
 from harness.laws.fit import Columns
 from harness.laws.frontier import FrontierConfig
+from harness.laws.table import Table
 
 TEXTS = ("runs", "out", "law", "loss", "filter", "column")
 Config = TypeVar("Config", bound="FitConfig")
@@ -22,7 +23,7 @@ class FitConfig:
 
     runs: str = ""  # a sweep directory, a CSV or a Parquet file, or several of them as in a,b or [a,b]
     out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
-    law: str = "chinchilla"
+    law: str | None = None  # None: the one that the sweep states, else chinchilla
     loss: str = "log_mse"  # log_mse | huber | lad | mse
     delta: float = 1e-3  # of huber, on log loss
     bootstrap: int = 2000
@@ -40,7 +41,14 @@ class FitConfig:
                 raise UserError(f"columns.{key} is empty: name a column of the table")
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
-        self.frontier.check(self.law)
+        if self.law is not None:
+            self.frontier.check(self.law)
+
+    def law_of(self, table: Table) -> str:
+        """The law to fit to a table; raises UserError where it cannot give what is asked of it."""
+        law = self.law or table.law or "chinchilla"
+        self.frontier.check(law)
+        return law
 
 
 @dataclass

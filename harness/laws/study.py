@@ -75,11 +75,12 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     columns = config.columns
     table = filtered(table, config.filter)
     check_comparable(table)
-    rows = read_rows(table, columns, config.law)
-    check_units(table, rows, columns, config.law)
+    law = config.law_of(table)
+    rows = read_rows(table, columns, law)
+    check_units(table, rows, columns, law)
     many = len(rows) > MANY_ROWS
     config = replace(config, bootstrap=0) if many else config
-    best = fit_rows(rows, columns, config.law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
+    best = fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
     grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
     notes = list(table.notes) + _notes(table, best) + ([_many(len(rows))] if many else [])
     kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)

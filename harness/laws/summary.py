@@ -50,10 +50,21 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print(f"validation text: {text}", soft_wrap=True, markup=False)
     if advice := report["recommended"]:
         console.print(f"recommended: {advice['law'] or 'none'}: {advice['reason']}", soft_wrap=True, markup=False)
+    if line := _additive(report):
+        console.print(line, soft_wrap=True, markup=False)
     for line in _frontier(report):
         console.print(line, soft_wrap=True, markup=False)
     for note in report["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _additive(report: dict[str, Any]) -> str:
+    """What Chinchilla's law makes of a table whose headline is another one: the a that others report."""
+    entry = next((entry for entry in report["ranking"] if entry["law"] == "chinchilla"), None)
+    if report["fit"]["law"] == "chinchilla" or entry is None or entry["left_out"] is not None:
+        return ""
+    a = _range(entry["a"])
+    return f"by chinchilla: a {a}; it predicts held-out cells to {entry['mean_relative_error']:.3%}"
 
 
 def _print_whole(table: Table, console: Console) -> None:

@@ -46,7 +46,7 @@ MOST_NAMES = 20
 class Table:
     """Rows of text or numbers with where they came from; `lines` are the file's line numbers, one a row.
 
-    `parts` are the sources of a pooled table: path, sha256 and rows.
+    `parts` are the sources of a pooled table: path, sha256 and rows. `law` is the one that a sweep states.
     """
 
     source: str
@@ -58,6 +58,7 @@ class Table:
     excluded: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
+    law: str | None = None
 
     def sources(self) -> list[dict[str, Any]]:
         """Every path that the rows come from, with its digest."""
@@ -253,6 +254,7 @@ def _of_sweep(path: Path) -> Table:
         raise UserError(f"{plan_path} has schema {schema}, this version reads {SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
+    table = replace(table, law=plan.get("law"))
     names = table.frame["cell"].map(str)
     doubled = names[names.duplicated()]
     if len(doubled):

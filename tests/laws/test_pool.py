@@ -35,6 +35,16 @@ def pooled(*paths):
     return read_sources(",".join(map(str, paths)))
 
 
+def test_the_law_that_all_sweeps_state(halves):
+    for folder in halves:
+        plan = yaml.safe_load((folder / "sweep.yaml").read_text())
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(plan | {"law": "chinchilla_coupled"}))
+    assert FitConfig().law_of(pooled(*halves)) == "chinchilla_coupled"
+    (halves[0] / "sweep.yaml").write_text((halves[0] / "sweep.yaml").read_text().replace("_coupled", "_tied"))
+    assert FitConfig().law_of(pooled(*halves)) == "chinchilla"
+    assert FitConfig(law="kaplan_joint").law_of(pooled(*halves)) == "kaplan_joint"
+
+
 def test_the_parts_of_a_sweep_make_the_whole(halves, simulated, tmp_path):
     small, large = halves
     config = fit_config([f"runs=[{small},{large}]", f"out={tmp_path / 'fit.json'}", "bootstrap=0"])

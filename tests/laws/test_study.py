@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from rich.console import Console
 
 from harness.errors import UserError
@@ -99,6 +100,20 @@ def test_no_number_is_cut_short_in_a_narrow_terminal(report):
         assert f" {head['estimates'][key]:.3f} {low:.3f}-{high:.3f}" in text
     assert text.index("recommended: chinchilla: chinchilla predicts held-out cells best, to 0.") > 0
     assert console.width == 40
+
+
+def test_a_sweep_states_the_law_of_its_headline(sweep):
+    plan = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(plan | {"law": "chinchilla_coupled"}))
+    found = write_study(FitConfig(runs=str(sweep), bootstrap=0))
+    assert found["choices"]["law"] == found["fit"]["law"] == "chinchilla_coupled"
+    console = Console(record=True, width=120, file=StringIO())
+    show(found, console)
+    additive = next(entry for entry in found["ranking"] if entry["law"] == "chinchilla")
+    assert f"by chinchilla: a {additive['a']['value']:.4g} (" in console.export_text()
+    other = write_study(FitConfig(runs=str(sweep), bootstrap=0, law="chinchilla"))
+    assert other["choices"]["law"] == "chinchilla"
+    assert other["fit"]["estimates"]["a"] == additive["a"]["value"]
 
 
 def test_frontier_by_hand():
