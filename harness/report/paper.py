@@ -159,6 +159,7 @@ def paragraph(sweep: Sweep) -> str:
         grid=dict.fromkeys(("Model", "Code version"), "") | dict(trained(sweep)),
         optimizer=(sweep.job.get("optimizer") or {}).get("name"),
         fit=fit,
+        stated=sweep.plan.get("law") == fit["law"],
         source=source,
         choices=choices,
         digests=_digests(source),

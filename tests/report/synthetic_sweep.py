@@ -322,6 +322,7 @@ def write_sweep(directory: Path, rows: list[dict], name: str = "synthetic", stud
         "code_version": "1a2b3c4",
         "packages": {"torch": "2.13.0"},
         "overrides": ["+sweep=cpu"],
+        "law": "chinchilla",
         "slots": 2,
         "estimated_seconds": 500.0,
         "cells": [{key: row[key] for key in planned} for row in rows],

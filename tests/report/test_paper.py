@@ -70,7 +70,7 @@ def test_the_paragraph_states_every_choice(quoted):
     for part in (
         "The law chinchilla, L = E + A / N^alpha + B / D^beta; L = loss, N = params_with_head, D = tokens, is fitted "
         "to 31 of the 31 rows of the run table of the sweep synthetic (SHA-256 ",
-        "filter none",
+        "filter none); it is the law that the sweep's configuration states.",
         "31 finished, 1 diverged. The model is gpt, parametrization sp, sequences of 128, vocabulary 1024.",
         "The command is python scripts/train.py -m +sweep=cpu, the code version 1a2b3c4.",
         "N is the column params_with_head (non-embedding parameters and vocabulary x width for the head), D the column "
