@@ -63,8 +63,10 @@ def _additive(report: dict[str, Any]) -> str:
     entry = next((entry for entry in report["ranking"] if entry["law"] == "chinchilla"), None)
     if report["fit"]["law"] == "chinchilla" or entry is None or entry["left_out"] is not None:
         return ""
-    a = _range(entry["a"])
-    return f"by chinchilla: a {a}; it predicts held-out cells to {entry['mean_relative_error']:.3%}"
+    a = entry["a"]
+    interval = "no finite interval" if a["low"] is None else f"{a['low']:.3f} to {a['high']:.3f}"
+    error = f"{entry['mean_relative_error']:.3%}"
+    return f"by chinchilla, the additive law: a {a['value']:.3f} ({interval}); it predicts held-out cells to {error}"
 
 
 def _print_whole(table: Table, console: Console) -> None:

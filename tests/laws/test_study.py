@@ -110,7 +110,7 @@ def test_a_sweep_states_the_law_of_its_headline(sweep):
     console = Console(record=True, width=120, file=StringIO())
     show(found, console)
     additive = next(entry for entry in found["ranking"] if entry["law"] == "chinchilla")
-    assert f"by chinchilla: a {additive['a']['value']:.4g} (" in console.export_text()
+    assert f"by chinchilla, the additive law: a {additive['a']['value']:.3f} (" in console.export_text()
     other = write_study(FitConfig(runs=str(sweep), bootstrap=0, law="chinchilla"))
     assert other["choices"]["law"] == "chinchilla"
     assert other["fit"]["estimates"]["a"] == additive["a"]["value"]
