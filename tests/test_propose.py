@@ -89,7 +89,7 @@ def test_a_proposal_stays_within_every_bound(job):
     assert high - low < 0.1
 
 
-def test_a_proposal_for_the_cost_of_the_cpu_grid_is_no_worse(job, grid):
+def test_a_proposal_for_the_cost_of_a_grid_by_hand_is_no_worse(job, grid):
     # the simulation that has the last word tells an error to 5 %
     flops = sum(trunk.flops_to_train for trunk in grid)
     chosen, _, _ = propose.propose(job, VOCAB, 4e6, Budget("", flops=flops), Costs(job))
