@@ -1,5 +1,6 @@
 """The optimizers of one model, with the learning rates that its parametrization wants."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,9 +50,9 @@ class Optimizer:
             part.load_state_dict(state)
 
 
-def clip_gradients(model: nn.Module, limit: float) -> torch.Tensor:
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> torch.Tensor:
     """Scales all gradients to a norm of at most `limit`; the norm before it, a scalar on the device."""
-    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     # As nn.utils.clip_grad_norm_, which on a CPU goes over the tensors one by one.
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     torch._foreach_mul_(grads, (limit / (norm + 1e-6)).clamp(max=1.0))

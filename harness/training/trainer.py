@@ -35,6 +35,7 @@ class Trainer:
         self.model = GPT(job.model, trunk.vocab_size)
         initialize(self.model, job.seed)
         self.model.to(device.torch_device)
+        self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
         self.optimizer = Optimizer(self.model, trunk)
         self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
         self.loss = torch.compile(self.model.loss, dynamic=False) if device.compile else self.model.loss
@@ -80,7 +81,7 @@ class Trainer:
             part_loss = part_loss * (len(inputs_BT[part]) / len(inputs_BT))
             part_loss.backward()
             loss += part_loss.detach()
-        return loss, clip_gradients(self.model, self.trunk.job.optimizer.gradient_clip)
+        return loss, clip_gradients(self.parameters, self.trunk.job.optimizer.gradient_clip)
 
     def trunk_factor(self, step: int) -> float:
         """The learning-rate factor before any cooldown."""

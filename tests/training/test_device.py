@@ -42,7 +42,7 @@ def test_gradients_are_clipped_as_torch_does_it(size):
     for number, (one, other) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
         one.grad = size * torch.arange(1.0, one.numel() + 1).view_as(one) * (number + 1)
         other.grad = one.grad.clone()
-    norm = clip_gradients(ours, 0.5)
+    norm = clip_gradients(list(ours.parameters()), 0.5)
     torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5), equal_nan=True)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, equal_nan=True)
