@@ -81,19 +81,33 @@ def squared_relu(x_N, square_N):
         square_N[i] = x * x
 
 
+@compiled
+def square_relu(x_N):
+    """x = max(x, 0)^2."""
+    for i in range(x_N.shape[0]):
+        x = F(0) if x_N[i] < F(0) else x_N[i]
+        x_N[i] = x * x
+
+
 @inlined
-def exponentials(row, x_RT, shift_T, start, end, bits_T, power_T):
-    """x[row] = exp(x[row] - shift) from start to end; power_T is bits_T read as float32."""
+def exponentials(row, x_RT, shift_T, start, end):
+    """x[row] = exp(x[row] - shift) from start to end, 0 below 2^-126."""
     for i in range(start, end):
         x = (x_RT[row, i] - shift_T[i]) * LOG2_E
-        x = F(-126) if x < F(-126) else x
+        x = F(-127) if x < F(-127) else x
         whole = np.floor(x + F(0.5))
         f = x - whole
         high = TAYLOR_3 + f * (TAYLOR_4 + f * (TAYLOR_5 + f * TAYLOR_6))
-        x_RT[row, i] = F(1) + f * (TAYLOR_1 + f * (TAYLOR_2 + f * high))
-        bits_T[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    for i in range(start, end):
-        x_RT[row, i] *= power_T[i]
+        power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(F)
+        x_RT[row, i] = (F(1) + f * (TAYLOR_1 + f * (TAYLOR_2 + f * high))) * power
+
+
+@inlined
+def hide(j, y, y_RT, start):
+    """Keys do not see the queries before them: of four keys from j on, in rows from y on."""
+    for r in range(U0, U4):
+        for i in range(start, j + r):
+            y_RT[y + r, i] = LOWEST
 
 
 @inlined
@@ -240,8 +254,7 @@ def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
     x_HT, query_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     key_HT, value_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     score_TT, mixed_HT = np.empty((MOST_TOKENS, ROW), F), np.empty((MOST_FEATURES, ROW), F)
-    inverse_T, top_T, sum_T, bits_T = np.empty(ROW, F), np.empty(ROW, F), np.empty(ROW, F), np.empty(ROW, np.int32)
-    power_T = bits_T.view(F)
+    inverse_T, top_T, sum_T = np.empty(ROW, F), np.empty(ROW, F), np.empty(ROW, F)
     turned(cos_TH, 0, 0, count, size, cos_HT)
     turned(sin_TH, 0, 0, count, size, sin_HT)
     for b in range(qkv_RW.shape[0] // count):
@@ -261,19 +274,17 @@ def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
             for j in range(U0, end, U4):
                 start = j & BLOCK
                 scores(features, j, key_HT, query_HT, j, score_TT, start, end)
-                for r in range(j, j + U4):
-                    for i in range(start, r):
-                        score_TT[r, i] = LOWEST
-                    for i in range(start, end):
-                        top_T[i] = max(top_T[i], score_TT[r, i])
+                hide(j, j, score_TT, start)
+                for i in range(start, end):
+                    top = max(score_TT[j, i], score_TT[j + U1, i])
+                    top_T[i] = max(max(top_T[i], top), max(score_TT[j + U2, i], score_TT[j + U3, i]))
             for j in range(U0, end, U4):
                 start = j & BLOCK
                 for r in range(j, j + U4):
-                    exponentials(r, score_TT, top_T, start, end, bits_T, power_T)
-                    for i in range(start, r):
-                        score_TT[r, i] = F(0)
-                    for i in range(start, end):
-                        sum_T[i] += score_TT[r, i]
+                    exponentials(r, score_TT, top_T, start, end)
+                for i in range(start, end):
+                    pair = score_TT[j, i] + score_TT[j + U1, i]
+                    sum_T[i] += pair + (score_TT[j + U2, i] + score_TT[j + U3, i])
                 add_mix(features, j, value_HT, j, score_TT, mixed_HT, start, end)
             for t in range(count):
                 sums_BNT[b, n, t] = top_T[t] + np.log(sum_T[t])
@@ -298,8 +309,7 @@ def attention_gradient(
     grad_query_HT, grad_key_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     grad_value_HT, share_RT = np.empty((MOST_FEATURES, ROW), F), np.empty((TILE, ROW), F)
     grad_score_RT, sum_T, projection_T = np.empty((TILE, ROW), F), np.empty(ROW, F), np.empty(ROW, F)
-    query_inverse_T, key_inverse_T, bits_T = np.empty(ROW, F), np.empty(ROW, F), np.empty(ROW, np.int32)
-    power_T = bits_T.view(F)
+    query_inverse_T, key_inverse_T = np.empty(ROW, F), np.empty(ROW, F)
     turned(cos_TH, 0, 0, count, size, cos_HT)
     turned(sin_TH, 0, 0, count, size, sin_HT)
     for b in range(qkv_RW.shape[0] // count):
@@ -327,10 +337,9 @@ def attention_gradient(
             for j in range(U0, end, U4):
                 start = j & BLOCK
                 scores(features, j, key_HT, query_HT, U0, share_RT, start, end)
+                hide(j, U0, share_RT, start)
                 for r in range(U0, U4):
-                    exponentials(r, share_RT, sum_T, start, end, bits_T, power_T)
-                    for i in range(start, j + r):
-                        share_RT[r, i] = F(0)
+                    exponentials(r, share_RT, sum_T, start, end)
                 dots(features, U0, share_RT, grad_HT, start, end, j, grad_value_HT)
                 scores(features, j, value_HT, grad_HT, U0, grad_score_RT, start, end)
                 for r in range(U0, U4):
