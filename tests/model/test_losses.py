@@ -80,6 +80,16 @@ def test_normed_attention_of_two_tokens():
     torch.testing.assert_close(mixed[0, 1], 0.11920292 * torch.tensor([1.0, 2.0, 3.0, 4.0]))
 
 
+def test_no_token_sees_a_later_one():
+    qkv, tables = normal(1, 24, 48, dtype=torch.float32), rotary_tables(24, 16, 100.0)
+    gains = torch.full((16,), 3.0), torch.full((16,), 3.0)
+    before, after = (qkv.detach().clone() for _ in range(2))
+    after[:, 17:] *= -5.0
+    mixed = [normed_attention(each, *gains, *tables, 1e-6, 1.0) for each in (before, after)]
+    assert torch.equal(mixed[0][:, :17], mixed[1][:, :17])
+    assert not torch.equal(mixed[0][:, 17], mixed[1][:, 17])
+
+
 @pytest.mark.parametrize("part", range(3))
 def test_what_is_not_a_number_stays_so(part):
     """A diverged run is known by its loss."""
