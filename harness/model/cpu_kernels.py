@@ -7,11 +7,16 @@ constant length, so that it can tell rows apart.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_name
 
 MOST_TOKENS = 256  # a sequence that attention's scratch holds; longer ones are faster in blocks, as torch has them
 MOST_FEATURES = 64  # of a head
@@ -33,7 +38,23 @@ FAST: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
 }
-compiled: Callable[[Any], Any] = numba.njit(cache=True, **FAST)
+
+
+def _kept_in() -> str:
+    """A folder for this text, numba and processor alone: in a shared one a file may hold code of an older text."""
+    what = Path(__file__).read_bytes() + f"{numba.__version__} {get_host_cpu_name()}".encode()
+    base = os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__"
+    return str(Path(base) / f"kernels-{hashlib.sha256(what).hexdigest()[:12]}")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled at its first call, and kept for other processes where a folder can be written to."""
+    with suppress(RuntimeError):  # what numba says of a folder that it cannot write to
+        return numba.njit(cache=True, **FAST)(function)
+    return numba.njit(**FAST)(function)
+
+
+numba.config.CACHE_DIR = _kept_in()  # type: ignore[attr-defined]
 inlined: Callable[[Any], Any] = numba.njit(inline="always", **FAST)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from harness.model import GPT, ModelConfig, initialize
+from harness.model.cpu_kernels import compiled
 from harness.model.cpu_ops import linear, normed_attention, rms_norm, rotate, squared_relu_layer
 from harness.model.cross_entropy import chunk_rows, linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.gpt import rotary_tables
@@ -35,6 +36,19 @@ def assert_as_in_float64(function, *shapes, seed=0):
     pairs = zip((values[0], *(x.grad for x in single)), (values[1], *(x.grad for x in exact)), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=3e-5 * max(1.0, theirs.abs().max().item()))
+
+
+def test_loops_are_compiled_where_no_folder_can_be_written_to(monkeypatch):
+    given = []
+
+    def njit(**settings):
+        given.append(settings.get("cache", False))
+        if settings.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr("harness.model.cpu_kernels.numba.njit", njit)
+    assert compiled(len) is len and given == [True, False]
 
 
 def test_rms_norm():
