@@ -17,7 +17,7 @@ from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_unique
 from harness.jobs import QUIET, Grid, check_fit, code_version, compose_grid, machine_slots, open_store, plan_trunks
 from harness.launch import launch_all
-from harness.laws.fit import check_law
+from harness.laws.forms import check_law
 from harness.measure import measure
 from harness.plan import Plan
 from harness.progress import Progress, account
@@ -84,6 +84,7 @@ def _train(arguments: Sequence[str]) -> int:
         slurm.check(grid.cluster, len(grid.jobs))
     with folder_unless_refused(folder.path):
         check_schema(folder)
+        check_stated(folder, grid.jobs[0].law)
         store, sweep_plan = prepare_plan(grid)
     console.print(store_line(store))
     console.print(sweep_plan.table())
@@ -119,12 +120,24 @@ def _train(arguments: Sequence[str]) -> int:
     return tell(rows, folder, sweep_plan, console)
 
 
+def check_stated(folder: SweepFolder, law: str) -> None:
+    """Raises UserError where a sweep with results has stated another law: what is chosen after them is no statement."""
+    if not (folder.plan.exists() and any(map(is_final, folder.path.glob("runs/*")))):
+        return
+    stated = read_sweep(folder).get("law", "chinchilla")
+    if law != stated:
+        raise UserError(
+            f"law={law} is not {stated}, which {folder.path} stated before it was trained: keep that, and fit another "
+            f"by `python scripts/fit.py runs={folder.path} law={law}`"
+        )
+
+
 def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str, Any]:
     """sweep.yaml: the grid, the code and package versions, every launch with its time, and every cell by name."""
     launches: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):
         launches = read_sweep(grid.folder).get("launches", [])
-    packages = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "hydra-core", "wandb")
+    packages = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "hydra-core", "wandb", "numba", "llvmlite")
     return {
         "sweep": sweep_plan.name,
         "code_version": code_version(),

@@ -14,6 +14,7 @@ def lines(found: Comparison) -> list[str]:
         f"loss under {second} against {first}, {len(found.cells)} cells: {mean:+.2%} on average "
         f"({low:+.2%} to {high:+.2%}), standard deviation {found.difference_C.std(ddof=1):.2%}"
     ]
+    said.insert(0, found.fits[0].predicts)
     said += [f"  at {tokens:,.0f} tokens: {mean:+.2%} ± {se:.2%}" for tokens, mean, se in found.by_budget()]
     for way, fit in zip(found.ways, found.fits, strict=True):
         parts = []

@@ -69,6 +69,16 @@ def test_the_fit_and_the_report_are_there(sweep):
     assert {path.suffix for path in (sweep / "figures").iterdir()} == {".png", ".svg"}
 
 
+def test_a_law_is_not_stated_after_the_results(sweep, common):
+    done = script(
+        "train", "-m", *common, "name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]",
+        "law=chinchilla_coupled",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: law=chinchilla_coupled is not chinchilla, which ")
+    assert "\nlaw: chinchilla\n" in (sweep / "sweep.yaml").read_text()
+
+
 def test_every_cell_is_a_run_of_w_and_b_kept_offline(sweep):
     runs = list((sweep / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 15 + 2  # the cells, the plan and the fit

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.laws import display
 from harness.laws import intervals as ci
 from harness.laws.certificate import Certificate, certify
-from harness.laws.forms import FORMS, Array, Form, Variables, centred
+from harness.laws.forms import FORMS, Array, Form, Variables, centred, check_law
 from harness.laws.forms.base import held
 from harness.laws.levels import grouped
 from harness.laws.losses import LOSSES, Loss
@@ -326,11 +326,6 @@ def fit_rows(
 def _problem(rows: Rows, form: Form, loss: Loss, fixed: Mapping[str, float]) -> Problem:
     at = centred(rows.loss, *(rows.of(use) for use in form.uses))
     return Problem(held(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
-
-
-def check_law(law: str) -> None:
-    if law not in FORMS:
-        raise UserError(f"law={law} is not known: choose {_listed(list(FORMS))}")
 
 
 def _form(law: str) -> Form:

@@ -69,6 +69,10 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
     notes.append(f"The rows come from {len(tables)} tables, named under source.sources.")
     if dropped:
         notes.append(f"Columns that not all of them have are left out: {', '.join(map(str, dropped))}.")
+    laws = sorted({table.law or "none" for table in tables})
+    if len(laws) > 1:
+        shown = ", ".join(laws)
+        notes.append(f"They state different laws ({shown}), so the headline is Chinchilla's unless law= is given.")
     return Table(
         source=" and ".join(table.source for table in tables),
         frame=frame,
@@ -77,7 +81,7 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
         excluded=[entry | {SOURCE: table.source} for table in tables for entry in table.excluded],
         notes=notes,
         parts=[part for table in tables for part in table.sources()],
-        law=tables[0].law if len({table.law for table in tables}) == 1 else None,
+        law=tables[0].law if len(laws) == 1 else None,
     )
 
 

@@ -41,8 +41,7 @@ class FitConfig:
                 raise UserError(f"columns.{key} is empty: name a column of the table")
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
-        if self.law is not None:
-            self.frontier.check(self.law)
+        self.frontier.check(self.law or "chinchilla")
 
     def law_of(self, table: Table) -> str:
         """The law to fit to a table; raises UserError where it cannot give what is asked of it."""

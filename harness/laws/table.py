@@ -254,7 +254,10 @@ def _of_sweep(path: Path) -> Table:
         raise UserError(f"{plan_path} has schema {schema}, this version reads {SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
-    table = replace(table, law=plan.get("law"))
+    law = plan.get("law")
+    if law is not None and not isinstance(law, str):
+        raise UserError(f"{plan_path} states the law {law!r}, which is no name: issue the sweep again to rewrite it")
+    table = replace(table, law=law)
     names = table.frame["cell"].map(str)
     doubled = names[names.duplicated()]
     if len(doubled):

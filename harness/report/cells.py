@@ -5,8 +5,8 @@ from typing import Any
 
 from harness.report.style import scientific
 
-SYMBOLS = {"alpha": "α", "beta": "β", "a": "a = β/(α+β)", "E": "E", "A": "A", "B": "B"}
-PLACES = {"alpha": 3, "beta": 3, "a": 3, "E": 2}
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "a": "a = β/(α+β)", "E": "E", "A": "A", "B": "B"}
+PLACES = {"alpha": 3, "beta": 3, "gamma": 3, "a": 3, "E": 2}
 
 
 @dataclass(frozen=True)

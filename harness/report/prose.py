@@ -31,7 +31,7 @@ def headline(sweep: Sweep) -> Headline | None:
     if sweep.fit is None:
         return None
     fit = sweep.fit["fit"]
-    names = (("α", "alpha"), ("β", "beta"), ("a", "a"), ("E", "E"))
+    names = (("α", "alpha"), ("β", "beta"), ("γ", "gamma"), ("a", "a"), ("E", "E"))
     parts = [(symbol, estimate(fit, key)) for symbol, key in names if key in fit["estimates"]]
     seal = fit["certificate"]
     condition = "" if seal.get("condition") is None else f", condition number {number(seal['condition'])}"
@@ -46,7 +46,7 @@ def headline(sweep: Sweep) -> Headline | None:
 def _typeset(law: str) -> Markup:
     """The exponents of a law as superscripts; everything else is escaped."""
     found = escape(law)
-    for name, symbol in (("alpha", "α"), ("beta", "β")):
+    for name, symbol in (("alpha", "α"), ("beta", "β"), ("gamma", "γ")):
         found = found.replace(f"^{name}", Markup(f"<sup>{symbol}</sup>"))
     return found
 

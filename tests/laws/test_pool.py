@@ -41,7 +41,10 @@ def test_the_law_that_all_sweeps_state(halves):
         (folder / "sweep.yaml").write_text(yaml.safe_dump(plan | {"law": "chinchilla_coupled"}))
     assert FitConfig().law_of(pooled(*halves)) == "chinchilla_coupled"
     (halves[0] / "sweep.yaml").write_text((halves[0] / "sweep.yaml").read_text().replace("_coupled", "_tied"))
-    assert FitConfig().law_of(pooled(*halves)) == "chinchilla"
+    table = pooled(*halves)
+    assert FitConfig().law_of(table) == "chinchilla"
+    (said,) = (note for note in table.notes if "different laws" in note)
+    assert said.startswith("They state different laws (chinchilla_coupled, chinchilla_tied), so the headline is ")
     assert FitConfig(law="kaplan_joint").law_of(pooled(*halves)) == "kaplan_joint"
 
 

@@ -205,6 +205,12 @@ def test_a_plan_of_another_schema(sweep, plan, message):
     assert message in refused(sweep)
 
 
+def test_a_law_that_is_no_name(sweep):
+    plan = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(plan | {"law": ["chinchilla"]}))
+    assert "states the law ['chinchilla'], which is no name" in refused(sweep)
+
+
 def test_a_sweep_that_is_broken(sweep):
     runs = (sweep / "runs.csv").read_text().splitlines(keepends=True)
     (sweep / "runs.csv").write_text("".join([*runs, runs[1]]))

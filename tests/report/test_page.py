@@ -370,3 +370,18 @@ def test_a_report_that_cannot_be_written_leaves_no_part(tmp_path, rows):
     with pytest.raises(UserError, match="figures"):
         write_report(directory)
     assert not (directory / "report.html").exists()
+
+
+def test_a_coupled_headline_has_its_gamma(tmp_path, rows):
+    study = hand_study(pd.DataFrame(rows))
+    study["fit"] |= {
+        "law": "chinchilla_coupled",
+        "predicts": "L = E + (A / N^alpha + B / D^beta)^gamma",
+        "estimates": study["fit"]["estimates"] | {"gamma": 0.7},
+        "intervals": study["fit"]["intervals"] | {"gamma": [0.61, 0.79]},
+    }
+    directory = write_sweep(tmp_path / "sweep", rows, study=study)
+    write_report(directory)
+    page = (directory / "report.html").read_text()
+    assert "B / D<sup>β</sup>)<sup>γ</sup>" in page
+    assert "0.700" in page and "0.610" in page

@@ -184,7 +184,11 @@ def at_once(cluster: Path, jobs: set[str]) -> int:
 
 def test_two_submissions_at_once_train_each_cell_once(corpus, tmp_path):
     folder = SweepFolder(tmp_path / "shared")
-    arguments = command(folder.path, *corpus, "shape=w32-d1,w24-d1", "tokens=[20e3,40e3]", "tracking=none")
+    # Steps of one sequence, so that neither submission is through before the other has planned.
+    arguments = command(
+        folder.path, *corpus, "shape=w64-d2,w48-d2", "tokens=[20e3,60e3]", "tracking=none",
+        "optimizer.batch_tokens.value=32",
+    )  # fmt: skip
     cells = [cell.name for trunk in trunks_of(arguments) for cell in trunk.cells]
     left_alone = subprocess.run(
         [sys.executable, "scripts/train.py", *arguments, "detach=true"], cwd=ROOT, capture_output=True, text=True

@@ -1,12 +1,13 @@
 """The laws by name."""
 
+from harness.errors import UserError
 from harness.laws.forms.base import Array, Form, Variables, centred
 from harness.laws.forms.chinchilla import Chinchilla, PowerLaw
 from harness.laws.forms.repeated import DataConstrained, Repeated
 from harness.laws.forms.smooth import BrokenPowerLaw
 from harness.laws.forms.sums import Joint, PowerSum
 
-__all__ = ["FORMS", "Array", "Form", "Variables", "centred"]
+__all__ = ["FORMS", "Array", "Form", "Variables", "centred", "check_law"]
 
 _FORMS: tuple[Form, ...] = (
     Chinchilla(),
@@ -47,3 +48,10 @@ _FORMS: tuple[Form, ...] = (
     BrokenPowerLaw("broken_flops", "flops", "C"),
 )
 FORMS: dict[str, Form] = {form.name: form for form in _FORMS}
+
+
+def check_law(law: str) -> None:
+    """Raises UserError for a name that is no law's."""
+    if law not in FORMS:
+        *names, last = FORMS
+        raise UserError(f"law={law} is not known: choose {', '.join(names)} or {last}")
