@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.interpolate import make_interp_spline
 
 from harness.laws import intervals as ci
@@ -53,7 +53,7 @@ def power_line(x: Array, y: Array, weight: Array | None = None) -> Line:
     if freedom < 1:
         return Line(intercept, slope, None)
     variance = float((weight * (log_y - intercept - slope * log_x) ** 2).sum()) / freedom
-    half = float(stats.t.ppf(ci.TAILS[1], freedom)) * float(np.sqrt(variance / spread))
+    half = float(special.stdtrit(freedom, ci.TAILS[1])) * float(np.sqrt(variance / spread))
     return Line(intercept, slope, (slope - half, slope + half))
 
 

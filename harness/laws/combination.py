@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws.fit import Columns, Fit, Rows, fit_rows, read_rows
@@ -58,7 +58,7 @@ class Combination:
     def predict_interval(self, params: Any, tokens: Any, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of the loss of a new run: that of each law, their disagreement, and doubt that grows with log C."""
         centre = np.log(self.predict(params, tokens))
-        scale = stats.norm.ppf((1 + level) / 2)
+        scale = special.ndtri((1 + level) / 2)
         variance = np.zeros_like(centre)
         for member in self.members:
             low, high = (np.log(end) for end in member.fit.predict_interval(params, tokens, level))

@@ -3,11 +3,12 @@
 Shapes: R rows, C cells that both have.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws import intervals as ci
@@ -41,7 +42,10 @@ class Comparison:
     def mean(self) -> tuple[float, float, float]:
         """The mean difference over trunks, each with all its budgets, and its 95 % interval by Student's t."""
         per_trunk = self.cells.groupby("shape")["difference"].mean().to_numpy(float)
-        half = stats.t.ppf(ci.TAILS[1], len(per_trunk) - 1) * stats.sem(per_trunk) if len(per_trunk) > 1 else np.nan
+        half = np.nan
+        if len(per_trunk) > 1:
+            error = per_trunk.std(ddof=1) / math.sqrt(len(per_trunk))
+            half = special.stdtrit(len(per_trunk) - 1, ci.TAILS[1]) * error
         return float(per_trunk.mean()), float(per_trunk.mean() - half), float(per_trunk.mean() + half)
 
     def by_budget(self) -> list[tuple[float, float, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws import display
@@ -139,7 +139,7 @@ class Fit:
         if self.draws is not None:
             f_SX = self.form.log_prediction(self.draws.theta_SP, at)
             # One quantile a draw, the same along a curve, keeps the band as smooth as the curve.
-            normal_S = stats.norm.ppf((np.random.default_rng(0).permutation(len(f_SX)) + 0.5) / len(f_SX))
+            normal_S = special.ndtri((np.random.default_rng(0).permutation(len(f_SX)) + 0.5) / len(f_SX))
             noise_SX = (normal_S * self.draws.sd_S)[:, None]
             low_X, high_X = ci.quantiles(f_SX + noise_SX if logs else np.exp(f_SX) + noise_SX, level)
         else:
@@ -147,7 +147,7 @@ class Fit:
             J_XP = J_MXP[0] if logs else J_MXP[0] * np.exp(f_MX[0])[:, None]
             sd_X, freedom_X = self.curvature.spread(J_XP)
             run = math.sqrt(sum(self.noise.estimates))
-            half_X = stats.t.ppf((1 + level) / 2, np.maximum(freedom_X, 1)) * np.hypot(sd_X, run)
+            half_X = special.stdtrit(np.maximum(freedom_X, 1), (1 + level) / 2) * np.hypot(sd_X, run)
             centre_X = f_MX[0] if logs else np.exp(f_MX[0])
             low_X, high_X = centre_X - half_X, centre_X + half_X
         with np.errstate(over="ignore"):
@@ -163,7 +163,7 @@ class Fit:
         step_PP = 1e-5 * np.eye(len(self.theta_P))
         gradient_XP = (function(self.theta_P + step_PP) - function(self.theta_P - step_PP)).T / 2e-5
         sd_X, freedom_X = self.curvature.spread(gradient_XP)
-        half_X = sd_X * stats.t.ppf(ci.TAILS[1], np.maximum(freedom_X, 1))
+        half_X = sd_X * special.stdtrit(np.maximum(freedom_X, 1), ci.TAILS[1])
         value_X = function(self.theta_P[None])[0]
         return value_X - half_X, value_X + half_X
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from harness.laws.forms import Array
 from harness.laws.forms.repeated import REPEATS
@@ -141,7 +141,7 @@ def curvature_intervals(
             value, above_P, below_P = (np.log(part[name]) if on_log else part[name] for part in (here, up, down))
             gradient_P = (above_P - below_P) / 2e-5
             sd_C, freedom_C = curvature.spread(gradient_P[None])
-            half = float(sd_C[0] * stats.t.ppf(TAILS[1], max(freedom_C[0], 1.0)))
+            half = float(sd_C[0] * special.stdtrit(max(freedom_C[0], 1.0), TAILS[1]))
             ends = value[0] + np.array([-half, half])
             ends = np.exp(ends) if on_log else ends
         held = not np.any(gradient_P @ curvature.gain_PR)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from harness.laws import intervals as ci
 from harness.laws.fit import Fit
@@ -61,7 +61,7 @@ def lack_of_fit(fit: Fit, shape_R: Labels, budget_R: Labels) -> dict[str, Any] |
     return {
         "f": ratio,
         "degrees_of_freedom": [rest, freedom],
-        "p": float(stats.f.sf(ratio, rest, freedom)),
+        "p": float(special.fdtrc(rest, freedom, ratio)),
         "noise_sd": float(np.sqrt(pure / freedom)),
         "misfit_sd": float(np.sqrt(max(of_law - pure / freedom, 0.0))),
     }

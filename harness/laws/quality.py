@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws.filter import TRUTH
@@ -137,9 +137,9 @@ def deviations(problem: Problem, theta_P: Array) -> Deviations:
     Q_RP, _ = np.linalg.qr(J_RP[:, (theta_P > low_P) & (theta_P < high_P)])
     rows, count = Q_RP.shape
     pure_R = residual_R / np.sqrt(1 - np.minimum((Q_RP**2).sum(1), 0.9))
-    scale = float(np.median(np.sort(np.abs(pure_R))[max(count - 1, 0) :])) / float(stats.norm.ppf(0.75))
+    scale = float(np.median(np.sort(np.abs(pure_R))[max(count - 1, 0) :])) / float(special.ndtri(0.75))
     scale = max(scale, LEAST_SCALE)
-    bound = float(stats.t.ppf(1 - FALSE_ALARM / 2 / rows, MAD_EFFICIENCY * (rows - count)))
+    bound = float(special.stdtrit(MAD_EFFICIENCY * (rows - count), 1 - FALSE_ALARM / 2 / rows))
     root_R = np.sqrt(problem.weight_R)
     return Deviations(residual_R / root_R, scale / root_R, pure_R / scale, bound)
 

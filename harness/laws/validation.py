@@ -7,7 +7,7 @@ Shapes: R rows, K parts.
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws import intervals as ci
@@ -38,7 +38,7 @@ def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
     if drawn.converged < 1:
         return None
     found = fit.at(drawn.theta_SP)
-    t = float(stats.t.ppf(0.975, count - 1))
+    t = float(special.stdtrit(count - 1, 0.975))
     half = {}
     for name in (name for name in WATCHED if name in found and np.isfinite(found[name]).all()):
         spread = ((found[name] - found[name].mean()) ** 2).sum()
