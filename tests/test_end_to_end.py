@@ -109,17 +109,13 @@ def test_a_diverging_cell_stops_no_other_and_the_status_says_so(common):
     assert "1 diverged" in status.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["tokens_per_param=4", "data.repeat=true"], "warning: every cell has 3.99 to 4.02 tokens a parameter"),
-        (["tokens=[20e3,40e3]"], "warning: no law of params and tokens can be fitted: the grid, column tokens has 2"),
-    ],
-)
-def test_a_plan_warns_of_a_grid_that_cannot_tell(common, arguments, said):
-    done = script("plan", "-m", *common, "tracking=none", "shape=w8-d1,w16-d1,w16-d2,w24-d1,w24-d2,w32-d1", *arguments)
+def test_a_plan_warns_of_a_grid_that_cannot_tell(common):
+    done = script(
+        "plan", "-m", *common, "tracking=none", "shape=w8-d1,w16-d1,w16-d2,w24-d1,w24-d2,w32-d1", "tokens_per_param=4",
+        "data.repeat=true",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert said in done.stdout
+    assert "warning: every cell has 3.99 to 4.02 tokens a parameter" in done.stdout
     assert "6 trunks" in done.stdout and "core-minutes" in done.stdout
 
 
@@ -127,14 +123,7 @@ def test_a_plan_warns_of_a_grid_that_cannot_tell(common, arguments, said):
     ("name", "arguments", "said"),
     [
         ("train", ["tokens=1e6", "model.widht=3"], "error: model.widht=3: there is no key model.widht"),
-        ("train", ["tokens=1e6", "model.width=60"], "error: model.width=60"),
-        ("train", ["tokens=1e6", "data=files", "data.path=none.txt"], "none.txt"),
-        ("train", ["tokens=5e6", "output_directory=/dev/null/x"], "error: cannot write /dev/null/x"),
-        ("train", ["-m", "tokens=1e6", "shape=w64-d2,w50-d2"], "error: model.width=50"),
         ("plan", ["-m", "+sweep=none"], "error: sweep=none is not there: choose cpu"),
-        ("plan", ["budget=soon"], "error: budget=soon is no budget"),
-        ("train", ["tokens=1e6", "law=chinchila"], "error: law=chinchila is not known: choose"),
-        ("train", ["tokens=1e6", "slots=0"], "error: slots=0 is no number of jobs"),
         ("fit", ["runs=none.csv"], "none.csv"),
         ("report", ["runs=none"], "none"),
         ("status", ["runs=none"], "error: none holds no sweep.yaml"),

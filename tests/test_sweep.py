@@ -14,6 +14,20 @@ def test_a_refused_command_leaves_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("output_directory=/dev/null/x", "^cannot write /dev/null/x"),
+        ("law=chinchila", "^law=chinchila is not known: choose chinchilla, .* or broken_flops$"),
+        ("slots=0", "^slots=0 is no number of jobs"),
+    ],
+)
+def test_what_a_sweep_cannot_do_is_refused(tmp_path, argument, said):
+    with pytest.raises(UserError, match=said):
+        train(["tokens=1e6", f"output_directory={tmp_path}/outputs", argument])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sweep_of_another_schema_is_refused_and_kept(tmp_path):
     plan = tmp_path / "single" / "sweep.yaml"
     plan.parent.mkdir()
