@@ -14,7 +14,7 @@ from harness.model.parametrization import parameter_groups
 class AdamW:
     """torch.optim.AdamW(fused=True), to the last bit and with its states, for parameters that all have gradients.
 
-    Its Python is 3 % of a small model's step, and it imports torch._dynamo, half a second for every process.
+    torch's class takes 3 % more of a small model's step, and imports torch._dynamo, half a second for every process.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]):
