@@ -56,6 +56,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 numba.config.CACHE_DIR = _kept_in()  # type: ignore[attr-defined]
 inlined: Callable[[Any], Any] = numba.njit(inline="always", **FAST)
+# Not `compiled`: a process that had just compiled such a function and its caller ran another copy of it, of other last
+# digits, than one that read the caller from the folder.
+inlined_by_llvm: Callable[[Any], Any] = numba.njit(forceinline=True, **FAST)
 
 
 def holds(count: int, size: int) -> bool:
@@ -211,7 +214,7 @@ def turned_back(x_HT, first_row, first, count, size, rows_RW):
             rows_RW[first_row + t, first + h] = x_HT[h, t]
 
 
-@compiled
+@inlined_by_llvm
 def norm_and_rotate(x_HT, gain_H, cos_HT, sin_HT, count, size, eps, scale, gained_HT, out_HT, inverse_T):
     """out = the features x of a head normed, times gain and scale, turned by their position's angle; x stays normed.
 
@@ -236,7 +239,7 @@ def norm_and_rotate(x_HT, gain_H, cos_HT, sin_HT, count, size, eps, scale, gaine
             out_HT[h, t] = gained_HT[h, t] * cos_HT[h, t] + gained_HT[other, t] * sin_HT[h, t]
 
 
-@compiled
+@inlined_by_llvm
 def norm_and_rotate_gradient(
     grad_HT, normed_HT, gain_H, cos_HT, sin_HT, inverse_T, count, size, scale, turned_HT, projection_T, grad_gain_H
 ):

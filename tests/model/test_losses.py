@@ -1,6 +1,9 @@
 """The losses and the hand-written CPU operations against torch's own."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -49,6 +52,27 @@ def test_loops_are_compiled_where_no_folder_can_be_written_to(monkeypatch):
 
     monkeypatch.setattr("harness.model.cpu_kernels.numba.njit", njit)
     assert compiled(len) is len and given == [True, False]
+
+
+GRADIENTS = """
+import torch
+from harness.model.gpt import GPT, ModelConfig
+from harness.model.parametrization import initialize
+model = GPT(ModelConfig(width=16, depth=1), 256)
+initialize(model, 0)
+tokens = torch.randint(256, (4, 129), generator=torch.Generator().manual_seed(0))
+model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+print([parameter.grad.double().sum().item().hex() for parameter in model.parameters()])
+"""
+
+
+def test_code_just_compiled_and_code_kept_give_the_same_bits(tmp_path):
+    """A sweep begun in a new checkout and resumed in another process has the losses of one that was not stopped."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", GRADIENTS]
+    compiling, reading = (subprocess.check_output(command, env=environment, text=True) for _ in range(2))
+    assert list(tmp_path.glob("kernels-*/**/*attention_gradient*.nbi"))
+    assert compiling == reading
 
 
 def test_rms_norm():
