@@ -200,18 +200,25 @@ def dots(size, x, x_RT, y_HT, start, end, j, out_HT):
 
 
 @inlined
-def turned(rows_RW, first_row, first, count, size, out_HT):
-    """out[h, t] = rows[first_row + t, first + h]; along a row outside, for far rows share the same lines of a cache."""
-    for t in range(count):
-        for h in range(size):
-            out_HT[h, t] = rows_RW[first_row + t, first + h]
+def taken(x_WR, first, first_column, count, size, out_HT):
+    """out[h, t] = x[first + h, first_column + t]: rows of one constant length."""
+    for h in range(size):
+        for t in range(count):
+            out_HT[h, t] = x_WR[first + h, first_column + t]
 
 
 @inlined
-def turned_back(x_HT, first_row, first, count, size, rows_RW):
+def put(x_HT, first, first_column, count, size, out_WR):
+    for h in range(size):
+        for t in range(count):
+            out_WR[first + h, first_column + t] = x_HT[h, t]
+
+
+@inlined
+def turned(x_TH, count, size, out_HT):
     for t in range(count):
         for h in range(size):
-            rows_RW[first_row + t, first + h] = x_HT[h, t]
+            out_HT[h, t] = x_TH[t, h]
 
 
 @inlined_by_llvm
@@ -266,30 +273,30 @@ def norm_and_rotate_gradient(
 
 
 @compiled
-def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_RD, sums_BNT):
+def attention(qkv_WR, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_DR, sums_BNT):
     """Causal attention over queries and keys that are normed and rotated first; a head at a time.
 
     sums is the log of each query's sum of exponentials. Scores are kept by key, so that all loops run along queries.
     """
     count, size = cos_TH.shape
-    width = out_RD.shape[1]
+    width = out_DR.shape[0]
     end, features = U(count), U(size)
     cos_HT, sin_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     x_HT, query_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     key_HT, value_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     score_TT, mixed_HT = np.empty((MOST_TOKENS, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     inverse_T, top_T, sum_T = np.empty(ROW, F), np.empty(ROW, F), np.empty(ROW, F)
-    turned(cos_TH, 0, 0, count, size, cos_HT)
-    turned(sin_TH, 0, 0, count, size, sin_HT)
-    for b in range(qkv_RW.shape[0] // count):
-        first_row = b * count
+    turned(cos_TH, count, size, cos_HT)
+    turned(sin_TH, count, size, sin_HT)
+    for b in range(qkv_WR.shape[1] // count):
+        first_column = b * count
         for n in range(width // size):
             first = n * size
-            turned(qkv_RW, first_row, first, count, size, x_HT)
+            taken(qkv_WR, first, first_column, count, size, x_HT)
             norm_and_rotate(x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, mixed_HT, query_HT, inverse_T)
-            turned(qkv_RW, first_row, width + first, count, size, x_HT)
+            taken(qkv_WR, width + first, first_column, count, size, x_HT)
             norm_and_rotate(x_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), mixed_HT, key_HT, inverse_T)
-            turned(qkv_RW, first_row, 2 * width + first, count, size, value_HT)
+            taken(qkv_WR, 2 * width + first, first_column, count, size, value_HT)
             for t in range(count):
                 top_T[t], sum_T[t] = LOWEST, F(0)
             for h in range(size):
@@ -313,18 +320,19 @@ def attention(qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
             for t in range(count):
                 sums_BNT[b, n, t] = top_T[t] + np.log(sum_T[t])
                 sum_T[t] = F(1) / sum_T[t]
-                for h in range(size):
-                    out_RD[first_row + t, first + h] = mixed_HT[h, t] * sum_T[t]
+            for h in range(size):
+                for t in range(count):
+                    out_DR[first + h, first_column + t] = mixed_HT[h, t] * sum_T[t]
 
 
 @compiled
 def attention_gradient(
-    grad_RD, out_RD, sums_BNT, qkv_RW, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale,
-    grad_qkv_RW, grad_query_gain_H, grad_key_gain_H,
+    grad_DR, out_DR, sums_BNT, qkv_WR, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale,
+    grad_qkv_WR, grad_query_gain_H, grad_key_gain_H,
 ):  # fmt: skip
     """Adds to the gradients of the gains; scores are made again."""
     count, size = cos_TH.shape
-    width = out_RD.shape[1]
+    width = out_DR.shape[0]
     end, features = U(count), U(size)
     cos_HT, sin_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
     x_HT, query_HT = np.empty((MOST_FEATURES, ROW), F), np.empty((MOST_FEATURES, ROW), F)
@@ -334,21 +342,21 @@ def attention_gradient(
     grad_value_HT, share_RT = np.empty((MOST_FEATURES, ROW), F), np.empty((TILE, ROW), F)
     grad_score_RT, sum_T, projection_T = np.empty((TILE, ROW), F), np.empty(ROW, F), np.empty(ROW, F)
     query_inverse_T, key_inverse_T = np.empty(ROW, F), np.empty(ROW, F)
-    turned(cos_TH, 0, 0, count, size, cos_HT)
-    turned(sin_TH, 0, 0, count, size, sin_HT)
-    for b in range(qkv_RW.shape[0] // count):
-        first_row = b * count
+    turned(cos_TH, count, size, cos_HT)
+    turned(sin_TH, count, size, sin_HT)
+    for b in range(qkv_WR.shape[1] // count):
+        first_column = b * count
         for n in range(width // size):
             first = n * size
-            turned(qkv_RW, first_row, first, count, size, x_HT)
+            taken(qkv_WR, first, first_column, count, size, x_HT)
             norm_and_rotate(
                 x_HT, query_gain_H, cos_HT, sin_HT, count, size, eps, scale, grad_HT, query_HT, query_inverse_T
             )
-            turned(qkv_RW, first_row, width + first, count, size, y_HT)
+            taken(qkv_WR, width + first, first_column, count, size, y_HT)
             norm_and_rotate(y_HT, key_gain_H, cos_HT, sin_HT, count, size, eps, F(1), grad_HT, key_HT, key_inverse_T)
-            turned(qkv_RW, first_row, 2 * width + first, count, size, value_HT)
-            turned(grad_RD, first_row, first, count, size, grad_HT)
-            turned(out_RD, first_row, first, count, size, grad_value_HT)
+            taken(qkv_WR, 2 * width + first, first_column, count, size, value_HT)
+            taken(grad_DR, first, first_column, count, size, grad_HT)
+            taken(out_DR, first, first_column, count, size, grad_value_HT)
             for t in range(count):
                 projection_T[t] = F(0)
                 sum_T[t] = sums_BNT[b, n, t]
@@ -371,14 +379,14 @@ def attention_gradient(
                         grad_score_RT[r, i] = share_RT[r, i] * (grad_score_RT[r, i] - projection_T[i])
                 dots(features, U0, grad_score_RT, query_HT, start, end, j, grad_key_HT)
                 add_mix(features, j, key_HT, U0, grad_score_RT, grad_query_HT, start, end)
-            turned_back(grad_value_HT, first_row, 2 * width + first, count, size, grad_qkv_RW)
+            put(grad_value_HT, 2 * width + first, first_column, count, size, grad_qkv_WR)
             norm_and_rotate_gradient(
                 grad_query_HT, x_HT, query_gain_H, cos_HT, sin_HT, query_inverse_T, count, size, scale, grad_HT,
                 projection_T, grad_query_gain_H,
             )  # fmt: skip
-            turned_back(grad_HT, first_row, first, count, size, grad_qkv_RW)
+            put(grad_HT, first, first_column, count, size, grad_qkv_WR)
             norm_and_rotate_gradient(
                 grad_key_HT, y_HT, key_gain_H, cos_HT, sin_HT, key_inverse_T, count, size, F(1), grad_HT,
                 projection_T, grad_key_gain_H,
             )  # fmt: skip
-            turned_back(grad_HT, first_row, width + first, count, size, grad_qkv_RW)
+            put(grad_HT, width + first, first_column, count, size, grad_qkv_WR)

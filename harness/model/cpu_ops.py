@@ -65,37 +65,50 @@ class _Rotate(torch.autograd.Function):
         return (grad * cos).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sin, value=-1), None, None
 
 
-class _NormedAttention(torch.autograd.Function):
+class _AttentionLayer(torch.autograd.Function):
+    """Features are rows, tokens columns between the two products: so the loops read and write whole rows."""
+
     @staticmethod
-    def forward(ctx, qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps: float, scale: float) -> Tensor:
-        B, T, W = qkv_BTW.shape
-        qkv_BTW = qkv_BTW.contiguous()
-        mixed_BTD = qkv_BTW.new_empty(B, T, W // 3)
-        sums_BNT = qkv_BTW.new_empty(B, W // 3 // len(query_gain_H), T)
+    def forward(ctx, x_BTD, qkv_WD, out_DD, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps: float, scale: float):
+        B, T, D = x_BTD.shape
+        qkv_WR = product(qkv_WD, x_BTD.flatten(0, 1))
+        mixed_DR = qkv_WR.new_empty(D, B * T)
+        sums_BNT = qkv_WR.new_empty(B, D // len(query_gain_H), T)
         cpu_kernels.attention(
-            rows(qkv_BTW), query_gain_H.detach().numpy(), key_gain_H.detach().numpy(), rows(cos_T1H), rows(sin_T1H),
-            np.float32(eps), np.float32(scale), rows(mixed_BTD), sums_BNT.numpy(),
+            rows(qkv_WR), query_gain_H.detach().numpy(), key_gain_H.detach().numpy(), rows(cos_T1H), rows(sin_T1H),
+            np.float32(eps), np.float32(scale), rows(mixed_DR), sums_BNT.numpy(),
         )  # fmt: skip
-        ctx.save_for_backward(qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, mixed_BTD, sums_BNT)
+        ctx.save_for_backward(
+            x_BTD, qkv_WD, out_DD, query_gain_H, key_gain_H, cos_T1H, sin_T1H, qkv_WR, mixed_DR, sums_BNT
+        )
         ctx.eps, ctx.scale = eps, scale
-        return mixed_BTD
+        return product(mixed_DR.t(), out_DD).view(B, T, D)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_BTD: Tensor):
-        qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, mixed_BTD, sums_BNT = ctx.saved_tensors
-        grad_qkv_BTW = torch.empty_like(qkv_BTW)
+        x_BTD, qkv_WD, out_DD, query_gain_H, key_gain_H, cos_T1H, sin_T1H, qkv_WR, mixed_DR, sums_BNT = (
+            ctx.saved_tensors
+        )
+        grad_RD = grad_BTD.flatten(0, 1)
+        grad_mixed_DR = product(out_DD.t(), grad_RD)
+        grad_qkv_WR = torch.empty_like(qkv_WR)
         grad_query_gain_H, grad_key_gain_H = torch.zeros_like(query_gain_H), torch.zeros_like(key_gain_H)
         cpu_kernels.attention_gradient(
-            rows(grad_BTD), rows(mixed_BTD), sums_BNT.numpy(), rows(qkv_BTW), query_gain_H.detach().numpy(),
+            rows(grad_mixed_DR), rows(mixed_DR), sums_BNT.numpy(), rows(qkv_WR), query_gain_H.detach().numpy(),
             key_gain_H.detach().numpy(), rows(cos_T1H), rows(sin_T1H), np.float32(ctx.eps), np.float32(ctx.scale),
-            rows(grad_qkv_BTW), grad_query_gain_H.numpy(), grad_key_gain_H.numpy(),
+            rows(grad_qkv_WR), grad_query_gain_H.numpy(), grad_key_gain_H.numpy(),
         )  # fmt: skip
-        return grad_qkv_BTW, grad_query_gain_H, grad_key_gain_H, None, None, None, None
+        grad_x_BTD = product(grad_qkv_WR.t(), qkv_WD.t()).view_as(x_BTD)
+        grad_qkv_WD = product(grad_qkv_WR, x_BTD.flatten(0, 1).t())
+        grad_out_DD = product(mixed_DR, grad_RD.t()).t().contiguous()
+        return grad_x_BTD, grad_qkv_WD, grad_out_DD, grad_query_gain_H, grad_key_gain_H, None, None, None, None
 
 
-def normed_attention(
-    qkv_BTW: Tensor,
+def attention_layer(
+    x_BTD: Tensor,
+    qkv_WD: Tensor,
+    out_DD: Tensor,
     query_gain_H: Tensor,
     key_gain_H: Tensor,
     cos_T1H: Tensor,
@@ -103,14 +116,17 @@ def normed_attention(
     eps: float,
     scale: float,
 ) -> Tensor:
-    """Causal attention (B, T, W / 3) of qkv's queries, keys and values, each of heads side by side. Queries and keys
-    are normed by `rms_norm` and turned by `rotate` first."""
-    if written_out(qkv_BTW) and cpu_kernels.holds(*cos_T1H.shape[::2]):
-        return _NormedAttention.apply(qkv_BTW, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps, scale)
+    """Causal attention (B, T, D), times out. Queries, keys and values are x times qkv (3 * D, D), each of heads side by
+    side; queries and keys are normed by `rms_norm` and turned by `rotate` first."""
+    if written_out(x_BTD) and cpu_kernels.holds(*cos_T1H.shape[::2]):
+        return _AttentionLayer.apply(
+            x_BTD, qkv_WD, out_DD, query_gain_H, key_gain_H, cos_T1H, sin_T1H, eps, scale
+        )  # fmt: skip
+    qkv_BTW = linear(x_BTD, qkv_WD)
     query_BTNH, key_BTNH, value_BTNH = qkv_BTW.unflatten(2, (3, -1, len(query_gain_H))).unbind(2)
     query_BTNH = rotate(rms_norm(query_BTNH, query_gain_H, eps), cos_T1H, sin_T1H)
     key_BTNH = rotate(rms_norm(key_BTNH, key_gain_H, eps), cos_T1H, sin_T1H)
-    return attention(query_BTNH, key_BTNH, value_BTNH, scale)
+    return linear(attention(query_BTNH, key_BTNH, value_BTNH, scale), out_DD)
 
 
 def attention(query_BTNH: Tensor, key_BTNH: Tensor, value_BTNH: Tensor, scale: float) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.model.cpu_ops import (
     attention,
+    attention_layer,
     linear,
-    normed_attention,
     rms_norm,
     rotate,
     squared_relu_layer,
@@ -171,11 +171,10 @@ class Attention(nn.Module):
         self.key_gain = nn.Parameter(torch.ones(config.head_size)) if family.qk_norm else None
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        qkv_BTW = self.qkv(x_BTD)
         if self.query_gain is not None and self.key_gain is not None and rotary is not None:
-            mixed_BTD = normed_attention(qkv_BTW, self.query_gain, self.key_gain, *rotary, self.eps, self.scale)
-            return self.out(mixed_BTD)
-        query_BTNH, key_BTNH, value_BTNH = qkv_BTW.unflatten(2, (3, self.heads, self.head_size)).unbind(2)
+            weights = self.qkv.weight, self.out.weight, self.query_gain, self.key_gain
+            return attention_layer(x_BTD, *weights, *rotary, self.eps, self.scale)
+        query_BTNH, key_BTNH, value_BTNH = self.qkv(x_BTD).unflatten(2, (3, self.heads, self.head_size)).unbind(2)
         if rotary is not None:
             query_BTNH, key_BTNH = rotate(query_BTNH, *rotary), rotate(key_BTNH, *rotary)
         return self.out(attention(query_BTNH, key_BTNH, value_BTNH, self.scale))

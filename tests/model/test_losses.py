@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.model import GPT, ModelConfig, initialize
 from harness.model.cpu_kernels import compiled
-from harness.model.cpu_ops import linear, normed_attention, rms_norm, rotate, squared_relu_layer
+from harness.model.cpu_ops import attention_layer, linear, rms_norm, rotate, squared_relu_layer
 from harness.model.cross_entropy import chunk_rows, linear_cross_entropy, linear_cross_entropy_rows
 from harness.model.gpt import rotary_tables
 
@@ -96,34 +96,38 @@ def test_rms_norm_in_float32(rows, size, seed):
     size=st.sampled_from([2, 4, 16, 24, 64, 68]),
     seed=st.integers(0, 99),
 )
-def test_normed_attention_in_float32(tokens, heads, size, seed):
+def test_attention_layer_in_float32(tokens, heads, size, seed):
     """Of every size, those that our loops take and those that they leave to torch."""
     tables = rotary_tables(tokens, size, 100.0)
 
-    def attend(qkv, query_gain, key_gain):
-        return normed_attention(qkv, query_gain, key_gain, *(table.to(qkv.dtype) for table in tables), 1e-6, 0.7)
+    def attend(x, qkv, out, query_gain, key_gain):
+        own = (table.to(x.dtype) for table in tables)
+        return attention_layer(x, qkv / width**0.5, out / width**0.5, query_gain, key_gain, *own, 1e-6, 0.7)
 
-    assert_as_in_float64(attend, (2, tokens, 3 * heads * size), (size,), (size,), seed=seed)
+    width = heads * size
+    assert_as_in_float64(attend, (2, tokens, width), (3 * width, width), (width, width), (size,), (size,), seed=seed)
 
 
-def test_normed_attention_of_two_tokens():
+def test_attention_of_two_tokens():
     # One head of four features, without rotation. Normed, each vector has two features of sqrt(2): equal ones have a
     # product of 4, a score of 2, and those at a right angle one of 0.
     one, other = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
-    qkv = torch.tensor([[one + one + [1.0, 2.0, 3.0, 4.0], other + other + [0.0] * 4] + [other + one + [0.0] * 4] * 2])
+    qkv = torch.tensor([one + one + [1.0, 2.0, 3.0, 4.0], other + other + [0.0] * 4] + [other + one + [0.0] * 4] * 2)
     # the second token: exp(0) / (exp(0) + exp(2)) of the first one's values; two more tokens for the loops' sake
     tables = torch.ones(4, 1, 4), torch.zeros(4, 1, 4)
-    mixed = normed_attention(qkv, torch.ones(4), torch.ones(4), *tables, 0.0, 0.5)
-    torch.testing.assert_close(mixed[0, 0], torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    torch.testing.assert_close(mixed[0, 1], 0.11920292 * torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    out = 10 * torch.eye(4)[[3, 2, 1, 0]]
+    layer = attention_layer(torch.eye(4)[None], qkv.t(), out, torch.ones(4), torch.ones(4), *tables, 0.0, 0.5)
+    torch.testing.assert_close(layer[0, 0], torch.tensor([40.0, 30.0, 20.0, 10.0]))
+    torch.testing.assert_close(layer[0, 1], 0.11920292 * torch.tensor([40.0, 30.0, 20.0, 10.0]))
 
 
 def test_no_token_sees_a_later_one():
-    qkv, tables = normal(1, 24, 48, dtype=torch.float32), rotary_tables(24, 16, 100.0)
+    x, tables = normal(1, 24, 16, dtype=torch.float32), rotary_tables(24, 16, 100.0)
+    weights = normal(48, 16, seed=1, dtype=torch.float32), torch.eye(16)
     gains = torch.full((16,), 3.0), torch.full((16,), 3.0)
-    before, after = (qkv.detach().clone() for _ in range(2))
+    before, after = (x.detach().clone() for _ in range(2))
     after[:, 17:] *= -5.0
-    mixed = [normed_attention(each, *gains, *tables, 1e-6, 1.0) for each in (before, after)]
+    mixed = [attention_layer(each, *weights, *gains, *tables, 1e-6, 1.0) for each in (before, after)]
     assert torch.equal(mixed[0][:, :17], mixed[1][:, :17])
     assert not torch.equal(mixed[0][:, 17], mixed[1][:, 17])
 
@@ -131,11 +135,11 @@ def test_no_token_sees_a_later_one():
 @pytest.mark.parametrize("part", range(3))
 def test_what_is_not_a_number_stays_so(part):
     """A diverged run is known by its loss."""
-    qkv = torch.ones(1, 8, 48)
-    qkv[0, 0, 16 * part] = float("nan")
+    qkv = torch.ones(48, 16)
+    qkv[16 * part] = float("nan")
     tables = rotary_tables(8, 16, 100.0)
-    mixed = normed_attention(qkv, torch.ones(16), torch.ones(16), *tables, 1e-6, 1.0)
-    assert mixed[0, 0, 0].isnan()
+    weights = qkv, torch.eye(16), torch.ones(16), torch.ones(16)
+    assert attention_layer(torch.ones(1, 8, 16), *weights, *tables, 1e-6, 1.0)[0, 0, 0].isnan()
     assert rms_norm(torch.tensor([[float("nan"), 1.0]]), torch.ones(2), 0.0).isnan().all()
     up, down = torch.eye(4), torch.eye(4)
     with torch.enable_grad():
