@@ -1,12 +1,11 @@
 """What a cell costs beside its training: make bench
 
 The first figure is a warm worker's: jobs of one tiny cell each, one after another as a sweep's worker takes them, their
-wall time less the training and evaluation that their records tell. The second is the evaluation of the cpu grid's
-smallest and largest shape, against the training of their smallest cell and of their whole trunk.
+wall time less the training and evaluation that their records tell. The second is the evaluation of the cpu grid,
+against the training of each shape's smallest cell, of its whole trunk, and of all.
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -47,15 +46,23 @@ def fixed_seconds(tracking: str) -> list[float]:
     return found[1:]
 
 
-def evaluation_shares(shape: str) -> tuple[float, float]:
-    """Evaluation as a share of the training of the smallest cell, and of the trunk with all its cells."""
-    (job,) = compose_grid(["-m", "+sweep=cpu", f"shape={shape}", "tracking=none", "device=cpu"]).jobs
-    store = open_store([job])
-    (trunk,) = plan(job, store.vocab_size, store.recipe_hash, "float32")
-    paces = [measure_here(trunk) for _ in range(ROUNDS)]
-    evaluation, step = (statistics.median(part) for part in zip(*((p.evaluation, p.step) for p in paces), strict=True))
-    steps = trunk.flops_to_train / trunk.flops_per_token / trunk.batch_tokens
-    return evaluation / (trunk.cells[0].steps * step), len(trunk.cells) * evaluation / (steps * step)
+def evaluation_shares() -> None:
+    """Evaluation as a share of training: of each shape's smallest cell, of its trunk with all cells, of the grid."""
+    grid = compose_grid(["-m", "+sweep=cpu", "tracking=none", "device=cpu"])
+    store = open_store(grid.jobs)
+    evaluating = training = 0.0
+    trunks = [trunk for job in grid.jobs for trunk in plan(job, store.vocab_size, store.recipe_hash, "float32")]
+    for trunk in trunks:
+        paces = [measure_here(trunk) for _ in range(ROUNDS)]
+        evaluation = statistics.median(pace.evaluation for pace in paces)
+        step = statistics.median(pace.step for pace in paces)
+        steps = trunk.flops_to_train / trunk.flops_per_token / trunk.batch_tokens
+        evaluating, training = evaluating + len(trunk.cells) * evaluation, training + steps * step
+        print(
+            f"evaluation of {trunk.name}: {evaluation / (trunk.cells[0].steps * step):.1%} of the training of its "
+            f"smallest cell, {len(trunk.cells) * evaluation / (steps * step):.1%} of its trunk's"
+        )
+    print(f"evaluation of the cpu grid: {evaluating / training:.1%} of its training")
 
 
 if __name__ == "__main__":
@@ -65,6 +72,4 @@ if __name__ == "__main__":
             f"a cell beside training and evaluation, warm worker, tracking={tracking}: median "
             f"{statistics.median(found):.3f} s, slowest of {len(found)} {max(found):.3f} s"
         )
-    for shape in sys.argv[1:] or ["w48-d2", "w176-d2"]:
-        cell, trunk = evaluation_shares(shape)
-        print(f"evaluation of {shape}: {cell:.1%} of the training of its smallest cell, {trunk:.1%} of its trunk's")
+    evaluation_shares()
