@@ -163,6 +163,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, scale: Scales):
         super().__init__()
         family = FAMILIES[config.family]
+        assert not (family.qk_norm and family.bias), "attention_layer takes no biases"
         self.heads, self.head_size, self.eps = config.heads, config.head_size, config.norm_eps
         self.scale = QK_LOGIT_BOUND / config.head_size if family.qk_norm else scale.attention
         self.qkv = Linear(config.width, 3 * config.width, bias=family.bias)
