@@ -272,6 +272,23 @@ def norm_and_rotate_gradient(
             turned_HT[h, t] = (turned_HT[h, t] * gain - normed_HT[h, t] * projection_T[t]) * inverse_T[t]
 
 
+@inlined
+def zero(count, size, out_HT):
+    for h in range(size):
+        for t in range(count):
+            out_HT[h, t] = F(0)
+
+
+@inlined
+def column_dots(x_HT, y_HT, count, size, out_T):
+    """out[t] = sum over features h of x[h, t] * y[h, t]."""
+    for t in range(count):
+        out_T[t] = F(0)
+    for h in range(size):
+        for t in range(count):
+            out_T[t] += x_HT[h, t] * y_HT[h, t]
+
+
 @compiled
 def attention(qkv_WR, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_DR, sums_BNT):
     """Causal attention over queries and keys that are normed and rotated first; a head at a time.
@@ -299,9 +316,7 @@ def attention(qkv_WR, query_gain_H, key_gain_H, cos_TH, sin_TH, eps, scale, out_
             taken(qkv_WR, 2 * width + first, first_column, count, size, value_HT)
             for t in range(count):
                 top_T[t], sum_T[t] = LOWEST, F(0)
-            for h in range(size):
-                for t in range(count):
-                    mixed_HT[h, t] = F(0)
+            zero(count, size, mixed_HT)
             for j in range(U0, end, U4):
                 start = j & BLOCK
                 scores(features, j, key_HT, query_HT, j, score_TT, start, end)
@@ -357,15 +372,10 @@ def attention_gradient(
             taken(qkv_WR, 2 * width + first, first_column, count, size, value_HT)
             taken(grad_DR, first, first_column, count, size, grad_HT)
             taken(out_DR, first, first_column, count, size, grad_value_HT)
+            column_dots(grad_HT, grad_value_HT, count, size, projection_T)
             for t in range(count):
-                projection_T[t] = F(0)
                 sum_T[t] = sums_BNT[b, n, t]
-            for h in range(size):
-                for t in range(count):
-                    projection_T[t] += grad_HT[h, t] * grad_value_HT[h, t]
-            for h in range(size):
-                for t in range(count):
-                    grad_query_HT[h, t] = F(0)
+            zero(count, size, grad_query_HT)
             for j in range(U0, end, U4):
                 start = j & BLOCK
                 scores(features, j, key_HT, query_HT, U0, share_RT, start, end)
