@@ -12,10 +12,10 @@ from pathlib import Path
 
 from harness.data.synthetic import write_corpus
 from harness.grid import plan
-from harness.jobs import compose_grid, open_store
-from harness.launch import run_jobs
-from harness.measure import measure_here
 from harness.records import read_record
+from harness.sweep.compose import compose_grid, open_store
+from harness.sweep.launch import run_jobs
+from harness.sweep.pace import measure_here
 from harness.tracking import wait_for_own
 
 CELLS, ROUNDS = 20, 3

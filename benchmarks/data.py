@@ -39,7 +39,7 @@ print(time.perf_counter() - start)
 # With the imports of a sweep, torch among them.
 STORE = """
 import sys, time
-import harness.sweep
+import harness.sweep.run
 from harness.data.documents import DataConfig
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import prepare
@@ -125,7 +125,7 @@ def larger_than_memory(scratch: Path) -> None:
     from harness.data.token_file import CHUNK_BYTES, Extent, open_tokens
     from harness.data.tokens import TokenStore
     from harness.grid import plan
-    from harness.sweep import compose_grid
+    from harness.sweep.run import compose_grid
     from harness.training.device import configure_process, memory_bytes, resolve
     from harness.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from harness.records import SweepFolder, read_sweep
-from harness.snapshot import snapshot
+from harness.sweep.snapshot import snapshot
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,8 +25,8 @@ from step import PlainGPT  # noqa: E402
 
 from harness.data.batches import Batches  # noqa: E402
 from harness.grid import Trunk  # noqa: E402
-from harness.jobs import compose_grid, open_store, plan_trunks  # noqa: E402
-from harness.sweep import train  # noqa: E402
+from harness.sweep.compose import compose_grid, open_store, plan_trunks  # noqa: E402
+from harness.sweep.run import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
 SHAPES = ["w176-d2", "w96-d3", "w112-d2", "w80-d2", "w64-d2", "w48-d2"]

@@ -18,15 +18,15 @@ import numpy as np
 from rich.console import Console
 
 from harness.grid import plan
-from harness.jobs import Grid, compose_grid
 from harness.laws import fit
 from harness.laws.settings import fit_config
 from harness.laws.study import write_study
-from harness.plan import Plan
-from harness.progress import account, render
 from harness.records import SCHEMA, SweepFolder, write_sweep, write_table
-from harness.snapshot import disk_bytes, snapshot
-from harness.sweep import sweep_file
+from harness.sweep.compose import Grid, compose_grid
+from harness.sweep.plan import Plan
+from harness.sweep.progress import account, render
+from harness.sweep.run import sweep_file
+from harness.sweep.snapshot import disk_bytes, snapshot
 
 WIDTHS, DEPTHS, SEEDS = (48, 64, 80, 96, 112), (1, 2, 3, 4, 5), 20
 TOKENS = (0.52e6, 0.8e6, 1.22e6, 1.85e6)

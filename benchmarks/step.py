@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.grid import plan
-from harness.jobs import compose_grid
 from harness.model.gpt import GPT, rotary_tables
 from harness.model.parametrization import initialize
 from harness.model.products import product, weight_gradient
+from harness.sweep.compose import compose_grid
 from harness.training.device import configure_process, resolve
 from harness.training.optimizer import Optimizer, clip_gradients
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from harness import tracking
 from harness.data.synthetic import write_corpus
-from harness.jobs import compose_grid, open_store, plan_trunks
 from harness.records import SweepFolder, is_final
+from harness.sweep.compose import compose_grid, open_store, plan_trunks
 from harness.training import job as training
 from harness.training.device import resolve
 

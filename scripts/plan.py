@@ -7,12 +7,12 @@ command line.
 import numpy as np
 from rich.console import Console
 
-from harness import propose
 from harness.commands import run_script
-from harness.jobs import compose_grid
 from harness.laws.design import expect
-from harness.plan import Plan
-from harness.sweep import prepare_plan, store_line
+from harness.sweep import propose
+from harness.sweep.compose import compose_grid
+from harness.sweep.plan import Plan
+from harness.sweep.run import prepare_plan, store_line
 
 
 def what_it_could_tell(plan: Plan) -> list[str]:

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from harness.commands import compose_config, run_script
 from harness.errors import UserError
-from harness.progress import account, render
-from harness.snapshot import disk_bytes, snapshot
+from harness.sweep.progress import account, render
+from harness.sweep.snapshot import disk_bytes, snapshot
 
 
 def main(arguments: list[str]) -> int:

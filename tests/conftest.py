@@ -3,7 +3,7 @@ import signal
 import pytest
 
 from harness.config import TrainConfig
-from harness.jobs import compose_grid
+from harness.sweep.compose import compose_grid
 
 
 @pytest.fixture(scope="session", autouse=True)

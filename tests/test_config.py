@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from harness.config import Rule, TrainConfig
 from harness.errors import UserError
-from harness.jobs import compose_grid
+from harness.sweep.compose import compose_grid
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.grid import plan
-from harness.measure import Pace, measure_here
-from harness.plan import CELL_SECONDS, JOB_SECONDS, Plan
+from harness.sweep.pace import Pace, measure_here
+from harness.sweep.plan import CELL_SECONDS, JOB_SECONDS, Plan
 
 
 @pytest.fixture

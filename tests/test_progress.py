@@ -10,11 +10,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness import progress
 from harness.errors import UserError
-from harness.progress import Progress, account, heartbeat, render, short, snapshot
 from harness.records import COLUMNS
-from harness.snapshot import SweepReader, last_row
+from harness.sweep import progress
+from harness.sweep.progress import Progress, account, heartbeat, render, short, snapshot
+from harness.sweep.snapshot import SweepReader, last_row
 
 NOW = 1_800_000_000.0  # seconds since the epoch
 BATCH = 1000  # tokens a step

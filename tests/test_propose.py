@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import yaml
 
-from harness import propose
 from harness.errors import UserError
 from harness.grid import plan
-from harness.jobs import compose_grid
 from harness.laws.design import expect
-from harness.measure import Pace
-from harness.propose import CENTRE, Budget, Candidate, Costs, as_yaml, curvature_sd, make_shape, parse_budget
+from harness.sweep import propose
+from harness.sweep.compose import compose_grid
+from harness.sweep.pace import Pace
+from harness.sweep.propose import CENTRE, Budget, Candidate, Costs, as_yaml, curvature_sd, make_shape, parse_budget
 
 VOCAB = 1024
 

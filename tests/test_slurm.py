@@ -6,8 +6,8 @@ import pytest
 
 from harness import slurm
 from harness.errors import UserError
-from harness.jobs import compose_grid
-from harness.sweep import train
+from harness.sweep.compose import compose_grid
+from harness.sweep.run import train
 from harness.training.device import precision
 
 ON_SLURM = ["-m", "hydra/launcher=slurm", "tokens=1e6", "shape=w64-d2,w48-d2"]

@@ -3,9 +3,9 @@
 import pytest
 
 from harness.errors import UserError
-from harness.jobs import compose_grid
-from harness.launch import launch
-from harness.sweep import train
+from harness.sweep.compose import compose_grid
+from harness.sweep.launch import launch
+from harness.sweep.run import train
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path):

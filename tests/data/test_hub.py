@@ -191,7 +191,7 @@ def refuse(*_, **__):
     os.write(2, b"the network was asked")
     os._exit(99)
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
-from harness.sweep import train
+from harness.sweep.run import train
 sys.exit(train(sys.argv[1:]))
 """
 

@@ -18,9 +18,9 @@ import torch
 
 from harness.errors import UserError
 from harness.grid import Trunk, plan
-from harness.jobs import compose_grid, open_store
 from harness.records import SweepFolder, read_record
-from harness.sweep import train
+from harness.sweep.compose import compose_grid, open_store
+from harness.sweep.run import train
 from harness.training.device import Device
 from harness.training.job import run_trunk
 

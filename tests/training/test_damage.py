@@ -3,7 +3,7 @@
 import pytest
 
 from harness.records import SweepFolder, read_record
-from harness.sweep import train
+from harness.sweep.run import train
 
 BUDGETS = "tokens=[10e3,20e3]"
 

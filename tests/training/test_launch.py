@@ -2,11 +2,11 @@
 
 import yaml
 
-from harness import jobs
 from harness.grid import plan
-from harness.jobs import compose_grid, machine_slots
 from harness.records import SweepFolder
-from harness.sweep import train
+from harness.sweep import compose as jobs
+from harness.sweep.compose import compose_grid, machine_slots
+from harness.sweep.run import train
 
 
 def arguments(corpus, tmp_path, *more):

@@ -13,8 +13,8 @@ import torch
 
 from harness.data.tokens import TokenStore
 from harness.grid import Trunk, plan
-from harness.jobs import compose_grid
 from harness.records import SweepFolder, is_final, read_record
+from harness.sweep.compose import compose_grid
 from harness.training.checkpoint import load
 from harness.training.device import Device
 from harness.training.job import run_trunk

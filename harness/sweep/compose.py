@@ -134,7 +134,7 @@ def check_fit(grid: Grid, trunks: Sequence[Trunk]) -> None:
 @lru_cache
 def code_version() -> str:
     """The commit of a checkout, marked where it is changed, or the version of the package."""
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     if (checkout / ".git").exists():
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             command = [

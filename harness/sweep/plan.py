@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from harness.grid import Trunk, schedule_makespan
-from harness.measure import Pace
+from harness.sweep.pace import Pace
 from harness.training.trainer import CHECKPOINT_SECONDS
 from harness.units import count_label, counted, data_size, duration, machine_hours
 

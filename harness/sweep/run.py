@@ -15,11 +15,6 @@ from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_unique
-from harness.jobs import QUIET, Grid, check_fit, code_version, compose_grid, machine_slots, open_store, plan_trunks
-from harness.launch import launch_all
-from harness.measure import measure
-from harness.plan import Plan
-from harness.progress import Progress, account
 from harness.records import (
     SweepFolder,
     check_schema,
@@ -30,8 +25,22 @@ from harness.records import (
     write_sweep,
     write_table,
 )
-from harness.snapshot import disk_bytes, snapshot
 from harness.stop import Stopped, stop
+from harness.sweep.compose import (
+    QUIET,
+    Grid,
+    check_fit,
+    code_version,
+    compose_grid,
+    machine_slots,
+    open_store,
+    plan_trunks,
+)
+from harness.sweep.launch import launch_all
+from harness.sweep.pace import measure
+from harness.sweep.plan import Plan
+from harness.sweep.progress import Progress, account
+from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 

@@ -25,10 +25,10 @@ from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import make_folder
 from harness.grid import Trunk, plan
-from harness.jobs import QUIET, Grid, code_version, open_store
 from harness.records import SweepFolder, is_final
-from harness.snapshot import SweepReader
 from harness.stop import Stopped, stop
+from harness.sweep.compose import QUIET, Grid, code_version, open_store
+from harness.sweep.snapshot import SweepReader
 from harness.training.device import resolve
 from harness.training.job import record_lost, run_trunk
 

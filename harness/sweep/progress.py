@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import UserError
-from harness.snapshot import ENDED, CellState, Snapshot, SweepReader, snapshot
+from harness.sweep.snapshot import ENDED, CellState, Snapshot, SweepReader, snapshot
 from harness.units import data_size, duration, machine_hours
 
 __all__ = ["Progress", "Snapshot", "account", "heartbeat", "render", "snapshot"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from harness.grid import Trunk
-from harness.jobs import QUIET, Grid, open_store
 from harness.stop import stop
+from harness.sweep.compose import QUIET, Grid, open_store
 from harness.training.device import configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.trainer import Trainer

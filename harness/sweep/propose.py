@@ -15,11 +15,11 @@ from harness.config import TrainConfig
 from harness.data.tokens import prepare
 from harness.errors import UserError
 from harness.grid import plan, schedule_makespan
-from harness.jobs import check_fit, compose_grid, machine_slots, open_store, plan_trunks
 from harness.laws.design import DRAWS, EXPONENTS, FLOOR, HEIGHTS, NOISE, TRUNK_SHARE, Expectation, expect
 from harness.laws.forms import Array
 from harness.laws.noise import Labels
-from harness.measure import Pace, measure
+from harness.sweep.compose import check_fit, compose_grid, machine_slots, open_store, plan_trunks
+from harness.sweep.pace import Pace, measure
 from harness.units import counted, duration
 
 # Params and tokens at which the simulated law's terms have their heights.
