@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit
 from harness.laws.forms import Array
-from harness.laws.solver import local_model
+from harness.laws.solving.solver import local_model
 
 # Estimates rounded for print cost less of the objective than this; a fit that stopped early costs more.
 BEATEN = 1e-3

@@ -6,13 +6,13 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.laws import intervals as ci
-from harness.laws.certificate import NARROW_RATIO
 from harness.laws.fit import Columns, Rows, check_levels
 from harness.laws.forms import FORMS, Array, centred
-from harness.laws.losses import Loss
 from harness.laws.misfit import Measured
 from harness.laws.noise import Labels
-from harness.laws.solver import Problem
+from harness.laws.solving.certificate import NARROW_RATIO
+from harness.laws.solving.losses import Loss
+from harness.laws.solving.solver import Problem
 
 # A law and a noise like those of tiny models; E, the terms of params and of tokens at the grid's centre, in nats.
 FLOOR, HEIGHTS, EXPONENTS = 2.1, (0.7, 1.2), (0.40, 0.45)

@@ -13,9 +13,9 @@ from scipy import special
 
 from harness.laws.forms import Array
 from harness.laws.forms.repeated import REPEATS
-from harness.laws.losses import Loss
 from harness.laws.noise import Labels, Noise, estimate
-from harness.laws.solver import Problem, solve
+from harness.laws.solving.losses import Loss
+from harness.laws.solving.solver import Problem, solve
 
 LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)

@@ -18,8 +18,8 @@ from harness.laws.fit import Columns, Fit, Rows
 from harness.laws.forms import FORMS, Array
 from harness.laws.holdout import Grid
 from harness.laws.intervals import whitened
-from harness.laws.losses import Loss
-from harness.laws.solver import Problem, local_model, solve
+from harness.laws.solving.losses import Loss
+from harness.laws.solving.solver import Problem, local_model, solve
 from harness.laws.table import Table
 
 # Rows shown in a list of fit.json, and named in a sentence.

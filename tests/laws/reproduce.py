@@ -25,7 +25,7 @@ from harness.laws import fit
 from harness.laws.approaches import power_line
 from harness.laws.fit import Fit
 from harness.laws.forms.base import held
-from harness.laws.solver import minimise
+from harness.laws.solving.solver import minimise
 
 FOLDER = Path(os.environ.get("PUBLISHED_RUNS", Path(__file__).resolve().parents[3] / "shared" / "published"))
 EXPONENT_OF = {"A": "alpha", "B": "beta"}

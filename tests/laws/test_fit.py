@@ -6,7 +6,7 @@ from scipy import stats
 
 from harness.errors import UserError
 from harness.laws import by_loss, fit
-from harness.laws.losses import LOSSES, Loss
+from harness.laws.solving.losses import LOSSES, Loss
 
 
 @settings(max_examples=25, deadline=None)

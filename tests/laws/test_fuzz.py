@@ -11,7 +11,7 @@ from harness.laws import fit
 from harness.laws.filter import select
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
-from harness.laws.losses import LOSSES
+from harness.laws.solving.losses import LOSSES
 from harness.laws.table import read_runs
 
 pytestmark = pytest.mark.filterwarnings("error")

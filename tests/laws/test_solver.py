@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
 from harness.laws import fit
-from harness.laws.certificate import certify
 from harness.laws.forms import FORMS, centred
-from harness.laws.losses import LOSSES, Loss
-from harness.laws.solver import Problem, local_model, solve
+from harness.laws.solving.certificate import certify
+from harness.laws.solving.losses import LOSSES, Loss
+from harness.laws.solving.solver import Problem, local_model, solve
 
 PARAMS = np.repeat(np.geomspace(1e5, 1e6, 5), 4)
 TOKENS = np.tile(np.geomspace(1e6, 8e6, 4), 5)
@@ -187,7 +187,7 @@ def test_a_problem_in_blocks_is_the_same_problem(monkeypatch):
     task = problem(Loss("mse"))
     theta = FORM.starts(task.target[0], task.at)
     whole, value, solution = local_model(task, theta), task.objective(theta), solve(task, theta)
-    monkeypatch.setattr("harness.laws.solver.BLOCK", 7)
+    monkeypatch.setattr("harness.laws.solving.solver.BLOCK", 7)
     blocks = local_model(task, theta)
     assert blocks.hessian_MPP == pytest.approx(whole.hessian_MPP, rel=1e-9, abs=1e-12)
     assert blocks.norm_M == pytest.approx(whole.norm_M, rel=1e-9, abs=1e-12)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.laws.forms import Array, Form, Variables
-from harness.laws.kinks import linear_step
-from harness.laws.losses import Loss
+from harness.laws.solving.kinks import linear_step
+from harness.laws.solving.losses import Loss
 
 # Residuals below this are rounding, not misfit; float64 leaves up to a tenth of it in the best fit of exact losses.
 FLOOR, ROUNDING = 1e-13, 0.1

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.laws.forms import Array, Form
 from harness.laws.forms.repeated import REPEATS
-from harness.laws.solver import Problem, Solution
+from harness.laws.solving.solver import Problem, Solution
 
 # A range of D/N below this factor leaves alpha and beta to be told apart by noise.
 NARROW_RATIO = 1.5
