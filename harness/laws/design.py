@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import UserError
-from harness.laws import intervals as ci
 from harness.laws.fit import Columns, Rows, check_levels
 from harness.laws.forms import FORMS, Array, centred
 from harness.laws.misfit import Measured
-from harness.laws.noise import Labels
+from harness.laws.noise import intervals as ci
+from harness.laws.noise.noise import Labels
 from harness.laws.solving.certificate import NARROW_RATIO
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem

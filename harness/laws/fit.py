@@ -12,11 +12,11 @@ from scipy import special
 
 from harness.errors import UserError
 from harness.laws import display
-from harness.laws import intervals as ci
 from harness.laws.forms import FORMS, Array, Form, Variables, centred, check_law
 from harness.laws.forms.base import held
 from harness.laws.levels import grouped
-from harness.laws.noise import Labels, Noise
+from harness.laws.noise import intervals as ci
+from harness.laws.noise.noise import Labels, Noise
 from harness.laws.solving.certificate import Certificate, certify
 from harness.laws.solving.losses import LOSSES, Loss
 from harness.laws.solving.solver import Problem, minimise

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from harness.laws.forms import Array
-from harness.laws.noise import Labels
+from harness.laws.noise.noise import Labels
 
 # Budgets are rounded to whole steps of a batch that differs between shapes; true budgets lie further apart.
 SAME_BUDGET = np.log(1.05)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from harness.laws import intervals as ci
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
-from harness.laws.intervals import whitened
-from harness.laws.noise import Labels, Noise
+from harness.laws.noise import intervals as ci
+from harness.laws.noise.intervals import whitened
+from harness.laws.noise.noise import Labels, Noise
 
 SIGNIFICANT = 0.05
 

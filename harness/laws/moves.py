@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws import intervals as ci
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.holdout import Grid
+from harness.laws.noise import intervals as ci
 
 WATCHED = ("alpha", "beta", "a")
 # Where the intervals of the fit come from its curvature, a move still needs simulations.

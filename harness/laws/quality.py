@@ -17,7 +17,7 @@ from harness.laws.filter import TRUTH
 from harness.laws.fit import Columns, Fit, Rows
 from harness.laws.forms import FORMS, Array
 from harness.laws.holdout import Grid
-from harness.laws.intervals import whitened
+from harness.laws.noise.intervals import whitened
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, local_model, solve
 from harness.laws.table import Table

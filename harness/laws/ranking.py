@@ -11,7 +11,7 @@ from harness.laws.fit import Fit, check_levels, fit_rows, read_rows
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
 from harness.laws.holdout import Grid, splits
-from harness.laws.intervals import LEVEL
+from harness.laws.noise.intervals import LEVEL
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import special
 
 from harness.errors import UserError
-from harness.laws import intervals as ci
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
+from harness.laws.noise import intervals as ci
 from harness.laws.table import Table
 
 COLUMN = "loss_parts"

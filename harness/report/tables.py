@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.laws.intervals import COEFFICIENTS
+from harness.laws.noise.intervals import COEFFICIENTS
 from harness.report.cells import SYMBOLS, Cell, Table, doubtful, estimate, exponent, number, percent
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.inputs import Sweep

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.grid import plan, schedule_makespan
 from harness.laws.design import DRAWS, EXPONENTS, FLOOR, HEIGHTS, NOISE, TRUNK_SHARE, Expectation, expect
 from harness.laws.forms import Array
-from harness.laws.noise import Labels
+from harness.laws.noise.noise import Labels
 from harness.sweep.compose import check_fit, compose_grid, machine_slots, open_store, plan_trunks
 from harness.sweep.pace import Pace, measure
 from harness.units import counted, duration

@@ -6,7 +6,7 @@ import pytest
 from harness.laws.fit import fit
 from harness.laws.levels import budget_labels, shape_labels
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
-from harness.laws.seeds import seed_noise
+from harness.laws.noise.seeds import seed_noise
 
 
 def labels(frame, result):

@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 
-from harness.laws.noise import Components, Wild, estimate
-from harness.laws.seeds import seed_noise
+from harness.laws.noise.noise import Components, Wild, estimate
+from harness.laws.noise.seeds import seed_noise
 
 ONES = np.ones((8, 1))
 PAIRS = np.repeat(np.arange(4), 2)

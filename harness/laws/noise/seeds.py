@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from harness.laws.forms import Array
-from harness.laws.noise import Labels
+from harness.laws.noise.noise import Labels
 
 
 def seed_noise(loss_R: Array, shape_R: Labels, budget_R: Labels, cluster_R: Labels | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from scipy import special
 
 from harness.laws.forms import Array
 from harness.laws.forms.repeated import REPEATS
-from harness.laws.noise import Labels, Noise, estimate
+from harness.laws.noise.noise import Labels, Noise, estimate
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, solve
 

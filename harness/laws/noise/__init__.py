@@ -1,0 +1,1 @@
+"""What runs differ by that no law explains, and the intervals that follow."""
