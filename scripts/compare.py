@@ -2,8 +2,8 @@
 
 from harness.commands import run_script
 from harness.laws.compare import Comparison, compare
-from harness.laws.pool import read_sources
 from harness.laws.settings import compare_config
+from harness.laws.table.pool import read_sources
 
 
 def lines(found: Comparison) -> list[str]:

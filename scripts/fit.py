@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.commands import run_script
-from harness.laws.pool import sources
 from harness.laws.settings import fit_config
 from harness.laws.study import output_path, write_study
 from harness.laws.summary import show
+from harness.laws.table.pool import sources
 from harness.records import renew_table
 from harness.tracking.table import fetched
 

@@ -16,8 +16,8 @@ from scipy.interpolate import make_interp_spline
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
 from harness.laws.holdout import Grid
-from harness.laws.levels import budget_labels, level_values
 from harness.laws.noise import intervals as ci
+from harness.laws.table.levels import budget_labels, level_values
 
 # A profile needs a shape more than its polynomial has coefficients; a line needs more than two budgets.
 LEAST_SHAPES, LEAST_BUDGETS = {2: 4, 3: 5}, 3

@@ -14,7 +14,7 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws.fit import Columns, Fit, Rows, fit_rows, read_rows
 from harness.laws.forms import Array
-from harness.laws.table import as_table, check_comparable, filtered
+from harness.laws.table.table import as_table, check_comparable, filtered
 
 # Each contains the one before it, with one exponent less.
 LAWS = ("chinchilla_tied", "chinchilla", "chinchilla_coupled")

@@ -13,11 +13,11 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows, read_rows
 from harness.laws.forms import Array
-from harness.laws.levels import budget_labels
 from harness.laws.moves import WATCHED
 from harness.laws.noise import intervals as ci
 from harness.laws.settings import FitConfig
-from harness.laws.table import Table, check_comparable, filtered
+from harness.laws.table.levels import budget_labels
+from harness.laws.table.table import Table, check_comparable, filtered
 
 SHAPE = ("width", "depth", "seed")
 

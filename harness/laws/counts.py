@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.laws.fit import Fit, fit_rows, read_rows
 from harness.laws.forms import Array
-from harness.laws.table import Table
+from harness.laws.table.table import Table
 
 PARAMS = ("params_with_head", "params_total", "params_non_embedding")
 RULE_OF_THUMB = "6 N D"

@@ -14,13 +14,13 @@ from harness.errors import UserError
 from harness.laws import display
 from harness.laws.forms import FORMS, Array, Form, Variables, centred, check_law
 from harness.laws.forms.base import held
-from harness.laws.levels import grouped
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.noise import Labels, Noise
 from harness.laws.solving.certificate import Certificate, certify
 from harness.laws.solving.losses import LOSSES, Loss
 from harness.laws.solving.solver import Problem, minimise
-from harness.laws.table import Table, as_table, check_comparable, filtered
+from harness.laws.table.levels import grouped
+from harness.laws.table.table import Table, as_table, check_comparable, filtered
 
 # Values of a variable that differ by less, in log, do not count as two levels.
 SAME_LEVEL = 1e-3

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, Rows, fit_rows
 from harness.laws.forms import Array
-from harness.laws.levels import level_values
 from harness.laws.noise.intervals import LEVEL
 from harness.laws.noise.noise import Labels
-from harness.laws.table import Table
+from harness.laws.table.levels import level_values
+from harness.laws.table.table import Table
 
 MOST_COMPUTE = 0.2
 

@@ -13,14 +13,14 @@ import pandas as pd
 from scipy import special
 
 from harness.errors import UserError
-from harness.laws.filter import TRUTH
 from harness.laws.fit import Columns, Fit, Rows
 from harness.laws.forms import FORMS, Array
 from harness.laws.holdout import Grid
 from harness.laws.noise.intervals import whitened
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, local_model, solve
-from harness.laws.table import Table
+from harness.laws.table.filter import TRUTH
+from harness.laws.table.table import Table
 
 # Rows shown in a list of fit.json, and named in a sentence.
 MOST_ROWS, MOST_NAMES = 20, 4

@@ -11,7 +11,7 @@ from harness.commands import compose_config
 from harness.errors import UserError
 from harness.laws.fit import Columns
 from harness.laws.frontier import FrontierConfig
-from harness.laws.table import Table
+from harness.laws.table.table import Table
 
 TEXTS = ("runs", "out", "law", "loss", "filter", "column")
 Config = TypeVar("Config", bound="FitConfig")

@@ -22,17 +22,17 @@ from harness.laws.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.frontier import frontier
 from harness.laws.holdout import Grid, hold_out, splits
 from harness.laws.kaplan import kaplan_fits
-from harness.laws.levels import budget_labels, level_values, shape_labels
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.moves import drops, move
 from harness.laws.noise.intervals import DRAW_TOLERANCE
 from harness.laws.noise.seeds import seed_noise
-from harness.laws.pool import read_sources, sources
 from harness.laws.quality import check_units, quality
 from harness.laws.ranking import ranking
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
-from harness.laws.table import Table, check_comparable, filtered
+from harness.laws.table.levels import budget_labels, level_values, shape_labels
+from harness.laws.table.pool import read_sources, sources
+from harness.laws.table.table import Table, check_comparable, filtered
 from harness.laws.validation import by_text
 
 SCHEMA = 1

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
-from harness.laws.table import Table
+from harness.laws.table.table import Table
 
 COLUMN = "loss_parts"
 WATCHED = ("alpha", "beta", "gamma", "a", "E")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from harness.laws import fit
 from harness.laws.approaches import _disagreements, _lowest, approaches, power_line
 from harness.laws.holdout import Grid
-from harness.laws.levels import budget_labels, shape_labels
-from harness.laws.table import as_table
+from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.table import as_table
 
 
 def section(frame, **choices):

@@ -7,7 +7,7 @@ import pytest
 from harness.errors import UserError
 from harness.laws.compare import compare
 from harness.laws.settings import FitConfig
-from harness.laws.table import as_table
+from harness.laws.table.table import as_table
 
 
 def two_ways(ratio, beta=0.45, noise=1e-3):

@@ -4,7 +4,7 @@ import pytest
 
 from harness.laws.counts import accounting, by_params
 from harness.laws.fit import fit
-from harness.laws.table import as_table
+from harness.laws.table.table import as_table
 
 
 def rows_of(frame, **choices):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.filter import select
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
 from harness.laws.solving.losses import LOSSES
-from harness.laws.table import read_runs
+from harness.laws.table.filter import select
+from harness.laws.table.table import read_runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 # A fit is too slow to shrink an example with.

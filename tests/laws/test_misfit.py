@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from harness.laws.fit import fit
-from harness.laws.levels import budget_labels, shape_labels
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.noise.seeds import seed_noise
+from harness.laws.table.levels import budget_labels, shape_labels
 
 
 def labels(frame, result):

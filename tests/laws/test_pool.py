@@ -8,10 +8,10 @@ import yaml
 
 from harness.errors import UserError
 from harness.laws.fit import Columns, read_rows
-from harness.laws.pool import read_sources, sources
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import write_study
-from harness.laws.table import check_comparable, filtered
+from harness.laws.table.pool import read_sources, sources
+from harness.laws.table.table import check_comparable, filtered
 
 
 def write(folder, frame):

@@ -7,11 +7,11 @@ import pytest
 from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.holdout import Grid
-from harness.laws.levels import budget_labels, shape_labels
 from harness.laws.quality import deviations, influence, quality
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
-from harness.laws.table import as_table
+from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.table import as_table
 
 GEMSTONES = {"params": "params_active_precise", "target": "final_loss"}
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from harness.laws.fit import fit
 from harness.laws.holdout import Grid
-from harness.laws.levels import budget_labels, shape_labels
 from harness.laws.ranking import ranking
-from harness.laws.table import as_table
+from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.table import as_table
 
 
 def ranked(frame, law="chinchilla"):

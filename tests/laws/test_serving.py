@@ -11,7 +11,7 @@ from harness.laws.serving import cheapest, terms
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.summary import show
-from harness.laws.table import as_table
+from harness.laws.table.table import as_table
 
 LAWS = {
     "chinchilla": {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.34, "beta": 0.37},

@@ -17,11 +17,11 @@ from harness.laws.fit import Columns, read_rows
 from harness.laws.frontier import frontier, optimum
 from harness.laws.holdout import Grid, additive_prediction
 from harness.laws.kaplan import envelope
-from harness.laws.levels import budget_labels, grouped, shape_labels
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study, write_study
 from harness.laws.summary import show
-from harness.laws.table import as_table, read_runs
+from harness.laws.table.levels import budget_labels, grouped, shape_labels
+from harness.laws.table.table import as_table, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.filter import select
-from harness.laws.table import read_runs
+from harness.laws.table.filter import select
+from harness.laws.table.table import read_runs
 
 HEADER = "params_with_head,tokens,loss\n"
 GOOD = "".join(

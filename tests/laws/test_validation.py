@@ -12,7 +12,7 @@ from harness.laws import fit
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.summary import show
-from harness.laws.table import as_table
+from harness.laws.table.table import as_table
 from harness.laws.validation import by_text, sentence
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
-from harness.laws.table import BY_SHAPE, FIXED, Table, read_runs
+from harness.laws.table.table import BY_SHAPE, FIXED, Table, read_runs
 
 SOURCE = "source"
 # A setting that a source does not name is a value of its own, so that check_comparable sees it.

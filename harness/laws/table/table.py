@@ -16,8 +16,8 @@ import yaml
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws.filter import as_numbers, select
 from harness.laws.forms import Array
+from harness.laws.table.filter import as_numbers, select
 from harness.records import SCHEMA, parse_sweep
 
 # Columns that must not vary within a fit, beside shape, tokens and seed.

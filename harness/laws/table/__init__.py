@@ -1,0 +1,1 @@
+"""From somebody's file to the checked rows of a fit."""
