@@ -15,8 +15,8 @@ from scipy.interpolate import make_interp_spline
 
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
-from harness.laws.holdout import Grid
 from harness.laws.noise import intervals as ci
+from harness.laws.prediction.holdout import Grid
 from harness.laws.table.levels import budget_labels, level_values
 
 # A profile needs a shape more than its polynomial has coefficients; a line needs more than two budgets.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
-from harness.laws.holdout import Grid
+from harness.laws.prediction.holdout import Grid
 
 Restriction = Callable[[Grid], tuple[NDArray[np.bool_], str]]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
-from harness.laws.holdout import Grid
 from harness.laws.noise import intervals as ci
+from harness.laws.prediction.holdout import Grid
 
 WATCHED = ("alpha", "beta", "a")
 # Where the intervals of the fit come from its curvature, a move still needs simulations.

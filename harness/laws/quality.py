@@ -15,8 +15,8 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws.fit import Columns, Fit, Rows
 from harness.laws.forms import FORMS, Array
-from harness.laws.holdout import Grid
 from harness.laws.noise.intervals import whitened
+from harness.laws.prediction.holdout import Grid
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, local_model, solve
 from harness.laws.table.filter import TRUTH

@@ -15,19 +15,19 @@ from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
 from harness.laws.approaches import approaches
-from harness.laws.combination import combine_rows
 from harness.laws.counts import accounting, by_params
 from harness.laws.fit import Fit, Rows, cluster_column, fit_rows, read_rows
 from harness.laws.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.frontier import frontier
-from harness.laws.holdout import Grid, hold_out, splits
 from harness.laws.kaplan import kaplan_fits
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.moves import drops, move
 from harness.laws.noise.intervals import DRAW_TOLERANCE
 from harness.laws.noise.seeds import seed_noise
+from harness.laws.prediction.combination import combine_rows
+from harness.laws.prediction.holdout import Grid, hold_out, splits
+from harness.laws.prediction.ranking import ranking
 from harness.laws.quality import check_units, quality
-from harness.laws.ranking import ranking
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.levels import budget_labels, level_values, shape_labels

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.laws import combination, fit
-from harness.laws.combination import LAWS, combine
+from harness.laws import fit
+from harness.laws.prediction import combination
+from harness.laws.prediction.combination import LAWS, combine
 
 FOLDER = Path(os.environ.get("PUBLISHED_RUNS", Path(__file__).resolve().parents[3] / "shared" / "published"))
 PARSIMONIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)

@@ -6,7 +6,7 @@ from extrapolation import judge, tables
 
 from harness.errors import UserError
 from harness.laws import combine, fit
-from harness.laws.combination import DOUBT
+from harness.laws.prediction.combination import DOUBT
 
 
 def untied(simulated, noise=3e-4):

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.holdout import Grid
+from harness.laws.prediction.holdout import Grid
 from harness.laws.quality import deviations, influence, quality
 from harness.laws.settings import FitConfig
 from harness.laws.study import study

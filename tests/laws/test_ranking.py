@@ -3,8 +3,8 @@
 import numpy as np
 
 from harness.laws.fit import fit
-from harness.laws.holdout import Grid
-from harness.laws.ranking import ranking
+from harness.laws.prediction.holdout import Grid
+from harness.laws.prediction.ranking import ranking
 from harness.laws.table.levels import budget_labels, shape_labels
 from harness.laws.table.table import as_table
 

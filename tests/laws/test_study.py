@@ -15,8 +15,8 @@ from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.fit import Columns, read_rows
 from harness.laws.frontier import frontier, optimum
-from harness.laws.holdout import Grid, additive_prediction
 from harness.laws.kaplan import envelope
+from harness.laws.prediction.holdout import Grid, additive_prediction
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study, write_study
 from harness.laws.summary import show

@@ -10,8 +10,8 @@ from harness.errors import UserError
 from harness.laws.fit import Fit, check_levels, fit_rows, read_rows
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
-from harness.laws.holdout import Grid, splits
 from harness.laws.noise.intervals import LEVEL
+from harness.laws.prediction.holdout import Grid, splits
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How well laws predict cells that they have not seen."""
