@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from harness.commands import compose_config
 from harness.errors import UserError
 from harness.laws.fit import Columns
-from harness.laws.frontier import FrontierConfig
+from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.table import Table
 
 TEXTS = ("runs", "out", "law", "loss", "filter", "column")

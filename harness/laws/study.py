@@ -14,12 +14,12 @@ import scipy
 from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
-from harness.laws.approaches import approaches
-from harness.laws.counts import accounting, by_params
 from harness.laws.fit import Fit, Rows, cluster_column, fit_rows, read_rows
-from harness.laws.frontier import LAWS as FRONTIER_LAWS
-from harness.laws.frontier import frontier
-from harness.laws.kaplan import kaplan_fits
+from harness.laws.methods.approaches import approaches
+from harness.laws.methods.counts import accounting, by_params
+from harness.laws.methods.frontier import LAWS as FRONTIER_LAWS
+from harness.laws.methods.frontier import frontier
+from harness.laws.methods.kaplan import kaplan_fits
 from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.moves import drops, move
 from harness.laws.noise.intervals import DRAW_TOLERANCE

@@ -22,9 +22,9 @@ from rich.table import Table
 from scipy.optimize import minimize_scalar
 
 from harness.laws import fit
-from harness.laws.approaches import power_line
 from harness.laws.fit import Fit
 from harness.laws.forms.base import held
+from harness.laws.methods.approaches import power_line
 from harness.laws.solving.solver import minimise
 
 FOLDER = Path(os.environ.get("PUBLISHED_RUNS", Path(__file__).resolve().parents[3] / "shared" / "published"))

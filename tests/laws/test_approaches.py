@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.laws import fit
-from harness.laws.approaches import _disagreements, _lowest, approaches, power_line
+from harness.laws.methods.approaches import _disagreements, _lowest, approaches, power_line
 from harness.laws.prediction.holdout import Grid
 from harness.laws.table.levels import budget_labels, shape_labels
 from harness.laws.table.table import as_table

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.laws.counts import accounting, by_params
 from harness.laws.fit import fit
+from harness.laws.methods.counts import accounting, by_params
 from harness.laws.table.table import as_table
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.frontier import FrontierConfig, frontier, optimum
+from harness.laws.methods.frontier import FrontierConfig, frontier, optimum
 from harness.laws.settings import FitConfig, fit_config
 
 LAWS = {

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.frontier import FrontierConfig, frontier, optimum
-from harness.laws.serving import cheapest, terms
+from harness.laws.methods.frontier import FrontierConfig, frontier, optimum
+from harness.laws.methods.serving import cheapest, terms
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.summary import show

@@ -14,8 +14,8 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.fit import Columns, read_rows
-from harness.laws.frontier import frontier, optimum
-from harness.laws.kaplan import envelope
+from harness.laws.methods.frontier import frontier, optimum
+from harness.laws.methods.kaplan import envelope
 from harness.laws.prediction.holdout import Grid, additive_prediction
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study, write_study

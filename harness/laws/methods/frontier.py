@@ -11,7 +11,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
-from harness.laws.serving import Terms, cheapest, terms
+from harness.laws.methods.serving import Terms, cheapest, terms
 
 # Laws whose loss is least where A / N^alpha + B / D^beta is: a power of that sum moves no optimum.
 LAWS = ("chinchilla", "chinchilla_tied", "chinchilla_coupled", "kaplan_joint")
