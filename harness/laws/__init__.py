@@ -1,6 +1,6 @@
 """Scaling laws: `fit` one to a run table, `by_loss` under all losses, `combine` several, `audit` those of others."""
 
-from harness.laws.audit import Audit, audit
+from harness.laws.checks.audit import Audit, audit
 from harness.laws.fit import Fit, by_loss, fit
 from harness.laws.prediction.combination import Combination, combine
 

@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import special
 
 from harness.errors import UserError
+from harness.laws.checks.moves import WATCHED
 from harness.laws.fit import Fit, fit_rows, read_rows
 from harness.laws.forms import Array
-from harness.laws.moves import WATCHED
 from harness.laws.noise import intervals as ci
 from harness.laws.settings import FitConfig
 from harness.laws.table.levels import budget_labels

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import UserError
+from harness.laws.checks.misfit import Measured
 from harness.laws.fit import Columns, Rows, check_levels
 from harness.laws.forms import FORMS, Array, centred
-from harness.laws.misfit import Measured
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.noise import Labels
 from harness.laws.solving.certificate import NARROW_RATIO

@@ -14,26 +14,26 @@ import scipy
 from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
+from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
+from harness.laws.checks.moves import drops, move
+from harness.laws.checks.quality import check_units, quality
+from harness.laws.checks.validation import by_text
 from harness.laws.fit import Fit, Rows, cluster_column, fit_rows, read_rows
 from harness.laws.methods.approaches import approaches
 from harness.laws.methods.counts import accounting, by_params
 from harness.laws.methods.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.methods.frontier import frontier
 from harness.laws.methods.kaplan import kaplan_fits
-from harness.laws.misfit import by_noise, lack_of_fit, sentence
-from harness.laws.moves import drops, move
 from harness.laws.noise.intervals import DRAW_TOLERANCE
 from harness.laws.noise.seeds import seed_noise
 from harness.laws.prediction.combination import combine_rows
 from harness.laws.prediction.holdout import Grid, hold_out, splits
 from harness.laws.prediction.ranking import ranking
-from harness.laws.quality import check_units, quality
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
 from harness.laws.table.table import Table, check_comparable, filtered
-from harness.laws.validation import by_text
 
 SCHEMA = 1
 CURVE_POINTS, MOST_CURVES = 41, 12

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.laws import validation
+from harness.laws.checks import validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from harness.laws import validation
+from harness.laws.checks import validation
 from harness.laws.display import digits
 from harness.report.cells import number
 from harness.report.inputs import Sweep

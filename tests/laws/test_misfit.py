@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.fit import fit
-from harness.laws.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.noise.seeds import seed_noise
 from harness.laws.table.levels import budget_labels, shape_labels
 

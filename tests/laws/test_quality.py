@@ -6,8 +6,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.laws import fit
+from harness.laws.checks.quality import deviations, influence, quality
 from harness.laws.prediction.holdout import Grid
-from harness.laws.quality import deviations, influence, quality
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.table.levels import budget_labels, shape_labels

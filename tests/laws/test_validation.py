@@ -9,11 +9,11 @@ from scipy import stats
 
 from harness.errors import UserError
 from harness.laws import fit
+from harness.laws.checks.validation import by_text, sentence
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.summary import show
 from harness.laws.table.table import as_table
-from harness.laws.validation import by_text, sentence
 
 
 def with_parts(frame, parts_RK):
