@@ -1,8 +1,13 @@
+import os
 import signal
 
 import pytest
 
 from harness.config import TrainConfig
+from harness.data.corpus import DataConfig
+from harness.data.synthetic import write_corpus
+from harness.data.tokenizer import TokenizerConfig
+from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_grid
 
 
@@ -23,3 +28,29 @@ def compose(tmp_path):
         return grid.jobs[0]
 
     return one
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> list[str]:
+    """Overrides that select a small corpus of known entropy, in bytes, and models small enough for a test."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = folder / f"letters-{os.getpid()}.jsonl"
+    write_corpus(path, documents=400, letters=255, seed=0)
+    return [
+        "data=files", f"data.path={path}", "data.validation_tokens=4000", f"data.store_directory={folder}/stores",
+        "tokenizer=bytes", "model.seq_len=32", "model.head_size=8", "model.width=16", "model.depth=1",
+        "optimizer.batch_tokens.value=256", "optimizer.warmup_tokens.value=1024", "device=cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def store(corpus) -> TokenStore:
+    keys = dict(argument.split("=") for argument in corpus)
+    data = DataConfig(
+        source="files",
+        path=keys["data.path"],
+        validation_tokens=4000,
+        store_directory=keys["data.store_directory"],
+    )
+    return prepare(data, TokenizerConfig(kind="bytes"), 90_000)

@@ -4,7 +4,6 @@ import yaml
 
 from harness.grid import plan
 from harness.records import SweepFolder
-from harness.sweep import compose as jobs
 from harness.sweep.compose import compose_grid, machine_slots
 from harness.sweep.run import train
 
@@ -44,7 +43,7 @@ def test_as_many_jobs_as_cores_and_memory_hold(corpus, monkeypatch):
         (trunk,) = plan(job, 257, "", "float32")
         # 512 MiB for the process; 16 bytes a parameter and 4 for each kept activation are 1 % of that
         assert 2**29 < trunk.training_bytes < 1.01 * 2**29
-        monkeypatch.setattr(jobs, "memory_bytes", lambda device: int(memory * trunk.training_bytes))
+        monkeypatch.setattr("harness.sweep.compose.memory_bytes", lambda device: int(memory * trunk.training_bytes))
         return machine_slots([trunk])
 
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
