@@ -1,10 +1,12 @@
-"""A fit as a person reads it: digits that its intervals allow, a table for the terminal and one for a notebook."""
+"""A fit as a person reads it: digits that its intervals allow, a table for the terminal and one for a notebook.
+
+A fit comes here as the FIT object of fit.json.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
@@ -12,8 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from harness.laws.fit import Fit
+FitEntry = Mapping[str, Any]
 
 WIDTH = 120
 MOST_PLACES = 6
@@ -43,14 +44,14 @@ def seal(certificate: Mapping[str, Any]) -> str:
     )
 
 
-def short(fit: "Fit") -> str:
+def short(fit: FitEntry) -> str:
     """One line without intervals."""
-    numbers = ", ".join(f"{name}={value:.4g}" for name, value in fit.estimates.items())
-    verdict = "certified" if fit.certificate.certified else "NOT certified"
-    return f"Fit({fit.law}, {fit.loss}, {len(fit.rows)} rows, {verdict}: {numbers})"
+    numbers = ", ".join(f"{name}={value:.4g}" for name, value in fit["estimates"].items())
+    verdict = "certified" if fit["certificate"]["certified"] else "NOT certified"
+    return f"Fit({fit['law']}, {fit['loss']}, {fit['rows']} rows, {verdict}: {numbers})"
 
 
-def text(fit: "Fit") -> str:
+def text(fit: FitEntry) -> str:
     """The fit as a table of plain text."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in _header(fit):
@@ -58,7 +59,7 @@ def text(fit: "Fit") -> str:
     for row in _rows(fit):
         table.add_row(*map(escape, row))
     console = Console(file=StringIO(), width=WIDTH, color_system=None)
-    console.print(f"{fit.law}: {fit.predicts}", soft_wrap=True, markup=False)
+    console.print(f"{fit['law']}: {fit['predicts']}", soft_wrap=True, markup=False)
     console.print(table)
     for line in _lines(fit):
         console.print(line, soft_wrap=True, markup=False)
@@ -67,32 +68,32 @@ def text(fit: "Fit") -> str:
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
-def html(fit: "Fit") -> str:
+def html(fit: FitEntry) -> str:
     """The fit as a table for a notebook; everything in it is escaped."""
     head = Markup("").join(Markup("<th>{}</th>").format(title) for title in _header(fit))
     rows = [Markup("").join(Markup("<td>{}</td>").format(part) for part in row) for row in _rows(fit)]
     body = Markup("").join(Markup("<tr>{}</tr>").format(row) for row in rows)
     lines = Markup("").join(Markup("<p>{}</p>").format(line) for line in _lines(fit))
-    title = Markup("<p><b>{}</b>: {}</p>").format(fit.law, fit.predicts)
+    title = Markup("<p><b>{}</b>: {}</p>").format(fit["law"], fit["predicts"])
     return str(title + Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body) + lines)
 
 
-def _header(fit: "Fit") -> list[str]:
-    return ["", "estimate" if fit.certificate.certified else "estimate (NOT certified)", "95 % interval"]
+def _header(fit: FitEntry) -> list[str]:
+    return ["", "estimate" if fit["certificate"]["certified"] else "estimate (NOT certified)", "95 % interval"]
 
 
-def _rows(fit: "Fit") -> list[list[str]]:
+def _rows(fit: FitEntry) -> list[list[str]]:
     rows = []
-    for name, value in fit.estimates.items():
-        shown = digits(value, fit.intervals[name])
+    for name, value in fit["estimates"].items():
+        shown = digits(value, fit["intervals"][name])
         rows.append([name, shown[0], " to ".join(shown[1:]) or "none"])
     return rows
 
 
-def _lines(fit: "Fit") -> list[str]:
-    delta = f" (delta {fit.delta:g})" if fit.loss == "huber" else ""
+def _lines(fit: FitEntry) -> list[str]:
+    delta = f" (delta {fit['delta']:g})" if fit["loss"] == "huber" else ""
     return [
-        f"objective: {fit.objective:.7g}, the sum of {fit.loss}{delta} over {len(fit.rows)} rows",
-        f"intervals: {fit.interval_method}",
-        seal(asdict(fit.certificate)),
+        f"objective: {fit['objective']:.7g}, the sum of {fit['loss']}{delta} over {fit['rows']} rows",
+        f"intervals: {fit['interval_method']}",
+        seal(fit["certificate"]),
     ]

@@ -103,13 +103,13 @@ class Fit:
     draws: ci.Draws | None = field(repr=False)
 
     def __repr__(self) -> str:
-        return display.short(self)
+        return display.short(self.to_dict())
 
     def __str__(self) -> str:
-        return display.text(self)
+        return display.text(self.to_dict())
 
     def _repr_html_(self) -> str:
-        return display.html(self)
+        return display.html(self.to_dict())
 
     @property
     def form(self) -> Form:
