@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness.grid import plan
 from harness.model.gpt import GPT, rotary_tables
-from harness.model.parametrization import initialize
+from harness.model.parameters import initialize
 from harness.model.products import product, weight_gradient
 from harness.sweep.compose import compose_grid
 from harness.training.device import configure_process, resolve

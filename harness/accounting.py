@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.model.gpt import FAMILIES, ModelConfig
+from harness.model.config import FAMILIES, ModelConfig
 
 
 @dataclass(frozen=True)

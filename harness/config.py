@@ -11,7 +11,7 @@ from omegaconf import MISSING, OmegaConf
 from harness.data.corpus import DataConfig
 from harness.data.tokenizer import TokenizerConfig
 from harness.errors import UserError
-from harness.model.gpt import ModelConfig
+from harness.model.config import ModelConfig
 from harness.tracking import TrackingConfig
 
 # Above this float64 no longer counts every token.

@@ -10,7 +10,8 @@ import torch
 
 from harness.errors import UserError
 from harness.files import write_atomically
-from harness.model.gpt import GPT, ModelConfig
+from harness.model.config import ModelConfig
+from harness.model.gpt import GPT
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 

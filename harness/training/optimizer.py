@@ -8,7 +8,7 @@ from torch import nn
 
 from harness.grid import Trunk
 from harness.model.gpt import GPT
-from harness.model.parametrization import parameter_groups
+from harness.model.parameters import parameter_groups
 
 
 class AdamW:

@@ -11,7 +11,7 @@ from harness.data.batches import Batches
 from harness.data.tokens import TokenStore
 from harness.grid import Cell, Trunk
 from harness.model.gpt import GPT
-from harness.model.parametrization import initialize
+from harness.model.parameters import initialize
 from harness.stop import stop
 from harness.training.curve import Curve
 from harness.training.device import Device, matmul_rate

@@ -56,8 +56,9 @@ def test_loops_are_compiled_where_no_folder_can_be_written_to(monkeypatch):
 
 GRADIENTS = """
 import torch
-from harness.model.gpt import GPT, ModelConfig
-from harness.model.parametrization import initialize
+from harness.model.config import ModelConfig
+from harness.model.gpt import GPT
+from harness.model.parameters import initialize
 model = GPT(ModelConfig(width=16, depth=1), 256)
 initialize(model, 0)
 tokens = torch.randint(256, (4, 129), generator=torch.Generator().manual_seed(0))

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.model.gpt import GPT, ModelConfig
-from harness.model.parametrization import initialize
+from harness.model.config import ModelConfig
+from harness.model.gpt import GPT
+from harness.model.parameters import initialize
 from harness.training.checkpoint import TrunkCheckpoints, load, load_model, save, save_model
 
 CPU = torch.device("cpu")
