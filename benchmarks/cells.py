@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from harness.data.synthetic import write_corpus
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.records import read_record
-from harness.sweep.compose import compose_grid, open_store
+from harness.sweep.compose import compose_sweep, open_store
 from harness.sweep.launch import run_jobs
 from harness.sweep.pace import measure_here
 from harness.tracking import wait_for_own
@@ -32,13 +32,13 @@ def fixed_seconds(tracking: str) -> list[float]:
             f"data.store_directory={folder}/stores", f"output_directory={folder}", "optimizer.batch_tokens.value=256",
             "optimizer.warmup_tokens.value=1024", "device=cpu", f"tracking={tracking}",
         ]  # fmt: skip
-        grid = compose_grid(["-m", *arguments, f"seed={','.join(map(str, range(CELLS + 1)))}"])
+        sweep = compose_sweep(["-m", *arguments, f"seed={','.join(map(str, range(CELLS + 1)))}"])
         found = []
-        for job in grid.jobs:
+        for job in sweep.jobs:
             start = time.perf_counter()
             run_jobs([job], 0)
             took = time.perf_counter() - start
-            (run,) = grid.folder.path.glob(f"runs/*-s{job.seed}-*")
+            (run,) = sweep.folder.path.glob(f"runs/*-s{job.seed}-*")
             record = read_record(run)
             assert record is not None and record["status"] == "finished", record
             found.append(took - record["wall_seconds"])
@@ -48,10 +48,10 @@ def fixed_seconds(tracking: str) -> list[float]:
 
 def evaluation_shares() -> None:
     """Evaluation as a share of training: of each shape's smallest cell, of its trunk with all cells, of the grid."""
-    grid = compose_grid(["-m", "+sweep=cpu", "tracking=none", "device=cpu"])
-    store = open_store(grid.jobs)
+    sweep = compose_sweep(["-m", "+sweep=cpu", "tracking=none", "device=cpu"])
+    store = open_store(sweep.jobs)
     evaluating = training = 0.0
-    trunks = [trunk for job in grid.jobs for trunk in plan(job, store.vocab_size, store.recipe_hash, "float32")]
+    trunks = [trunk for job in sweep.jobs for trunk in make_trunks(job, store.vocab_size, store.recipe_hash, "float32")]
     for trunk in trunks:
         paces = [measure_here(trunk) for _ in range(ROUNDS)]
         evaluation = statistics.median(pace.evaluation for pace in paces)

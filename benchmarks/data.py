@@ -124,15 +124,15 @@ def text_into_a_store(scratch: Path) -> None:
 def larger_than_memory(scratch: Path) -> None:
     from harness.data.token_file import CHUNK_BYTES, Extent, open_tokens
     from harness.data.tokens import TokenStore
-    from harness.grid import plan
-    from harness.sweep.run import compose_grid
+    from harness.grid import make_trunks
+    from harness.sweep.run import compose_sweep
     from harness.training.device import configure_process, memory_bytes, resolve
     from harness.training.trainer import Trainer
 
-    job = compose_grid(["shape=w64-d2", "tokens=1e6", "tracking=none", "device=cpu"]).jobs[0]
+    job = compose_sweep(["shape=w64-d2", "tokens=1e6", "tracking=none", "device=cpu"]).jobs[0]
     device = resolve(job)
     configure_process(job, device)
-    (trunk,) = plan(job, 1024, "benchmark", "float32")
+    (trunk,) = make_trunks(job, 1024, "benchmark", "float32")
     head = np.random.default_rng(0).integers(0, 1024, CHUNK_BYTES // 2, dtype=np.uint16)
     size = (memory_bytes(device) // CHUNK_BYTES + 16) * CHUNK_BYTES
     path = scratch / "train.bin"

@@ -25,7 +25,7 @@ from step import PlainGPT  # noqa: E402
 
 from harness.data.batches import Batches  # noqa: E402
 from harness.grid import Trunk  # noqa: E402
-from harness.sweep.compose import compose_grid, open_store, plan_trunks  # noqa: E402
+from harness.sweep.compose import compose_sweep, open_store, trunks_by_job  # noqa: E402
 from harness.sweep.run import train  # noqa: E402
 from harness.training.schedule import cooldown_factor, trunk_factor  # noqa: E402
 
@@ -50,8 +50,8 @@ def ours(arguments: list[str], slots: int) -> tuple[float, list[float]]:
 
 
 def trunks(arguments: list[str]) -> list[Trunk]:
-    jobs = compose_grid(["-m", *arguments]).jobs
-    return [trunk for (trunk,) in plan_trunks(jobs, open_store(jobs))]
+    jobs = compose_sweep(["-m", *arguments]).jobs
+    return [trunk for (trunk,) in trunks_by_job(jobs, open_store(jobs))]
 
 
 def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, validation: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def plain_cell(trunk: Trunk, steps: int, branch_step: int, batches: Batches, val
 def plain(arguments: list[str], threads: int) -> tuple[float, list[float]]:
     """Wall seconds of all cells one after another, and the loss of each."""
     torch.set_num_threads(threads)
-    store = open_store(compose_grid(["-m", *arguments]).jobs)
+    store = open_store(compose_sweep(["-m", *arguments]).jobs)
     start, losses = time.perf_counter(), []
     for trunk in trunks(arguments):
         seq_len = trunk.job.model.seq_len

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.laws import fit
 from harness.laws.settings import fit_config
 from harness.laws.study import write_study
 from harness.records import SCHEMA, SweepFolder, write_sweep, write_table
-from harness.sweep.compose import Grid, compose_grid
+from harness.sweep.compose import Sweep, compose_sweep
 from harness.sweep.plan import Plan
 from harness.sweep.progress import account, render
 from harness.sweep.run import sweep_file
@@ -33,12 +33,12 @@ TOKENS = (0.52e6, 0.8e6, 1.22e6, 1.85e6)
 VOCAB, CURVE_ROWS = 1024, 200
 
 
-def write_files(folder: SweepFolder, grid: Grid) -> None:
-    trunks = [plan(job, VOCAB, "benchmark", "float32")[0] for job in grid.jobs]
+def write_files(folder: SweepFolder, sweep: Sweep) -> None:
+    trunks = [make_trunks(job, VOCAB, "benchmark", "float32")[0] for job in sweep.jobs]
     whole = Plan("large", tuple((trunk,) for trunk in trunks), 2, "cpu", 0, frozenset(), {}, {})
     launch = {"started": time.time(), "estimated_seconds": 3600.0, "wall_seconds": 3500.0}
     folder.path.mkdir(parents=True)
-    write_sweep(folder, sweep_file(grid, whole, launch))
+    write_sweep(folder, sweep_file(sweep, whole, launch))
     chance = np.random.default_rng(0)
     for trunk in trunks:
         job, common = trunk.job, 0.0014 * chance.standard_normal()
@@ -88,17 +88,17 @@ if __name__ == "__main__":
     )
     tokens = f"tokens=[{','.join(map(str, TOKENS))}]"
     with tempfile.TemporaryDirectory() as text:
-        composing, grid = timed(
-            compose_grid, ["-m", f"shape={shapes}", tokens, "name=large", f"output_directory={text}", "tracking=none"]
+        composing, sweep = timed(
+            compose_sweep, ["-m", f"shape={shapes}", tokens, "name=large", f"output_directory={text}", "tracking=none"]
         )
-        write_files(grid.folder, grid)
-        sweep = grid.folder.path
+        write_files(sweep.folder, sweep)
+        path = sweep.folder.path
         seconds = {
-            "status": timed(status, sweep)[0],
-            "run table": timed(write_table, grid.folder)[0],
-            "headline fit": timed(lambda: fit(str(sweep), loss="log_mse", bootstrap=2000))[0],
+            "status": timed(status, path)[0],
+            "run table": timed(write_table, sweep.folder)[0],
+            "headline fit": timed(lambda: fit(str(path), loss="log_mse", bootstrap=2000))[0],
         }
-        study = timed(write_study, fit_config([f"runs={sweep}"]))[0]
+        study = timed(write_study, fit_config([f"runs={path}"]))[0]
         shown = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
         print(f"2,000 cells: {shown}; together {sum(seconds.values()):.2f} s")
         print(f"all of scripts/fit.py {study:.1f} s; composing the 500 jobs {composing:.1f} s")

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.model.gpt import GPT, rotary_tables
 from harness.model.parameters import initialize
 from harness.model.products import product, weight_gradient
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 from harness.training.device import configure_process, resolve
 from harness.training.optimizer import Optimizer, clip_gradients
 
@@ -81,10 +81,10 @@ def plain_step(shape: str) -> Callable[[], None]:
 
 
 def our_step(shape: str) -> Callable[[], None]:
-    job = compose_grid([f"shape={shape}", "tokens=1e6", "tracking=none"]).jobs[0]
+    job = compose_sweep([f"shape={shape}", "tokens=1e6", "tracking=none"]).jobs[0]
     device = resolve(job)
     configure_process(job, device)
-    (trunk,) = plan(job, VOCAB, "benchmark", "float32")
+    (trunk,) = make_trunks(job, VOCAB, "benchmark", "float32")
     model = GPT(job.model, VOCAB)
     initialize(model, 0)
     optimizer, parameters = Optimizer(model, trunk), list(model.parameters())

@@ -18,7 +18,7 @@ from typing import Any
 from harness import tracking
 from harness.data.synthetic import write_corpus
 from harness.records import SweepFolder, is_final
-from harness.sweep.compose import compose_grid, open_store, plan_trunks
+from harness.sweep.compose import compose_sweep, open_store, trunks_by_job
 from harness.training import job as training
 from harness.training.device import resolve
 
@@ -58,7 +58,7 @@ def cpu_seconds(pid: int) -> float:
 
 def train(folder: Path, mode: str, number: int) -> tuple[float, float, float]:
     """Seconds a cell: of training, of calls of harness.tracking, and of the mirror's CPU time meanwhile."""
-    grid = compose_grid(
+    sweep = compose_sweep(
         [
             f"name={mode}-{number}", f"tracking.mode={mode}", "shape=w32-d2", "tokens=[60e3,120e3]", "data=files",
             f"output_directory={folder}", f"data.path={folder}/letters.jsonl", "data.validation_tokens=4000",
@@ -66,15 +66,15 @@ def train(folder: Path, mode: str, number: int) -> tuple[float, float, float]:
             "optimizer.batch_tokens.value=256", "optimizer.warmup_tokens.value=1024", "device=cpu",
         ]
     )  # fmt: skip
-    store = open_store(grid.jobs)
-    ((trunk,),) = plan_trunks(grid.jobs, store)
+    store = open_store(sweep.jobs)
+    ((trunk,),) = trunks_by_job(sweep.jobs, store)
     training.tracking = timed = Timed()  # type: ignore[assignment]
-    sweep = SweepFolder(folder / f"{mode}-{number}")
+    written = SweepFolder(folder / f"{mode}-{number}")
     started = time.perf_counter()
-    training.run_trunk(trunk, store, resolve(trunk.job), sweep, "benchmark")
+    training.run_trunk(trunk, store, resolve(trunk.job), written, "benchmark")
     seconds = time.perf_counter() - started
-    assert all(is_final(sweep.run(cell.name)) for cell in trunk.cells)
-    said = tracking.wait(sweep.path, 120)
+    assert all(is_final(written.run(cell.name)) for cell in trunk.cells)
+    said = tracking.wait(written.path, 120)
     assert mode == "none" or len(said) == 1 and said[0].startswith("W&B: 2 runs"), said
     return seconds / len(trunk.cells), timed.calls / len(trunk.cells), timed.beside / len(trunk.cells)
 

@@ -67,7 +67,7 @@ class Trunk:
         return PROCESS_BYTES + 16 * self.params.total + 4 * (kept + head)
 
 
-def plan(job: TrainConfig, vocab_size: int, recipe_hash: str, precision: str) -> list[Trunk]:
+def make_trunks(job: TrainConfig, vocab_size: int, recipe_hash: str, precision: str) -> list[Trunk]:
     """The trunks of one job: one under wsd, one a budget under cosine.
 
     vocab_size is the tokenizer's, recipe_hash the token store's, precision the resolved one. Raises UserError

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.commands import run_script
 from harness.laws.design import expect
 from harness.sweep import propose
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 from harness.sweep.plan import Plan
 from harness.sweep.run import prepare_plan, store_line
 
@@ -33,12 +33,12 @@ def main(arguments: list[str]) -> int:
         for line in propose.proposal(budgets[-1].removeprefix("budget="), rest):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return 0
-    grid = compose_grid(arguments)
-    store, plan = prepare_plan(grid)
+    sweep = compose_sweep(arguments)
+    store, plan = prepare_plan(sweep)
     console.print(store_line(store))
     console.print(plan.table())
     console.print(plan.summary())
-    for line in what_it_could_tell(plan) if grid.multirun else []:
+    for line in what_it_could_tell(plan) if sweep.multirun else []:
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 

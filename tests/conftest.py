@@ -8,7 +8,7 @@ from harness.data.corpus import DataConfig
 from harness.data.synthetic import write_corpus
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,9 +23,9 @@ def compose(tmp_path):
     """Composes the one job of a command line, its files under tmp_path and its tracking off."""
 
     def one(*arguments: str) -> TrainConfig:
-        grid = compose_grid([f"output_directory={tmp_path}/outputs", "tracking=none", *arguments])
-        assert len(grid.jobs) == 1
-        return grid.jobs[0]
+        sweep = compose_sweep([f"output_directory={tmp_path}/outputs", "tracking=none", *arguments])
+        assert len(sweep.jobs) == 1
+        return sweep.jobs[0]
 
     return one
 

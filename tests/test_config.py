@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from harness.config import Rule, TrainConfig
 from harness.errors import UserError
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ from harness.sweep.compose import compose_grid
 )
 def test_a_mistake_is_one_sentence_that_names_it(arguments, said):
     with pytest.raises(UserError) as caught:
-        compose_grid(arguments)
+        compose_sweep(arguments)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["slurm", "submitit_slurm"])
 def test_a_launcher_without_its_plugin_names_the_extra(monkeypatch, name):
-    compose_grid(["tokens=1e6"])  # Hydra has now found the plugins that are here
+    compose_sweep(["tokens=1e6"])  # Hydra has now found the plugins that are here
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml", raising=False)
     with pytest.raises(UserError, match=r"^hydra/launcher=slurm is not installed: .* 'scaling-harness\[slurm\]'$"):
-        compose_grid(["-m", "tokens=1e6", f"hydra/launcher={name}"])
+        compose_sweep(["-m", "tokens=1e6", f"hydra/launcher={name}"])
 
 
 def test_tokens_are_read_in_every_spelling(compose):
@@ -67,16 +67,16 @@ def test_tokens_are_read_in_every_spelling(compose):
 
 
 def test_an_axis_makes_a_job_a_value(tmp_path):
-    grid = compose_grid(["-m", f"output_directory={tmp_path}", "model.width=32,64", "tokens=1e6,2e6"])
-    assert [(job.model.width, job.budgets()[1]) for job in grid.jobs] == [
+    sweep = compose_sweep(["-m", f"output_directory={tmp_path}", "model.width=32,64", "tokens=1e6,2e6"])
+    assert [(job.model.width, job.budgets()[1]) for job in sweep.jobs] == [
         (32, [1e6]), (32, [2e6]), (64, [1e6]), (64, [2e6]),
     ]  # fmt: skip
 
 
 def test_a_grid_file_gives_its_axes_and_the_command_line_replaces_one():
-    grid = compose_grid(["+sweep=smoke", "shape=w32-d1,w48-d2-s3"])
-    assert grid.multirun
-    shapes = [(job.model.width, job.model.depth, job.seed) for job in grid.jobs]
+    sweep = compose_sweep(["+sweep=smoke", "shape=w32-d1,w48-d2-s3"])
+    assert sweep.multirun
+    shapes = [(job.model.width, job.model.depth, job.seed) for job in sweep.jobs]
     assert shapes == [(32, 1, 0), (48, 2, 3)]
 
 

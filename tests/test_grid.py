@@ -1,11 +1,11 @@
 import pytest
 
 from harness.errors import UserError
-from harness.grid import check_distinct, check_memory, check_unique, plan, schedule_makespan
+from harness.grid import check_distinct, check_memory, check_unique, make_trunks, schedule_makespan
 
 
 def trunks(job):
-    return plan(job, vocab_size=1024, recipe_hash="0", precision="float32")
+    return make_trunks(job, vocab_size=1024, recipe_hash="0", precision="float32")
 
 
 def test_budgets_are_whole_steps_and_the_cooldown_is_their_last_fifth(compose):

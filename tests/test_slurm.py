@@ -6,7 +6,7 @@ import pytest
 
 from harness import slurm
 from harness.errors import UserError
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 from harness.sweep.run import train
 from harness.training.device import precision
 
@@ -24,18 +24,18 @@ ON_SLURM = ["-m", "hydra/launcher=slurm", "tokens=1e6", "shape=w64-d2,w48-d2"]
     ],
 )
 def test_a_job_trains_on_what_it_asks_for_whatever_plans_it(asked, device, resolved):
-    grid = compose_grid([*ON_SLURM, *asked])
-    assert [job.device for job in grid.jobs] == [device] * 2
-    assert [precision(job) for job in grid.jobs] == [resolved] * 2
-    assert [line.replace("\\", "") for line in grid.job_overrides[0] if "device" in line] == [f"device={device}"]
-    assert grid.slots == 2  # as many as there are jobs
+    sweep = compose_sweep([*ON_SLURM, *asked])
+    assert [job.device for job in sweep.jobs] == [device] * 2
+    assert [precision(job) for job in sweep.jobs] == [resolved] * 2
+    assert [line.replace("\\", "") for line in sweep.job_overrides[0] if "device" in line] == [f"device={device}"]
+    assert sweep.slots == 2  # as many as there are jobs
 
 
 def test_the_flags_are_those_that_submitit_writes(tmp_path):
     submitit = pytest.importorskip("submitit.slurm.slurm")
-    grid = compose_grid([*ON_SLURM, "hydra.launcher.partition=gpu", "hydra.launcher.mem_gb=8", "threads=3"])
-    assert grid.cluster is not None
-    asked = slurm.flags(grid.cluster, [*slurm.WHERE, *slurm.WHAT, *slurm.RENAMED])
+    sweep = compose_sweep([*ON_SLURM, "hydra.launcher.partition=gpu", "hydra.launcher.mem_gb=8", "threads=3"])
+    assert sweep.cluster is not None
+    asked = slurm.flags(sweep.cluster, [*slurm.WHERE, *slurm.WHAT, *slurm.RENAMED])
     assert asked == [
         "--partition=gpu", "--nodes=1", "--cpus-per-task=3", "--time=240", "--mem=8GB", "--ntasks-per-node=1",
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_without_slurm_a_sweep_is_refused_in_one_sentence(monkeypatch, tmp_path)
 
 def test_only_a_cluster_can_be_left_alone():
     with pytest.raises(UserError, match="^detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm"):
-        compose_grid(["tokens=1e6", "detach=true"])
+        compose_sweep(["tokens=1e6", "detach=true"])
 
 
 def test_a_job_hands_none_of_its_variables_on(monkeypatch):

@@ -30,6 +30,7 @@ FAMILIES = {
     "llama": Family(layer_norm=False, bias=False, rotary=True, qk_norm=False, activation="swiglu"),
 }
 
+
 @dataclass
 class ModelConfig:
     """The shape of a model and how its hyperparameters follow from the shape.

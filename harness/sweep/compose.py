@@ -23,7 +23,7 @@ from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, register, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
-from harness.grid import Trunk, check_distinct, check_memory, plan
+from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.training.device import memory_bytes, precision, resolve
 
@@ -37,7 +37,7 @@ QUIET = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class Sweep:
     """The jobs that a command line stands for."""
 
     jobs: tuple[TrainConfig, ...]
@@ -53,7 +53,7 @@ class Grid:
         return SweepFolder(Path(self.jobs[0].output_directory) / self.jobs[0].name)
 
 
-def compose_grid(arguments: Sequence[str]) -> Grid:
+def compose_sweep(arguments: Sequence[str]) -> Sweep:
     """Composes and checks every job of a command line. Raises UserError."""
     register()
     asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
@@ -81,7 +81,7 @@ def compose_grid(arguments: Sequence[str]) -> Grid:
     if jobs[0].detach and cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")
     command = shlex.join(["python", "scripts/train.py", *arguments])
-    return Grid(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster)
+    return Sweep(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster)
 
 
 def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
@@ -114,20 +114,20 @@ def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
         return prepare(first.data, first.tokenizer, int(max(job.budgets()[1][-1] for job in jobs)))
     # Budgets in parameters or FLOPs become tokens only when the vocabulary is known.
     store = prepare(first.data, first.tokenizer, 1)
-    most = max(trunk.cells[-1].tokens for trunks in plan_trunks(jobs, store) for trunk in trunks)
+    most = max(trunk.cells[-1].tokens for trunks in trunks_by_job(jobs, store) for trunk in trunks)
     return prepare(first.data, first.tokenizer, most)
 
 
-def plan_trunks(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[Trunk]]:
+def trunks_by_job(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[Trunk]]:
     """The trunks of each job; raises UserError where two are the same."""
-    by_job = [plan(job, store.vocab_size, store.recipe_hash, precision(job)) for job in jobs]
+    by_job = [make_trunks(job, store.vocab_size, store.recipe_hash, precision(job)) for job in jobs]
     check_distinct([trunk for part in by_job for trunk in part])
     return by_job
 
 
-def check_fit(grid: Grid, trunks: Sequence[Trunk]) -> None:
+def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
     """Raises UserError where a trunk that is to train on this machine has no device here, or is too large for it."""
-    for trunk in trunks if not grid.cluster else ():
+    for trunk in trunks if not sweep.cluster else ():
         check_memory(trunk, memory_bytes(resolve(trunk.job)))
 
 

@@ -24,10 +24,10 @@ from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import make_folder
-from harness.grid import Trunk, plan
+from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
-from harness.sweep.compose import QUIET, Grid, code_version, open_store
+from harness.sweep.compose import QUIET, Sweep, code_version, open_store
 from harness.sweep.snapshot import SweepReader
 from harness.training.device import resolve
 from harness.training.job import record_lost, run_trunk
@@ -40,7 +40,7 @@ RETRIES = 2
 class Job:
     """A job with something left to train. A pool dies with any of its workers, so a death has several suspects."""
 
-    number: int  # in the grid
+    number: int  # in the sweep
     trunks: list[Trunk]
     deaths: int = 0  # pools that died while this job ran in them
     fruitless: int = 0  # of those, in a row, the ones in which it ran alone and came no farther than before
@@ -55,25 +55,25 @@ class Job:
 
 
 def launch_all(
-    grid: Grid, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console
+    sweep: Sweep, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console
 ) -> str | None:
     """Launches the jobs that have something left, longest first; why the sweep ended before its time, or None.
 
     Where a worker is killed, what is left is launched again: first the jobs that did not run then, then those that did,
     half as many at once after each death. One that dies alone, again without getting farther, is recorded as failed.
     """
-    folder, fruitless = grid.folder, 0
+    folder, fruitless = sweep.folder, 0
     jobs = [Job(number, list(trunks)) for number, trunks in enumerate(by_job)]
     jobs = sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
-    if not grid.multirun:
-        run_jobs(grid.jobs, job_number=0)
+    if not sweep.multirun:
+        run_jobs(sweep.jobs, job_number=0)
         return None
     while jobs:
         deaths = min(job.deaths for job in jobs)
         group, at_once = [job for job in jobs if job.deaths == deaths], max(1, slots >> deaths)
         started = time.time()
         try:
-            reason = launch(grid, [job.number for job in group], slots, at_once)
+            reason = launch(sweep, [job.number for job in group], slots, at_once)
             if reason is not None:
                 return reason
             jobs = [job for job in jobs if job not in group]
@@ -107,8 +107,8 @@ def count_death(job: Job, folder: SweepFolder, alone: bool) -> None:
     job.farthest = max(job.farthest, steps)
 
 
-def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
-    """Runs these jobs of the grid, in this order, through Hydra's launcher.
+def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
+    """Runs these jobs of the sweep, in this order, through Hydra's launcher.
 
     Returns why it ended before its time, in one line: a job that fails leaves a record and is no reason.
     Raises BrokenProcessPool where a worker of joblib was killed.
@@ -116,11 +116,11 @@ def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str 
     task = functools.partial(run_composed, stop_name=stop.name)
     try:
         # Hydra writes a line of its own about an exception that comes here anyway.
-        waiting = slurm.watching() if grid.cluster else contextlib.nullcontext()
+        waiting = slurm.watching() if sweep.cluster else contextlib.nullcontext()
         with contextlib.redirect_stderr(io.StringIO()), configuration(), waiting:
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            config = hydra.compose_config("train", list(grid.overrides), RunMode.MULTIRUN)
+            config = hydra.compose_config("train", list(sweep.overrides), RunMode.MULTIRUN)
             if "n_jobs" in config.hydra.launcher:
                 with open_dict(config):
                     # joblib runs a single job in this process, which must outlive it
@@ -128,7 +128,7 @@ def launch(grid: Grid, numbers: Sequence[int], slots: int, at_once: int) -> str 
                     config.hydra.launcher.pre_dispatch = str(at_once)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
-            for job in launcher.launch([list(grid.job_overrides[number]) for number in numbers], initial_job_idx=0):
+            for job in launcher.launch([list(sweep.job_overrides[number]) for number in numbers], initial_job_idx=0):
                 job.return_value  # noqa: B018 raises what the job did
     except UserError as error:
         return str(error)
@@ -163,7 +163,7 @@ def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
         device = resolve(job, job_number)
-        for trunk in plan(job, store.vocab_size, store.recipe_hash, device.precision):
+        for trunk in make_trunks(job, store.vocab_size, store.recipe_hash, device.precision):
             with marked(trunk, folder):
                 run_trunk(trunk, store, device, folder, code_version())
 

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from harness.grid import Trunk
 from harness.stop import stop
-from harness.sweep.compose import QUIET, Grid, open_store
+from harness.sweep.compose import QUIET, Sweep, open_store
 from harness.training.device import configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.trainer import Trainer
@@ -32,7 +32,7 @@ class Pace:
     start: float
 
 
-def measure(grid: Grid, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
+def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
     """The pace of each trunk by its name; empty on a cluster, and where a worker was killed while it measured.
 
     Two processes slow each other down: by the memory's bandwidth, the clock, a shared GPU. So every slot measures every
@@ -40,10 +40,10 @@ def measure(grid: Grid, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
     """
     by_shape = {_shape(trunk): trunk for trunk in trunks}
     shapes = list(by_shape.values())
-    if not shapes or grid.cluster:
+    if not shapes or sweep.cluster:
         return {}
-    if not grid.multirun:
-        found = [measure_in_turn(shapes, 0, 1, None, grid.folder.path)]
+    if not sweep.multirun:
+        found = [measure_in_turn(shapes, 0, 1, None, sweep.folder.path)]
     else:
         with tempfile.TemporaryDirectory(prefix="measure-") as barrier:
             # The arguments are those of conf/hydra/launcher/local.yaml: joblib keeps a pool for the same ones.
@@ -54,7 +54,7 @@ def measure(grid: Grid, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
             turns = [(shapes[first:] + shapes[:first]) for first in (len(shapes) * k // slots for k in range(slots))]
             try:
                 found = pool(
-                    delayed(measure_in_turn)(turn, number, slots, barrier, grid.folder.path)
+                    delayed(measure_in_turn)(turn, number, slots, barrier, sweep.folder.path)
                     for number, turn in enumerate(turns)
                 )
             except BrokenProcessPool:

@@ -14,11 +14,11 @@ from harness.accounting import count_params, train_flops_per_token
 from harness.config import TrainConfig
 from harness.data.tokens import prepare
 from harness.errors import UserError
-from harness.grid import plan, schedule_makespan
+from harness.grid import make_trunks, schedule_makespan
 from harness.laws.design import DRAWS, EXPONENTS, FLOOR, HEIGHTS, NOISE, TRUNK_SHARE, Expectation, expect
 from harness.laws.forms import Array
 from harness.laws.noise.noise import Labels
-from harness.sweep.compose import check_fit, compose_grid, machine_slots, open_store, plan_trunks
+from harness.sweep.compose import check_fit, compose_sweep, machine_slots, open_store, trunks_by_job
 from harness.sweep.pace import Pace, measure
 from harness.units import counted, duration
 
@@ -261,8 +261,8 @@ def cpu_grids(job: TrainConfig, flops: float) -> list[str]:
 
     What `job`'s corpus lacks in tokens goes into seeds.
     """
-    grid = compose_grid(["-m", "+sweep=cpu", "tracking=none"])
-    trunks = [trunk for one in grid.jobs for trunk in plan(one, one.tokenizer.vocab_size, "", "float32")]
+    sweep = compose_sweep(["-m", "+sweep=cpu", "tracking=none"])
+    trunks = [trunk for one in sweep.jobs for trunk in make_trunks(one, one.tokenizer.vocab_size, "", "float32")]
     rows = np.array([(float(trunk.params.with_head), cell.tokens) for trunk in trunks for cell in trunk.cells])
     whole = flops / sum(trunk.flops_to_train for trunk in trunks)
     largest = rows[:, 1].max()
@@ -296,7 +296,7 @@ def proposal(text: str, arguments: Sequence[str]) -> list[str]:
     own = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     base = next((argument.partition("=")[2] for argument in own if argument.startswith("+sweep=")), None)
     template = ["-m", *own, *([] if base else ["tokens=1e6"])]
-    job = compose_grid(template).jobs[0]
+    job = compose_sweep(template).jobs[0]
     vocab_size = job.model.vocab_size or prepare(job.data, job.tokenizer, 1).vocab_size
     costs = Costs(job) if budget.seconds is None else measured_costs(template, vocab_size, job)
     most = unique_tokens(job, 1)
@@ -322,11 +322,11 @@ def measured_costs(template: Sequence[str], vocab_size: int, job: TrainConfig) -
     """Costs with the pace of three shapes on this machine, as many at once as a sweep runs. Raises UserError."""
     shapes = [make_shape(job, vocab_size, width, WIDTHS_PER_BLOCK[-1]) for width in pace_widths(job)]
     axis = ",".join(f"w{shape.width}-d{shape.depth}" for shape in shapes)
-    grid = compose_grid([*template, f"shape={axis}", "seed=0"])
-    trunks = [job_trunks[0] for job_trunks in plan_trunks(grid.jobs, open_store(grid.jobs))]
-    check_fit(grid, trunks)
-    slots = grid.slots or machine_slots(trunks)
-    paces = measure(grid, trunks, slots)
+    sweep = compose_sweep([*template, f"shape={axis}", "seed=0"])
+    trunks = [job_trunks[0] for job_trunks in trunks_by_job(sweep.jobs, open_store(sweep.jobs))]
+    check_fit(sweep, trunks)
+    slots = sweep.slots or machine_slots(trunks)
+    paces = measure(sweep, trunks, slots)
     if not paces:
         raise UserError("budget: the pace of this machine could not be measured: give the budget in FLOPs")
     return paced(job, shapes, [paces[trunk.name] for trunk in trunks], [trunk.batch_tokens for trunk in trunks], slots)

@@ -28,13 +28,13 @@ from harness.records import (
 from harness.stop import Stopped, stop
 from harness.sweep.compose import (
     QUIET,
-    Grid,
+    Sweep,
     check_fit,
     code_version,
-    compose_grid,
+    compose_sweep,
     machine_slots,
     open_store,
-    plan_trunks,
+    trunks_by_job,
 )
 from harness.sweep.launch import launch_all
 from harness.sweep.pace import measure
@@ -45,39 +45,39 @@ from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 
 
-def make_plan(grid: Grid, by_job: Sequence[Sequence[Trunk]]) -> Plan:
-    """The plan of a grid, its time from a short measurement of each shape on this device."""
+def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
+    """The plan of a sweep, its time from a short measurement of each shape on this device."""
     trunks = [trunk for job in by_job for trunk in job]
     cells = [cell for trunk in trunks for cell in trunk.cells]
-    finished = frozenset(cell.name for cell in cells if is_final(grid.folder.run(cell.name)))
-    slots = min(grid.slots or machine_slots(trunks), len(by_job))
+    finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
+    slots = min(sweep.slots or machine_slots(trunks), len(by_job))
     device = trunks[0].job.device
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
     return Plan(
-        name=grid.folder.path.name,
+        name=sweep.folder.path.name,
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
         device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
-        gpus=1 if ":" in device else slots if grid.cluster else torch.cuda.device_count(),
+        gpus=1 if ":" in device else slots if sweep.cluster else torch.cuda.device_count(),
         finished=finished,
-        resumed={trunk.name: newest_step(grid.folder.trunk(trunk.name)) for trunk in pending},
-        pace=measure(grid, pending, slots),
+        resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
+        pace=measure(sweep, pending, slots),
     )
 
 
-def prepare_plan(grid: Grid) -> tuple[TokenStore, Plan]:
+def prepare_plan(sweep: Sweep) -> tuple[TokenStore, Plan]:
     """Everything that can be refused is refused here, before any training."""
-    if grid.jobs[0].law != "chinchilla":
+    if sweep.jobs[0].law != "chinchilla":
         from harness.laws.forms import check_law  # half a second, which the start of every job would pay
 
-        check_law(grid.jobs[0].law)
-    store = open_store(grid.jobs)
-    by_job = plan_trunks(grid.jobs, store)
+        check_law(sweep.jobs[0].law)
+    store = open_store(sweep.jobs)
+    by_job = trunks_by_job(sweep.jobs, store)
     trunks = [trunk for job in by_job for trunk in job]
-    check_fit(grid, trunks)
+    check_fit(sweep, trunks)
     for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
-    return store, make_plan(grid, by_job)
+    return store, make_plan(sweep, by_job)
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -89,46 +89,46 @@ def train(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     os.environ.update(QUIET)
     console = Console()
-    grid = compose_grid(arguments)
-    folder = grid.folder
-    if grid.cluster:
-        slurm.check(grid.cluster, len(grid.jobs))
+    sweep = compose_sweep(arguments)
+    folder = sweep.folder
+    if sweep.cluster:
+        slurm.check(sweep.cluster, len(sweep.jobs))
     with folder_unless_refused(folder.path):
         check_schema(folder)
-        check_stated(folder, grid.jobs[0].law)
-        store, sweep_plan = prepare_plan(grid)
+        check_stated(folder, sweep.jobs[0].law)
+        store, plan = prepare_plan(sweep)
     console.print(store_line(store))
-    console.print(sweep_plan.table())
-    console.print(sweep_plan.summary())
-    _warn_of_older_code(folder, sweep_plan, console)
-    _warn_of_damage(folder, sweep_plan, console)
-    estimate, started = sweep_plan.wall_seconds, time.time()
+    console.print(plan.table())
+    console.print(plan.summary())
+    _warn_of_older_code(folder, plan, console)
+    _warn_of_damage(folder, plan, console)
+    estimate, started = plan.wall_seconds, time.time()
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
-    write_sweep(folder, sweep_file(grid, sweep_plan, launch))
-    if grid.cluster and grid.jobs[0].detach:
-        console.print(slurm.submit_parent(grid.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
+    write_sweep(folder, sweep_file(sweep, plan, launch))
+    if sweep.cluster and sweep.jobs[0].detach:
+        console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
         return 0
-    tracking.start(grid.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
+    tracking.start(sweep.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
-    waits = contextlib.nullcontext() if grid.cluster else stop.deferred(folder.path)
+    waits = contextlib.nullcontext() if sweep.cluster else stop.deferred(folder.path)
     try:
         with Progress(folder.path, console), waits:
-            ended_early = launch_all(grid, sweep_plan.jobs, sweep_plan.slots, store, console)
+            ended_early = launch_all(sweep, plan.jobs, plan.slots, store, console)
     except Stopped:
         mirror_seconds = 3.0
-        if grid.cluster:
+        if sweep.cluster:
             console.print(f"its jobs stay in the queue; scancel --name={folder.path.name} ends them", highlight=False)
         raise
     finally:
         launch["wall_seconds"] = round(time.time() - started, 1)
-        write_sweep(folder, sweep_file(grid, sweep_plan, launch))
+        write_sweep(folder, sweep_file(sweep, plan, launch))
         rows = write_table(folder)
         for message in tracking.wait(folder.path, mirror_seconds):
             console.print(message)
     if ended_early:
         console.print(f"the launcher stopped: {ended_early}", markup=False, highlight=False)
-    return tell(rows, folder, sweep_plan, console)
+    return tell(rows, folder, plan, console)
 
 
 def check_stated(folder: SweepFolder, law: str) -> None:
@@ -143,22 +143,22 @@ def check_stated(folder: SweepFolder, law: str) -> None:
         )
 
 
-def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str, Any]:
+def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, Any]:
     """sweep.yaml: the grid, the code and package versions, every launch with its time, and every cell by name."""
     launches: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):
-        launches = read_sweep(grid.folder).get("launches", [])
+        launches = read_sweep(sweep.folder).get("launches", [])
     packages = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "hydra-core", "wandb", "numba", "llvmlite")
     return {
-        "sweep": sweep_plan.name,
+        "sweep": plan.name,
         "code_version": code_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "overrides": list(grid.overrides),
-        "command": grid.command,
-        "law": grid.jobs[0].law,
-        **sweep_plan.machine,
+        "overrides": list(sweep.overrides),
+        "command": sweep.command,
+        "law": sweep.jobs[0].law,
+        **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]
-        + [launch] * (len(sweep_plan.finished) < sweep_plan.cells),
+        + [launch] * (len(plan.finished) < plan.cells),
         "cells": [
             {
                 "cell": cell.name,
@@ -177,7 +177,7 @@ def sweep_file(grid: Grid, sweep_plan: Plan, launch: dict[str, Any]) -> dict[str
                 "params_with_head": trunk.params.with_head,
                 "flops": cell.flops,
             }
-            for trunk in sweep_plan.trunks
+            for trunk in plan.trunks
             for cell in trunk.cells
         ],
     }
@@ -192,8 +192,8 @@ def store_line(store: TokenStore) -> str:
     )
 
 
-def _warn_of_older_code(folder: SweepFolder, sweep_plan: Plan, console: Console) -> None:
-    records = [read_record(folder.run(name)) for name in sweep_plan.finished]
+def _warn_of_older_code(folder: SweepFolder, plan: Plan, console: Console) -> None:
+    records = [read_record(folder.run(name)) for name in plan.finished]
     older = {record["code_version"] for record in records if record} - {code_version()}
     if older:
         console.print(
@@ -201,18 +201,18 @@ def _warn_of_older_code(folder: SweepFolder, sweep_plan: Plan, console: Console)
         )
 
 
-def _warn_of_damage(folder: SweepFolder, sweep_plan: Plan, console: Console) -> None:
-    cells = [cell.name for trunk in sweep_plan.trunks for cell in trunk.cells]
+def _warn_of_damage(folder: SweepFolder, plan: Plan, console: Console) -> None:
+    cells = [cell.name for trunk in plan.trunks for cell in trunk.cells]
     damaged = [name for name in cells if is_damaged(folder.run(name))]
     if damaged:
         line = f"damaged run records count as not done: {', '.join(damaged)}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def tell(rows: list[dict[str, Any]], folder: SweepFolder, sweep_plan: Plan, console: Console) -> int:
+def tell(rows: list[dict[str, Any]], folder: SweepFolder, plan: Plan, console: Console) -> int:
     """Prints how the sweep ended and what it cost; 0 where every cell finished, else 1."""
     finished = sum(row["status"] == "finished" for row in rows)
-    console.print(f"{finished} of {sweep_plan.cells} cells finished; run table: {folder.table}")
+    console.print(f"{finished} of {plan.cells} cells finished; run table: {folder.table}")
     for line in account(snapshot(folder.path), disk_bytes(folder.path), ended=True):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0 if finished == sweep_plan.cells else 1
+    return 0 if finished == plan.cells else 1

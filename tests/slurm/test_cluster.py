@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.grid import Trunk, plan
+from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, read_record
-from harness.sweep.compose import compose_grid, open_store
+from harness.sweep.compose import compose_sweep, open_store
 from harness.sweep.run import train
 from harness.training.device import Device
 from harness.training.job import run_trunk
@@ -47,9 +47,9 @@ def wait_until(true: Callable[[], object], seconds: float = 300.0) -> None:
 
 
 def trunks_of(arguments: list[str]) -> list[Trunk]:
-    jobs = compose_grid(arguments).jobs
+    jobs = compose_sweep(arguments).jobs
     store = open_store(jobs)
-    return [trunk for job in jobs for trunk in plan(job, store.vocab_size, store.recipe_hash, "float32")]
+    return [trunk for job in jobs for trunk in make_trunks(job, store.vocab_size, store.recipe_hash, "float32")]
 
 
 def losses(folder: SweepFolder, trunks: list[Trunk]) -> dict[str, float]:

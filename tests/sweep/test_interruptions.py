@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from harness.data.tokens import TokenStore
-from harness.grid import Trunk, plan
+from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, is_final, read_record
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 from harness.training.checkpoint import load
 from harness.training.device import Device
 from harness.training.job import run_trunk
@@ -34,8 +34,8 @@ def losses(folder: SweepFolder, trunks: list[Trunk], store: TokenStore) -> dict[
 
 @pytest.fixture(scope="module")
 def trunks(corpus, store) -> list[Trunk]:
-    jobs = compose_grid(["-m", *corpus, BUDGETS, "tracking=none", f"shape={','.join(SHAPES)}"]).jobs
-    return [trunk for job in jobs for trunk in plan(job, store.vocab_size, store.recipe_hash, "float32")]
+    jobs = compose_sweep(["-m", *corpus, BUDGETS, "tracking=none", f"shape={','.join(SHAPES)}"]).jobs
+    return [trunk for job in jobs for trunk in make_trunks(job, store.vocab_size, store.recipe_hash, "float32")]
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import yaml
 
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.records import SweepFolder
-from harness.sweep.compose import compose_grid, machine_slots
+from harness.sweep.compose import compose_sweep, machine_slots
 from harness.sweep.run import train
 
 
@@ -39,8 +39,8 @@ def test_the_longest_come_first_and_the_finished_not_at_all(corpus, tmp_path, ca
 
 def test_as_many_jobs_as_cores_and_memory_hold(corpus, monkeypatch):
     def slots(*more: str, memory: float) -> int:
-        (job,) = compose_grid([*corpus, "tokens=10e3", *more]).jobs
-        (trunk,) = plan(job, 257, "", "float32")
+        (job,) = compose_sweep([*corpus, "tokens=10e3", *more]).jobs
+        (trunk,) = make_trunks(job, 257, "", "float32")
         # 512 MiB for the process; 16 bytes a parameter and 4 for each kept activation are 1 % of that
         assert 2**29 < trunk.training_bytes < 1.01 * 2**29
         monkeypatch.setattr("harness.sweep.compose.memory_bytes", lambda device: int(memory * trunk.training_bytes))
@@ -55,7 +55,7 @@ def test_as_many_jobs_as_cores_and_memory_hold(corpus, monkeypatch):
 
 def test_slots_are_what_is_asked_for(corpus):
     def asked(*more: str) -> int | None:
-        return compose_grid(["-m", *corpus, "tokens=10e3", "shape=w8-d1,w16-d1,w32-d1", *more]).slots
+        return compose_sweep(["-m", *corpus, "tokens=10e3", "shape=w8-d1,w16-d1,w32-d1", *more]).slots
 
     assert asked() is None
     assert asked("slots=3") == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.sweep.pace import Pace, measure_here
 from harness.sweep.plan import CELL_SECONDS, JOB_SECONDS, Plan
 
@@ -13,7 +13,7 @@ def make(compose):
         jobs = []
         for shape in shapes:
             job = compose(f"shape={shape}", "tokens=[512e3,1024e3]", *arguments)
-            jobs.append(tuple(plan(job, 1024, "0", "float32")))
+            jobs.append(tuple(make_trunks(job, 1024, "0", "float32")))
         names = [trunk.name for job in jobs for trunk in job]
         paces = dict(zip(names, [Pace(0.03, 2.0, 0.5), Pace(0.02, 1.0, 0.25)], strict=False)) if pace is None else pace
         cells = [cell.name for job in jobs for trunk in job for cell in trunk.cells]
@@ -72,6 +72,6 @@ def test_disk_is_of_checkpoints_and_cells(make):
 
 def test_a_pace_is_of_this_machine(compose):
     job = compose("shape=w32-d1", "tokens=512e3")
-    (trunk,) = plan(job, 1024, "0", "float32")
+    (trunk,) = make_trunks(job, 1024, "0", "float32")
     pace = measure_here(trunk)
     assert 0 < pace.step < pace.evaluation and pace.start > 0

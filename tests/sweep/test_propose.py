@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.laws.design import expect
 from harness.sweep import propose
-from harness.sweep.compose import compose_grid
+from harness.sweep.compose import compose_sweep
 from harness.sweep.pace import Pace
 from harness.sweep.propose import CENTRE, Budget, Candidate, Costs, as_yaml, curvature_sd, make_shape, parse_budget
 
@@ -19,14 +19,14 @@ VOCAB = 1024
 
 @pytest.fixture(scope="module")
 def job():
-    return compose_grid(["tokens=1e6", "tracking=none"]).jobs[0]
+    return compose_sweep(["tokens=1e6", "tracking=none"]).jobs[0]
 
 
 @pytest.fixture(scope="module")
 def grid():
     shapes = "w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w64-d2-s1,w48-d2,w48-d2-s1"
-    jobs = compose_grid(["-m", "+sweep=cpu", f"shape={shapes}", "tracking=none"]).jobs
-    return [trunk for job in jobs for trunk in plan(job, VOCAB, "", "float32")]
+    jobs = compose_sweep(["-m", "+sweep=cpu", f"shape={shapes}", "tracking=none"]).jobs
+    return [trunk for job in jobs for trunk in make_trunks(job, VOCAB, "", "float32")]
 
 
 def test_budgets():

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.records import COLUMNS, SweepFolder, read_record
 from harness.training.checkpoint import load_model
 from harness.training.device import Device
@@ -28,7 +28,7 @@ def train(compose, corpus, store, tmp_path):
 
     def run(*arguments: str, folder: str = "a") -> tuple[SweepFolder, list[dict]]:
         sweep = SweepFolder(tmp_path / folder)
-        trunks = plan(compose(*corpus, *arguments), store.vocab_size, store.recipe_hash, "float32")
+        trunks = make_trunks(compose(*corpus, *arguments), store.vocab_size, store.recipe_hash, "float32")
         for trunk in trunks:
             run_trunk(trunk, store, CPU, sweep, "test")
         return sweep, [read_record(sweep.run(cell.name)) for trunk in trunks for cell in trunk.cells]
@@ -116,7 +116,7 @@ def test_a_diverging_cell_is_recorded_and_final(train):
 
 
 def test_a_failing_cell_is_recorded_with_its_error_and_tried_again(train, compose, corpus, store, tmp_path):
-    (trunk,) = plan(compose(*corpus, "tokens=[10e3,20e3]"), store.vocab_size, store.recipe_hash, "float32")
+    (trunk,) = make_trunks(compose(*corpus, "tokens=[10e3,20e3]"), store.vocab_size, store.recipe_hash, "float32")
     obstacle = SweepFolder(tmp_path / "a").run(trunk.cells[1].name) / "checkpoint.pt"
     obstacle.mkdir(parents=True)
     _, (first, second) = train("tokens=[10e3,20e3]")
@@ -130,7 +130,7 @@ def test_a_failing_cell_is_recorded_with_its_error_and_tried_again(train, compos
 
 
 def test_a_file_that_cannot_be_written_is_recorded_in_one_sentence(train, compose, corpus, store, tmp_path):
-    (trunk,) = plan(compose(*corpus, "tokens=10e3"), store.vocab_size, store.recipe_hash, "float32")
+    (trunk,) = make_trunks(compose(*corpus, "tokens=10e3"), store.vocab_size, store.recipe_hash, "float32")
     model = SweepFolder(tmp_path / "a").run(trunk.cells[0].name) / "model.pt"
     model.mkdir(parents=True)
     _, (record,) = train("tokens=10e3", "save_model=true")

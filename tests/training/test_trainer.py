@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.data.synthetic import BITS_PER_LETTER
-from harness.grid import plan
+from harness.grid import make_trunks
 from harness.training.curve import Curve
 from harness.training.device import Device
 from harness.training.evaluation import evaluate
@@ -18,7 +18,7 @@ CPU = Device(torch.device("cpu"), "float32", False)
 @pytest.fixture
 def trainer(compose, corpus, store):
     def make(*arguments: str) -> Trainer:
-        (trunk,) = plan(compose(*corpus, *arguments), store.vocab_size, store.recipe_hash, "float32")
+        (trunk,) = make_trunks(compose(*corpus, *arguments), store.vocab_size, store.recipe_hash, "float32")
         return Trainer(trunk, store, CPU)
 
     return make

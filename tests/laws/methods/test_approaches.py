@@ -1,6 +1,5 @@
 """Chinchilla's three approaches on tables whose optimum is known."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
