@@ -12,11 +12,12 @@ from scipy import special
 
 from harness.errors import UserError
 from harness.laws.checks.moves import WATCHED
-from harness.laws.fit import Fit, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
 from harness.laws.settings import FitConfig
 from harness.laws.table.levels import budget_labels
+from harness.laws.table.rows import read_rows
 from harness.laws.table.table import Table, check_comparable, filtered
 
 SHAPE = ("width", "depth", "seed")

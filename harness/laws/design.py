@@ -6,13 +6,13 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.laws.checks.misfit import Measured
-from harness.laws.fit import Columns, Rows, check_levels
 from harness.laws.forms import FORMS, Array, centred
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.noise import Labels
 from harness.laws.solving.certificate import NARROW_RATIO
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem
+from harness.laws.table.rows import Columns, Rows, check_levels
 
 # A law and a noise like those of tiny models; E, the terms of params and of tokens at the grid's centre, in nats.
 FLOOR, HEIGHTS, EXPONENTS = 2.1, (0.7, 1.2), (0.40, 0.45)

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from harness.commands import compose_config
 from harness.errors import UserError
-from harness.laws.fit import Columns
 from harness.laws.methods.frontier import FrontierConfig
+from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 
 TEXTS = ("runs", "out", "law", "loss", "filter", "column")

@@ -18,7 +18,7 @@ from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
 from harness.laws.checks.quality import check_units, quality
 from harness.laws.checks.validation import by_text
-from harness.laws.fit import Fit, Rows, cluster_column, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.methods.approaches import approaches
 from harness.laws.methods.counts import accounting, by_params
 from harness.laws.methods.frontier import LAWS as FRONTIER_LAWS
@@ -27,12 +27,13 @@ from harness.laws.methods.kaplan import kaplan_fits
 from harness.laws.noise.intervals import DRAW_TOLERANCE
 from harness.laws.noise.seeds import seed_noise
 from harness.laws.prediction.combination import combine_rows
-from harness.laws.prediction.holdout import Grid, hold_out, splits
+from harness.laws.prediction.holdout import hold_out, splits
 from harness.laws.prediction.ranking import ranking
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
+from harness.laws.table.rows import Cells, Rows, cluster_column, read_rows
 from harness.laws.table.table import Table, check_comparable, filtered
 
 SCHEMA = 1
@@ -81,17 +82,17 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     many = len(rows) > MANY_ROWS
     config = replace(config, bootstrap=0) if many else config
     best = fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
-    grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
+    cells = Cells(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
     notes = list(table.notes) + _notes(table, best) + ([_many(len(rows))] if many else [])
-    kaplan, kaplan_notes = kaplan_fits(grid, best, config.bootstrap, config.seed)
-    others, disagreements = (None, []) if many else approaches(grid, best, config.bootstrap, config.seed)
-    ranked, advice = ([], None) if many else ranking(grid, best)
-    checked, doubts = quality(grid, best)
+    kaplan, kaplan_notes = kaplan_fits(cells, best, config.bootstrap, config.seed)
+    others, disagreements = (None, []) if many else approaches(cells, best, config.bootstrap, config.seed)
+    ranked, advice = ([], None) if many else ranking(cells, best)
+    checked, doubts = quality(cells, best)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
-    holdouts, moves, skipped = ([], [], []) if many else _checks(grid, best, config)
-    seeds = seed_noise(rows.loss, grid.shape_R, grid.budget_R, rows.cluster)
-    misfit = lack_of_fit(best, grid.shape_R, grid.budget_R)
+    holdouts, moves, skipped = ([], [], []) if many else _checks(cells, best, config)
+    seeds = seed_noise(rows.loss, cells.shape_R, cells.budget_R, rows.cluster)
+    misfit = lack_of_fit(best, cells.shape_R, cells.budget_R)
     report = {
         "schema": SCHEMA,
         "source": _source(table, best),
@@ -114,9 +115,9 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "recommended": advice and asdict(advice),
         "combination": combination,
         "moves": moves,
-        "residuals": _residuals(grid, best),
+        "residuals": _residuals(cells, best),
         "quality": checked,
-        "bands": _bands(grid, best),
+        "bands": _bands(cells, best),
         "notes": notes + sentence(misfit) + doubts + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(report)
@@ -143,15 +144,15 @@ def _combination(rows: Rows, config: FitConfig) -> tuple[dict[str, Any] | None, 
     return found.to_dict(), [f"combine=holdout: {found.reason}"]
 
 
-def _checks(grid: Grid, fit: Fit, config: FitConfig) -> tuple[list[Any], list[Any], list[str]]:
+def _checks(cells: Cells, fit: Fit, config: FitConfig) -> tuple[list[Any], list[Any], list[str]]:
     """Hold-outs and moves, and sentences for those that the rows do not allow."""
     holdouts, moves, skipped = [], [], []
-    for name, description, test_R in splits(grid):
+    for name, description, test_R in splits(cells):
         try:
-            holdouts.append(hold_out(grid, fit, name, description, test_R))
+            holdouts.append(hold_out(cells, fit, name, description, test_R))
         except UserError as error:
             skipped.append(f"{error}.")
-    for dropped, keep_R in drops(grid):
+    for dropped, keep_R in drops(cells):
         try:
             moves.append(move(fit, dropped, keep_R, config.bootstrap, config.seed))
         except UserError as error:
@@ -241,30 +242,30 @@ def _stride(rows: int) -> int:
     return -(-rows // MANY_ROWS)
 
 
-def _residuals(grid: Grid, fit: Fit) -> list[dict[str, Any]]:
+def _residuals(cells: Cells, fit: Fit) -> list[dict[str, Any]]:
     rows = fit.rows
     predicted_R = fit.predict(rows.params, rows.tokens, **rows.others)
     return [
         {
-            "cell": grid.table.name(index),
+            "cell": cells.table.name(index),
             "params": rows.params[index],
             "tokens": rows.tokens[index],
             "loss": rows.loss[index],
             "predicted": predicted_R[index],
             "residual": math.log(rows.loss[index] / predicted_R[index]),
         }
-        | grid.table.origin(index)
+        | cells.table.origin(index)
         for index in range(0, len(rows), _stride(len(rows)))
     ]
 
 
-def _bands(grid: Grid, fit: Fit) -> dict[str, Any]:
+def _bands(cells: Cells, fit: Fit) -> dict[str, Any]:
     """Curves over tokens, one a shape, and over params, one a budget, with the interval of a new run."""
     rows = fit.rows
     if rows.others:  # a curve would need a path through them
         return {"kind": "none for this law", "by_tokens": [], "by_params": []}
-    shapes = _some(level_values(rows.params, grid.shape_R))
-    budgets = _some(level_values(rows.tokens, grid.budget_R))
+    shapes = _some(level_values(rows.params, cells.shape_R))
+    budgets = _some(level_values(rows.tokens, cells.budget_R))
     tokens_X = np.geomspace(rows.tokens.min() / BEYOND, rows.tokens.max() * BEYOND, CURVE_POINTS)
     params_X = np.geomspace(rows.params.min() / BEYOND, rows.params.max() * BEYOND, CURVE_POINTS)
 

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.laws import fit
-from harness.laws.fit import Columns, read_rows
 from harness.laws.methods.frontier import frontier, optimum
 from harness.laws.methods.kaplan import envelope
-from harness.laws.prediction.holdout import Grid, additive_prediction
+from harness.laws.prediction.holdout import additive_prediction
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study, write_study
 from harness.laws.summary import show
 from harness.laws.table.levels import budget_labels, grouped, shape_labels
+from harness.laws.table.rows import Cells, Columns, read_rows
 from harness.laws.table.table import as_table, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,7 +224,7 @@ def test_kaplan_uses_the_rows_that_do_not_bind(report, simulated):
         }
     )
     rows = read_rows(as_table(table), Columns(), "chinchilla")
-    keep, _ = envelope(Grid(as_table(table), rows, np.arange(5), np.zeros(5, int)))
+    keep, _ = envelope(Cells(as_table(table), rows, np.arange(5), np.zeros(5, int)))
     assert keep.tolist() == [True, False, True, False, True]
 
 

@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.noise import intervals as ci
-from harness.laws.prediction.holdout import Grid
+from harness.laws.table.rows import Cells
 
 WATCHED = ("alpha", "beta", "a")
 # Where the intervals of the fit come from its curvature, a move still needs simulations.
 LEAST_DRAWS = 1000
 
 
-def drops(grid: Grid) -> list[tuple[str, NDArray[np.bool_]]]:
+def drops(cells: Cells) -> list[tuple[str, NDArray[np.bool_]]]:
     """What is left out, in words, and the rows that stay."""
-    frame, rows = grid.table.frame, grid.rows
+    frame, rows = cells.table.frame, cells.rows
     if "width" in frame.columns:
-        width_R = grid.table.numbers("width")
+        width_R = cells.table.numbers("width")
         smallest = f"smallest width {width_R.min():g}", width_R > width_R.min()
     else:
-        smallest = f"smallest shape, {rows.params.min():.3g} params", grid.shape_R > 0
-    least = f"smallest budget, {rows.tokens[grid.budget_R == 0].mean():.3g} tokens", grid.budget_R > 0
+        smallest = f"smallest shape, {rows.params.min():.3g} params", cells.shape_R > 0
+    least = f"smallest budget, {rows.tokens[cells.budget_R == 0].mean():.3g} tokens", cells.budget_R > 0
     return [smallest, least]
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 from scipy import special
 
 from harness.errors import UserError
-from harness.laws.fit import Columns, Fit, Rows
+from harness.laws.fit import Fit
 from harness.laws.forms import FORMS, Array
 from harness.laws.noise.intervals import whitened
-from harness.laws.prediction.holdout import Grid
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, local_model, solve
 from harness.laws.table.filter import TRUTH
+from harness.laws.table.rows import Cells, Columns, Rows
 from harness.laws.table.table import Table
 
 # Rows shown in a list of fit.json, and named in a sentence.
@@ -48,16 +48,16 @@ FLOPS_PER_PRODUCT = (1.0, 1e4)
 MOST_ABOVE_UNIFORM = 0.5
 
 
-def quality(grid: Grid, fit: Fit) -> tuple[dict[str, Any], list[str]]:
+def quality(cells: Cells, fit: Fit) -> tuple[dict[str, Any], list[str]]:
     """The section `quality` of fit.json, and a sentence on each thing that is wrong."""
     deviation = deviations(fit.problem, fit.theta_P)
     parts = [
-        ("influence", *_influence(grid, fit)),
-        ("outliers", *_outliers(grid, deviation)),
-        ("duplicates", *_duplicates(grid)),
-        ("hot", *_hot(grid)),
-        ("rising", *_rising(grid, deviation)),
-        ("units", *_units(grid, fit)),
+        ("influence", *_influence(cells, fit)),
+        ("outliers", *_outliers(cells, deviation)),
+        ("duplicates", *_duplicates(cells)),
+        ("hot", *_hot(cells)),
+        ("rising", *_rising(cells, deviation)),
+        ("units", *_units(cells, fit)),
     ]
     return {name: section for name, section, _ in parts}, [note for _, _, notes in parts for note in notes]
 
@@ -99,17 +99,17 @@ def influence(fit: Fit) -> tuple[str, Array]:
         return name, np.nan_to_num(fit.at(theta_RP)[name] - fit.estimates[name])
 
 
-def _influence(grid: Grid, fit: Fit) -> tuple[dict[str, Any], list[str]]:
+def _influence(cells: Cells, fit: Fit) -> tuple[dict[str, Any], list[str]]:
     name, shift_R = influence(fit)
     order = np.argsort(-np.abs(shift_R), kind="stable")[:MOST_ROWS].tolist()
-    section = {"of": name, "rows": [{"cell": grid.table.name(row), "shift": float(shift_R[row])} for row in order]}
+    section = {"of": name, "rows": [{"cell": cells.table.name(row), "shift": float(shift_R[row])} for row in order]}
     interval, notes = fit.intervals[name], []
     steering = [row for row in order if interval and abs(shift_R[row]) > STEERING * (interval[1] - interval[0]) / 2]
     if steering:
         value, first = fit.estimates[name], steering[0]
         notes.append(
-            f"Single rows steer {name}: without {grid.table.name(first)} it would be about "
-            f"{value + shift_R[first]:.3f} instead of {value:.3f}{_besides(grid, steering[1:], 'so do')}."
+            f"Single rows steer {name}: without {cells.table.name(first)} it would be about "
+            f"{value + shift_R[first]:.3f} instead of {value:.3f}{_besides(cells, steering[1:], 'so do')}."
         )
     return section, notes
 
@@ -144,11 +144,11 @@ def deviations(problem: Problem, theta_P: Array) -> Deviations:
     return Deviations(residual_R / root_R, scale / root_R, pure_R / scale, bound)
 
 
-def _outliers(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[str]]:
+def _outliers(cells: Cells, deviation: Deviations) -> tuple[dict[str, Any], list[str]]:
     size_R = np.abs(deviation.size_R)
     found = [row for row in np.argsort(-size_R, kind="stable").tolist() if size_R[row] > deviation.bound]
     listed = [
-        {"cell": grid.table.name(row), "residual": deviation.residual_R[row], "scales": deviation.size_R[row]}
+        {"cell": cells.table.name(row), "residual": deviation.residual_R[row], "scales": deviation.size_R[row]}
         for row in found[:MOST_ROWS]
     ]
     section = {"bound": deviation.bound, "count": len(found), "rows": listed}
@@ -156,15 +156,15 @@ def _outliers(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[s
         return section, []
     first = found[0]
     return section, [
-        f"{_rows(len(found))} further from the law than noise explains: {grid.table.name(first)} by "
+        f"{_rows(len(found))} further from the law than noise explains: {cells.table.name(first)} by "
         f"{deviation.size_R[first]:+.1f} robust standard deviations, where {deviation.bound:.1f} is the bound"
-        f"{_besides(grid, found[1:])}. Look at them; filter= leaves rows out."
+        f"{_besides(cells, found[1:])}. Look at them; filter= leaves rows out."
     ]
 
 
-def _duplicates(grid: Grid) -> tuple[dict[str, Any], list[str]]:
+def _duplicates(cells: Cells) -> tuple[dict[str, Any], list[str]]:
     """Rows that agree in everything that a fit reads, and in seed."""
-    rows, frame = grid.rows, grid.table.frame
+    rows, frame = cells.rows, cells.table.frame
     keys = pd.DataFrame({"params": rows.params, "tokens": rows.tokens, "loss": rows.loss} | rows.others)
     if rows.cluster is not None:
         keys["cluster"] = rows.cluster
@@ -175,17 +175,17 @@ def _duplicates(grid: Grid) -> tuple[dict[str, Any], list[str]]:
         return {"count": 0, "rows": []}, []
     first_R = keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy(np.intp)
     first_R = np.unique(first_R, return_index=True)[1][first_R]
-    listed = [{"cell": grid.table.name(row), "same_as": grid.table.name(first_R[row])} for row in found[:MOST_ROWS]]
+    listed = [{"cell": cells.table.name(row), "same_as": cells.table.name(first_R[row])} for row in found[:MOST_ROWS]]
     return {"count": len(found), "rows": listed}, [
         f"{_rows(len(found), 'repeat', 'repeats')} another one in {', '.join(keys.columns)}, and so counts twice: "
-        f"{listed[0]['cell']} repeats {listed[0]['same_as']}{_besides(grid, found[1:])}. Remove them, or name what "
+        f"{listed[0]['cell']} repeats {listed[0]['same_as']}{_besides(cells, found[1:])}. Remove them, or name what "
         "tells them apart in a column seed."
     ]
 
 
-def _hot(grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
+def _hot(cells: Cells) -> tuple[list[dict[str, Any]], list[str]]:
     """Columns that tell points before and after the decay of the learning rate apart, where they vary."""
-    frame, found, notes = grid.table.frame, [], []
+    frame, found, notes = cells.table.frame, [], []
     why = "and hot points lie above cooled ones by an amount that shrinks with params, which bends every exponent"
     for column in frame.columns:
         if COOLING.search(column):
@@ -199,7 +199,7 @@ def _hot(grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
                 notes.append(f"Column {column} varies ({shown}), {why}: keep one kind, as in filter={column}=={keep}.")
         elif LAST_RATE.search(column):
             rate_R = pd.to_numeric(frame[column], errors="coerce")
-            by_shape = rate_R.groupby(grid.shape_R)
+            by_shape = rate_R.groupby(cells.shape_R)
             if (by_shape.max() > SAME_RATE * by_shape.min()).any():
                 found.append({"column": column, "values": {"least": rate_R.min(), "most": rate_R.max()}})
                 notes.append(
@@ -209,23 +209,23 @@ def _hot(grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
     return found, notes
 
 
-def _rising(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[str]]:
+def _rising(cells: Cells, deviation: Deviations) -> tuple[dict[str, Any], list[str]]:
     """Rows whose loss is above one of fewer tokens of their shape by more than noise."""
-    rows, log_R = grid.rows, np.log(grid.rows.loss)
-    group_R = grid.shape_R
+    rows, log_R = cells.rows, np.log(cells.rows.loss)
+    group_R = cells.shape_R
     if "unique_tokens" in rows.others:
         group_R = np.array(pd.Series(group_R).groupby([group_R, rows.others["unique_tokens"]]).ngroup(), np.intp)
-    lowest = pd.Series(log_R).groupby([group_R, grid.budget_R]).min()
+    lowest = pd.Series(log_R).groupby([group_R, cells.budget_R]).min()
     before = lowest.groupby(level=0).cummin().groupby(level=0).shift(1)
-    index = pd.MultiIndex.from_arrays([group_R, grid.budget_R])
+    index = pd.MultiIndex.from_arrays([group_R, cells.budget_R])
     rise_R = np.nan_to_num(log_R - before.reindex(index).to_numpy())
     over_R = rise_R / (deviation.sd_R * np.sqrt(2))
     found = [row for row in np.argsort(-rise_R, kind="stable").tolist() if over_R[row] > deviation.bound]
     listed: list[dict[str, Any]] = []
     for row in found[:MOST_ROWS]:
-        earlier_R = (group_R == group_R[row]) & (grid.budget_R < grid.budget_R[row])
+        earlier_R = (group_R == group_R[row]) & (cells.budget_R < cells.budget_R[row])
         lower = int(np.flatnonzero(earlier_R)[np.argmin(log_R[earlier_R])])
-        listed.append({"cell": grid.table.name(row), "above": grid.table.name(lower), "rise": float(rise_R[row])})
+        listed.append({"cell": cells.table.name(row), "above": cells.table.name(lower), "rise": float(rise_R[row])})
     step_R = pd.Series(log_R).groupby([group_R, rows.tokens]).mean().groupby(level=0).diff().dropna()
     rises = int((step_R > 0).sum())
     section = {"steps": len(step_R), "rises": rises, "count": len(found), "rows": listed}
@@ -240,7 +240,7 @@ def _rising(grid: Grid, deviation: Deviations) -> tuple[dict[str, Any], list[str
     return section, [
         *notes,
         f"{_rows(len(found))} above a row of their shape with fewer tokens by more than noise: {listed[0]['cell']} is "
-        f"{np.expm1(listed[0]['rise']):.1%} above {listed[0]['above']}{_besides(grid, found[1:])}. They diverged, "
+        f"{np.expm1(listed[0]['rise']):.1%} above {listed[0]['above']}{_besides(cells, found[1:])}. They diverged, "
         "were not cooled as the others were, or repeat their data too often.",
     ]
 
@@ -269,9 +269,9 @@ def check_units(table: Table, rows: Rows, columns: Columns, law: str) -> None:
             )
 
 
-def _units(grid: Grid, fit: Fit) -> tuple[list[str], list[str]]:
+def _units(cells: Cells, fit: Fit) -> tuple[list[str], list[str]]:
     """Sentences on columns whose magnitudes do not fit together."""
-    rows, columns, found = grid.rows, fit.columns, []
+    rows, columns, found = cells.rows, fit.columns, []
     if {"params", "tokens"} <= set(fit.form.uses) and (rows.tokens < rows.params).all():
         found.append(
             f"Every row has fewer tokens than params: check that {columns.tokens} and {columns.params} are plain "
@@ -284,14 +284,14 @@ def _units(grid: Grid, fit: Fit) -> tuple[list[str], list[str]]:
                 f"Column {columns.flops} is {ratio_R.min():.2g} to {ratio_R.max():.2g} times params x tokens, where "
                 "training takes about 6: check the units of all three."
             )
-    if "vocab_size" in grid.table.frame.columns:
-        uniform_R = np.log(grid.table.numbers("vocab_size"))
+    if "vocab_size" in cells.table.frame.columns:
+        uniform_R = np.log(cells.table.numbers("vocab_size"))
         above = np.flatnonzero(rows.loss > uniform_R).tolist()
         if above:
             first = above[0]
             found.append(
                 f"{_rows(len(above), 'have', 'has')} a loss above that of a uniform guess, such as "
-                f"{grid.table.name(first)} with {rows.loss[first]:.4g} where log(vocab_size) is {uniform_R[first]:.4g}"
+                f"{cells.table.name(first)} with {rows.loss[first]:.4g} where log(vocab_size) is {uniform_R[first]:.4g}"
                 f": check that {columns.target} is in nats per token."
             )
     return found, found
@@ -301,9 +301,9 @@ def _rows(count: int, many: str = "lie", one: str = "lies") -> str:
     return f"{count} rows {many}" if count > 1 else f"1 row {one}"
 
 
-def _besides(grid: Grid, others: Sequence[int], verb: str = "also") -> str:
+def _besides(cells: Cells, others: Sequence[int], verb: str = "also") -> str:
     """The rest of a list of rows, as the end of a sentence."""
     if not others:
         return ""
-    names = ", ".join(grid.table.name(row) for row in others[:MOST_NAMES])
+    names = ", ".join(cells.table.name(row) for row in others[:MOST_NAMES])
     return f"; {verb} {names}" + (f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else "")

@@ -16,8 +16,8 @@ from scipy.interpolate import make_interp_spline
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
-from harness.laws.prediction.holdout import Grid
 from harness.laws.table.levels import budget_labels, level_values
+from harness.laws.table.rows import Cells
 
 # A profile needs a shape more than its polynomial has coefficients; a line needs more than two budgets.
 LEAST_SHAPES, LEAST_BUDGETS = {2: 4, 3: 5}, 3
@@ -86,29 +86,29 @@ class Optima:
     dropped: list[str]
 
 
-def profiles(grid: Grid) -> Profiles:
+def profiles(cells: Cells) -> Profiles:
     """The IsoFLOP profiles of a table: at its own budgets, or read off the curves of its trunks."""
-    rows = grid.rows
+    rows = cells.rows
     budget_R = budget_labels(rows.flops)
     own = []
     for index, flops in enumerate(level_values(rows.flops, budget_R)):
         here = np.flatnonzero(budget_R == index)
-        if len(np.unique(grid.shape_R[here])) >= LEAST_SHAPES[2]:
+        if len(np.unique(cells.shape_R[here])) >= LEAST_SHAPES[2]:
             reading_VR = np.zeros((len(here), len(rows)))
             reading_VR[np.arange(len(here)), here] = 1
             own.append(Profile(float(flops), rows.params[here], rows.tokens[here], reading_VR))
     if len(own) >= LEAST_BUDGETS:
         return Profiles(own, True, "the table's own IsoFLOP budgets")
-    return Profiles(_read_curves(grid), False, "each trunk's losses over compute, a cubic spline of the logs")
+    return Profiles(_read_curves(cells), False, "each trunk's losses over compute, a cubic spline of the logs")
 
 
-def _read_curves(grid: Grid) -> list[Profile]:
+def _read_curves(cells: Cells) -> list[Profile]:
     """Profiles at evenly spaced compute, from the curves that reach it; nothing is extrapolated."""
-    rows = grid.rows
+    rows = cells.rows
     trunk_R = np.zeros(len(rows), np.intp) if rows.cluster is None else rows.cluster
     curves = []
-    for curve in np.unique(grid.shape_R * (trunk_R.max() + 1) + trunk_R):
-        own = np.flatnonzero(grid.shape_R * (trunk_R.max() + 1) + trunk_R == curve)
+    for curve in np.unique(cells.shape_R * (trunk_R.max() + 1) + trunk_R):
+        own = np.flatnonzero(cells.shape_R * (trunk_R.max() + 1) + trunk_R == curve)
         flops, first, inverse = np.unique(rows.flops[own], return_index=True, return_inverse=True)
         if len(flops) > 1:
             mean_XR = np.zeros((len(flops), len(rows)))
@@ -225,7 +225,7 @@ PROCEDURES: dict[str, Callable[[list[Profile], Array], Optima]] = {
 }
 
 
-def approaches(grid: Grid, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any] | None, list[str]]:
+def approaches(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any] | None, list[str]]:
     """The section `approaches` of fit.json and its notes; None where the law has no compute optimum.
 
     Intervals: Student's t on the points of the line where the table has IsoFLOP budgets of its own; where budgets
@@ -235,7 +235,7 @@ def approaches(grid: Grid, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[st
     """
     if "a" not in fit.estimates:
         return None, []
-    problem, found = fit.problem, profiles(grid)
+    problem, found = fit.problem, profiles(cells)
     law_R = problem.form.log_prediction(fit.theta_P[None], problem.at)
     tables = [np.log(problem.target[:1]), law_R]
     if not found.own:

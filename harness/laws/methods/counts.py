@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.laws.fit import Fit, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
+from harness.laws.table.rows import read_rows
 from harness.laws.table.table import Table
 
 PARAMS = ("params_with_head", "params_total", "params_non_embedding")

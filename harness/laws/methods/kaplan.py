@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
-from harness.laws.prediction.holdout import Grid
+from harness.laws.table.rows import Cells
 
-Restriction = Callable[[Grid], tuple[NDArray[np.bool_], str]]
-
-
-def largest_budget(grid: Grid) -> tuple[NDArray[np.bool_], str]:
-    keep_R = grid.budget_R == grid.budget_R.max()
-    return keep_R, f"the cells of the largest budget, {grid.rows.tokens[keep_R].mean():.3g} tokens"
+Restriction = Callable[[Cells], tuple[NDArray[np.bool_], str]]
 
 
-def largest_shape(grid: Grid) -> tuple[NDArray[np.bool_], str]:
-    keep_R = grid.shape_R == grid.shape_R.max()
-    return keep_R, f"the cells of the largest shape, {grid.rows.params[keep_R].mean():.3g} params"
+def largest_budget(cells: Cells) -> tuple[NDArray[np.bool_], str]:
+    keep_R = cells.budget_R == cells.budget_R.max()
+    return keep_R, f"the cells of the largest budget, {cells.rows.tokens[keep_R].mean():.3g} tokens"
 
 
-def envelope(grid: Grid) -> tuple[NDArray[np.bool_], str]:
+def largest_shape(cells: Cells) -> tuple[NDArray[np.bool_], str]:
+    keep_R = cells.shape_R == cells.shape_R.max()
+    return keep_R, f"the cells of the largest shape, {cells.rows.params[keep_R].mean():.3g} params"
+
+
+def envelope(cells: Cells) -> tuple[NDArray[np.bool_], str]:
     """Cells that no other cell beats with as much compute or less."""
-    rows = grid.rows
+    rows = cells.rows
     order_R = np.lexsort((rows.loss, rows.flops))
     best_R = np.minimum.accumulate(rows.loss[order_R])
     first_R = np.concatenate([[True], rows.loss[order_R][1:] < best_R[:-1]])
@@ -41,15 +41,15 @@ LAWS: dict[str, tuple[str, Restriction]] = {
 }
 
 
-def kaplan_fits(grid: Grid, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any], list[str]]:
+def kaplan_fits(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     """The three fits (None where the rows are too few) and the notes that say which rows they used."""
     report: dict[str, Any] = {}
     notes = []
     for key, (law, restriction) in LAWS.items():
-        keep_R, words = restriction(grid)
-        count = f"{int(keep_R.sum())} of {len(grid.rows)} rows"
+        keep_R, words = restriction(cells)
+        count = f"{int(keep_R.sum())} of {len(cells.rows)} rows"
         try:
-            part = fit_rows(grid.rows.keep(keep_R), fit.columns, law, fit.loss, fit.delta, bootstrap, seed)
+            part = fit_rows(cells.rows.keep(keep_R), fit.columns, law, fit.loss, fit.delta, bootstrap, seed)
         except UserError as error:
             report[key] = None
             notes.append(f"Kaplan's law in {key} is left out: on {words} ({count}), {error}.")

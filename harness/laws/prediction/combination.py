@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import UserError
-from harness.laws.fit import Columns, Fit, Rows, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
+from harness.laws.table.rows import Columns, Rows, read_rows
 from harness.laws.table.table import as_table, check_comparable, filtered
 
 # Each contains the one before it, with one exponent less.

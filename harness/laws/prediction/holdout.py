@@ -3,46 +3,26 @@
 Shapes: R rows, S shapes, B budgets.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws.fit import Fit, Rows, fit_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
 from harness.laws.noise.intervals import LEVEL
 from harness.laws.noise.noise import Labels
 from harness.laws.table.levels import level_values
-from harness.laws.table.table import Table
+from harness.laws.table.rows import Cells, Rows
 
 MOST_COMPUTE = 0.2
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table with its numbers and the labels of shape and budget, one a row."""
-
-    table: Table
-    rows: Rows
-    shape_R: Labels
-    budget_R: Labels
-
-    def text(self, column: str, index: int) -> float | None:
-        """A number of the table, such as the width, for display; None where the table has none."""
-        if column not in self.table.frame.columns:
-            return None
-        try:
-            return float(self.table.frame[column].iloc[index])
-        except ValueError:
-            return None
-
-
-def splits(grid: Grid) -> list[tuple[str, str, NDArray[np.bool_]]]:
+def splits(cells: Cells) -> list[tuple[str, str, NDArray[np.bool_]]]:
     """Name, description and test rows of each hold-out: ordered by params, by tokens and by compute."""
-    rows = grid.rows
-    largest_R, longest_R = grid.shape_R == grid.shape_R.max(), grid.budget_R == grid.budget_R.max()
+    rows = cells.rows
+    largest_R, longest_R = cells.shape_R == cells.shape_R.max(), cells.budget_R == cells.budget_R.max()
     count = max(1, round(MOST_COMPUTE * len(rows)))
     most_R = rows.flops >= np.sort(rows.flops)[-count]
     return [
@@ -52,24 +32,24 @@ def splits(grid: Grid) -> list[tuple[str, str, NDArray[np.bool_]]]:
     ]
 
 
-def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[np.bool_]) -> dict[str, Any]:
+def hold_out(cells: Cells, fit: Fit, name: str, description: str, test_R: NDArray[np.bool_]) -> dict[str, Any]:
     """The hold-out entry of fit.json; raises UserError where the other rows cannot carry the law."""
-    rows = grid.rows
+    rows = cells.rows
     try:
         part = fit_rows(rows.keep(~test_R), fit.columns, fit.law, fit.loss, fit.delta)
     except UserError as error:
         raise UserError(f"hold-out {name} is left out: without {description.split(',')[0]}, {error}") from error
     predicted_R = part.predict(rows.params, rows.tokens, **rows.others)
     low_R, high_R = part.predict_interval(rows.params, rows.tokens, LEVEL, **rows.others)
-    competitor_R = additive_prediction(rows, grid.shape_R, grid.budget_R, ~test_R)
-    cells: list[dict[str, Any]] = []
+    competitor_R = additive_prediction(rows, cells.shape_R, cells.budget_R, ~test_R)
+    held_out: list[dict[str, Any]] = []
     for index in np.flatnonzero(test_R).tolist():
         loss = float(rows.loss[index])
-        cells.append(
+        held_out.append(
             {
-                "cell": grid.table.name(index),
-                "width": grid.text("width", index),
-                "depth": grid.text("depth", index),
+                "cell": cells.table.name(index),
+                "width": cells.number("width", index),
+                "depth": cells.number("depth", index),
                 "params": float(rows.params[index]),
                 "tokens": float(rows.tokens[index]),
                 "flops": float(rows.flops[index]),
@@ -86,13 +66,13 @@ def hold_out(grid: Grid, fit: Fit, name: str, description: str, test_R: NDArray[
         "name": name,
         "description": description,
         "n_train": int((~test_R).sum()),
-        "n_test": len(cells),
-        "mean_relative_error": float(np.mean([abs(cell["relative_error"]) for cell in cells])),
-        "competitor_mean_relative_error": float(np.mean([abs(cell["competitor_relative_error"]) for cell in cells])),
-        "inside": sum(cell["low"] <= cell["loss"] <= cell["high"] for cell in cells),
+        "n_test": len(held_out),
+        "mean_relative_error": float(np.mean([abs(cell["relative_error"]) for cell in held_out])),
+        "competitor_mean_relative_error": float(np.mean([abs(cell["competitor_relative_error"]) for cell in held_out])),
+        "inside": sum(cell["low"] <= cell["loss"] <= cell["high"] for cell in held_out),
         "certified": part.certificate.certified,
         "certificate_reasons": part.certificate.reasons,
-        "rows": cells,
+        "rows": held_out,
     }
 
 

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.laws.fit import Fit, check_levels, fit_rows, read_rows
+from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
 from harness.laws.noise.intervals import LEVEL
-from harness.laws.prediction.holdout import Grid, splits
+from harness.laws.prediction.holdout import splits
+from harness.laws.table.rows import Cells, check_levels, read_rows
 
 
 @dataclass(frozen=True)
@@ -22,46 +23,46 @@ class Recommendation:
     reason: str
 
 
-def ranking(grid: Grid, fit: Fit) -> tuple[list[dict[str, Any]], Recommendation]:
+def ranking(cells: Cells, fit: Fit) -> tuple[list[dict[str, Any]], Recommendation]:
     """The section `ranking` of fit.json, best first by mean error over the hold-outs, and the law that it speaks for.
 
     Only laws that are certified with all rows and without each test set are ranked; the others come last, with why.
     Hold-outs that leave too few levels for Chinchilla's law are no part of it.
     """
-    held_out = _held_out(grid, fit)
+    held_out = _held_out(cells, fit)
     if not held_out:
         return [], Recommendation(None, "No law can be recommended: no hold-out leaves rows that carry one.")
-    entries = [_entry(grid, fit, law, held_out) for law in FORMS if _carried(grid, fit, law)]
+    entries = [_entry(cells, fit, law, held_out) for law in FORMS if _carried(cells, fit, law)]
     entries.sort(key=lambda entry: (entry["left_out"] is not None, entry["mean_relative_error"] or 0.0))
     return entries, _recommendation(entries, fit.law)
 
 
-def _carried(grid: Grid, fit: Fit, law: str) -> bool:
+def _carried(cells: Cells, fit: Fit, law: str) -> bool:
     """Whether the table has the columns of a law; the slow ones are tried beside a law of the same variables only."""
-    form, columns = FORMS[law], set(grid.table.frame.columns)
+    form, columns = FORMS[law], set(cells.table.frame.columns)
     if isinstance(form, Smooth) and form.uses != fit.form.uses:
         return False
     return all(getattr(fit.columns, use) in columns for use in form.uses if use != "flops")
 
 
-def _held_out(grid: Grid, fit: Fit) -> dict[str, NDArray[np.bool_]]:
+def _held_out(cells: Cells, fit: Fit) -> dict[str, NDArray[np.bool_]]:
     """The hold-outs that leave three levels of params and tokens, and rows enough for Chinchilla's law."""
     found = {}
-    for name, _, test_R in splits(grid):
+    for name, _, test_R in splits(cells):
         try:
-            check_levels(grid.rows.keep(~test_R), fit.columns, FORMS["chinchilla"], name)
+            check_levels(cells.rows.keep(~test_R), fit.columns, FORMS["chinchilla"], name)
         except UserError:
             continue
         found[name] = test_R
     return found
 
 
-def _entry(grid: Grid, fit: Fit, law: str, held_out: dict[str, NDArray[np.bool_]]) -> dict[str, Any]:
+def _entry(cells: Cells, fit: Fit, law: str, held_out: dict[str, NDArray[np.bool_]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"law": law, "equation": FORMS[law].equation, "a": None, "errors": {}, "inside": None}
     entry |= {"n_test": None, "rms_residual": None, "mean_relative_error": None, "left_out": None}
     parts = []
     try:
-        rows = read_rows(grid.table, fit.columns, law)
+        rows = read_rows(cells.table, fit.columns, law)
         whole = fit_rows(rows, fit.columns, law, fit.loss, fit.delta)
         if not whole.certificate.certified:
             return entry | {"left_out": whole.certificate.reasons[0]}

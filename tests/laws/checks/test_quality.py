@@ -7,10 +7,10 @@ import pytest
 from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.checks.quality import deviations, influence, quality
-from harness.laws.prediction.holdout import Grid
 from harness.laws.settings import FitConfig
 from harness.laws.study import study
 from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.rows import Cells
 from harness.laws.table.table import as_table
 
 GEMSTONES = {"params": "params_active_precise", "target": "final_loss"}
@@ -20,8 +20,8 @@ def checked(frame, **choices):
     table = as_table(frame)
     result = fit(table, **({"loss": "log_mse"} | choices))
     rows = result.rows
-    grid = Grid(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
-    return quality(grid, result)
+    cells = Cells(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
+    return quality(cells, result)
 
 
 def test_a_clean_table_gives_no_word(simulated):

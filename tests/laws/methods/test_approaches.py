@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from harness.laws import fit
 from harness.laws.methods.approaches import _disagreements, _lowest, approaches, power_line
-from harness.laws.prediction.holdout import Grid
 from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.rows import Cells
 from harness.laws.table.table import as_table
 
 
 def section(frame, **choices):
     result = fit(frame, **({"loss": "log_mse"} | choices))
     rows = result.rows
-    grid = Grid(as_table(frame), rows, shape_labels(frame, rows.params), budget_labels(rows.tokens))
-    report, notes = approaches(grid, result, 400, 0)
+    cells = Cells(as_table(frame), rows, shape_labels(frame, rows.params), budget_labels(rows.tokens))
+    report, notes = approaches(cells, result, 400, 0)
     return {entry["name"]: entry for entry in report["approaches"]}, report, notes
 
 
@@ -106,10 +106,10 @@ def test_a_grid_that_brackets_no_optimum_gets_no_number():
 def test_a_law_without_an_optimum_has_no_approaches():
     frame = sweep(*WIDE)
     result = fit(frame, law="kaplan_params")
-    grid = Grid(
+    cells = Cells(
         as_table(frame), result.rows, shape_labels(frame, result.rows.params), budget_labels(result.rows.tokens)
     )
-    assert approaches(grid, result, 0, 0) == (None, [])
+    assert approaches(cells, result, 0, 0) == (None, [])
 
 
 @given(minimum=st.floats(-2, 2), other=st.floats(-6, 6), twist=st.floats(-3, 3))

@@ -3,16 +3,16 @@
 import numpy as np
 
 from harness.laws.fit import fit
-from harness.laws.prediction.holdout import Grid
 from harness.laws.prediction.ranking import ranking
 from harness.laws.table.levels import budget_labels, shape_labels
+from harness.laws.table.rows import Cells
 from harness.laws.table.table import as_table
 
 
 def ranked(frame, law="chinchilla"):
     result = fit(frame, law=law, loss="log_mse")
     rows = result.rows
-    return ranking(Grid(as_table(frame), rows, shape_labels(frame, rows.params), budget_labels(rows.tokens)), result)
+    return ranking(Cells(as_table(frame), rows, shape_labels(frame, rows.params), budget_labels(rows.tokens)), result)
 
 
 def noisy(frame, loss):

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.laws.fit import Columns, read_rows
 from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import write_study
 from harness.laws.table.pool import read_sources, sources
+from harness.laws.table.rows import Columns, read_rows
 from harness.laws.table.table import check_comparable, filtered
 
 
