@@ -1,6 +1,6 @@
-"""W&B as a mirror of a sweep's local files: account, mirrors (processes of their own), and the way back as a table."""
+"""W&B as a mirror of a sweep's local files: its mirrors (processes of their own), and the way back as a table."""
 
-from harness.tracking.account import TrackingConfig as TrackingConfig
+from harness.tracking.config import TrackingConfig as TrackingConfig
 from harness.tracking.log import PLAN as PLAN
 from harness.tracking.mirrors import log_fit as log_fit
 from harness.tracking.mirrors import start as start

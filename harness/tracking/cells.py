@@ -11,7 +11,7 @@ import yaml
 
 from harness.records import SweepFolder, read_record
 from harness.tracking.log import RECORD, say
-from harness.tracking.mirrors import MirrorJob
+from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
 
 
@@ -45,9 +45,9 @@ class CurveReader:
 class CellMirror:
     """One cell as one W&B run, whose step is the training step: each is sent once, whatever a resume rewrites."""
 
-    def __init__(self, job: MirrorJob, name: str) -> None:
-        self.job, self.name = job, name
-        self.folder = SweepFolder(Path(job.sweep_dir)).run(name)
+    def __init__(self, task: MirrorTask, name: str) -> None:
+        self.task, self.name = task, name
+        self.folder = SweepFolder(Path(task.sweep_dir)).run(name)
         self._run: Any = None
         self._curve: CurveReader | None = None
         self._lock: int | None = None
@@ -65,21 +65,21 @@ class CellMirror:
             self._run.summary.update(record | {RECORD: json.dumps(record)})
         if record is not None or last:
             lost = record is None or record["status"] == "failed"
-            finish_run(self._run, self.job, self.name, exit_code=int(lost))
+            finish_run(self._run, self.task, self.name, exit_code=int(lost))
         return record is not None or last
 
     def _open(self, last: bool) -> bool:
         curve = self.folder / "curve.jsonl"
         if not curve.exists() and not (self.folder / "run.json").exists():
             if last:
-                say(Path(self.job.sweep_dir), self.name, "untrained", "the job ended before it")
+                say(Path(self.task.sweep_dir), self.name, "untrained", "the job ended before it")
             return False
         if not self._locked(wait=last):
             return False
         about = yaml.safe_load((self.folder / "config.yaml").read_text())
         named = {key: about[key] for key in ("sweep", "cell", "trunk", "config_hash")}
         self._run = open_run(
-            self.job,
+            self.task,
             id=about["run_id"],
             name=self.name,
             group=about["sweep"],
@@ -97,7 +97,7 @@ class CellMirror:
     def _locked(self, wait: bool) -> bool:
         """Whether no older mirror, of a job that was killed, still writes this run."""
         if self._lock is None:
-            path = Path(self.job.sweep_dir) / "wandb" / f"{self.name}.lock"
+            path = Path(self.task.sweep_dir) / "wandb" / f"{self.name}.lock"
             self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

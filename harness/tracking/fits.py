@@ -10,18 +10,18 @@ import wandb
 
 from harness.records import SweepFolder
 from harness.tracking.log import FIT
-from harness.tracking.mirrors import MirrorJob
+from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
 
 
-def log(job: MirrorJob) -> None:
+def log(task: MirrorTask) -> None:
     """Logs fit.json, figures/*.png and runs.csv, those that are there; the same fit is the same run."""
-    folder = SweepFolder(Path(job.sweep_dir))
+    folder = SweepFolder(Path(task.sweep_dir))
     text = (folder.path / "fit.json").read_text()
     fitted = json.loads(text)
     name = folder.path.name
     fit_run = open_run(
-        job,
+        task,
         id=hashlib.sha256(f"{name} fit {text}".encode()).hexdigest()[:8],
         name=f"{name} fit",
         group=name,
@@ -43,7 +43,7 @@ def log(job: MirrorJob) -> None:
         )
     if logged:
         fit_run.log(logged)
-    finish_run(fit_run, job, FIT, exit_code=0)
+    finish_run(fit_run, task, FIT, exit_code=0)
 
 
 def summary_of(fitted: dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from typing import Any
 
 import yaml
 
-from harness.tracking.account import Mode, TrackingConfig, resolve_mode
+from harness.tracking.config import Mode, TrackingConfig, resolve_mode
 from harness.tracking.log import FIT, PLAN, last_words, say
 
 FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
-class MirrorJob:
+class MirrorTask:
     """What a mirror is told: its runs are cells, by name, PLAN and FIT; `why` says why it is offline.
 
     keep: whether what cannot be sent is kept as offline runs. beside: whether it runs beside training.
@@ -43,7 +43,7 @@ class MirrorJob:
 
 
 class Mirror:
-    """The mirror of one job; closing it, as the end of this process does too, tells it to finish."""
+    """The mirror of one training job; closing it, as the end of this process does too, tells it to finish."""
 
     def __init__(self, process: "subprocess.Popen[bytes] | None", sweep_dir: Path) -> None:
         self._process = process
@@ -86,29 +86,29 @@ def start(tracking: TrackingConfig, sweep_dir: Path, runs: list[str]) -> Mirror:
     mode, why = resolve_mode(tracking)
     if mode == "none" or not runs:
         return Mirror(None, sweep_dir)
-    return begin(MirrorJob(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity), subprocess.PIPE)
+    return begin(MirrorTask(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity), subprocess.PIPE)
 
 
-def begin(job: MirrorJob, stdin: int) -> Mirror:
-    """Starts the mirror of `job`, which is done when it has read all of `stdin`. Never raises."""
-    for run in job.runs:
-        say(Path(job.sweep_dir), run, "started", job.mode)
+def begin(task: MirrorTask, stdin: int) -> Mirror:
+    """Starts the mirror of `task`, which is done when it has read all of `stdin`. Never raises."""
+    for run in task.runs:
+        say(Path(task.sweep_dir), run, "started", task.mode)
     try:
-        return Mirror(spawn(job, stdin), Path(job.sweep_dir))
+        return Mirror(spawn(task, stdin), Path(task.sweep_dir))
     except OSError as error:
-        say(Path(job.sweep_dir), "-", "broken", f"the mirror could not be started: {error}")
-        return Mirror(None, Path(job.sweep_dir))
+        say(Path(task.sweep_dir), "-", "broken", f"the mirror could not be started: {error}")
+        return Mirror(None, Path(task.sweep_dir))
 
 
-def spawn(job: MirrorJob, stdin: Any) -> "subprocess.Popen[bytes]":
-    """Starts harness.tracking.process on `job`; it holds the sweep's mirror lock from before this returns."""
-    folder = Path(job.sweep_dir) / "wandb"
+def spawn(task: MirrorTask, stdin: Any) -> "subprocess.Popen[bytes]":
+    """Starts harness.tracking.process on `task`; it holds the sweep's mirror lock from before this returns."""
+    folder = Path(task.sweep_dir) / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "mirrors.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         return subprocess.Popen(
-            [sys.executable, "-m", "harness.tracking.process", json.dumps(asdict(job))],
+            [sys.executable, "-m", "harness.tracking.process", json.dumps(asdict(task))],
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -175,8 +175,8 @@ def log_fit(sweep_dir: Path) -> list[str]:
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    job = MirrorJob(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity, beside=False)
-    begin(job, subprocess.DEVNULL)
+    task = MirrorTask(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity, beside=False)
+    begin(task, subprocess.DEVNULL)
     wait_for_mirrors(sweep_dir, FIT_SECONDS)
     return [_sentence("the fit", *last_words(sweep_dir).get(FIT, ("started", "")), sweep_dir)]
 

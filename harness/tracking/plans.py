@@ -5,17 +5,17 @@ from pathlib import Path
 
 from harness.records import SweepFolder, read_sweep
 from harness.tracking.log import PLAN, SWEEP_YAML
-from harness.tracking.mirrors import MirrorJob
+from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
 
 
-def log(job: MirrorJob) -> None:
+def log(task: MirrorTask) -> None:
     """Logs sweep.yaml, whole as a text; a later plan of the same sweep replaces an earlier one."""
-    folder = SweepFolder(Path(job.sweep_dir))
+    folder = SweepFolder(Path(task.sweep_dir))
     plan = read_sweep(folder)
     name = folder.path.name
     run = open_run(
-        job,
+        task,
         id=hashlib.sha256(f"{name} {PLAN}".encode()).hexdigest()[:8],
         name=f"{name} plan",
         group=name,
@@ -23,4 +23,4 @@ def log(job: MirrorJob) -> None:
         config={key: plan.get(key) for key in ("overrides", "code_version", "packages")}
         | {"planned_cells": len(plan["cells"]), SWEEP_YAML: folder.plan.read_text()},
     )
-    finish_run(run, job, PLAN, exit_code=0)
+    finish_run(run, task, PLAN, exit_code=0)

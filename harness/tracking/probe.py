@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 
-from harness.tracking.account import api_key, base_url
+from harness.tracking.config import api_key, base_url
 
 PROBE_SECONDS, PROBE_PAUSE_SECONDS = 10.0, 3.0
 

@@ -1,4 +1,4 @@
-"""The process that mirrors run directories to W&B: python -m harness.tracking.process JOB, JOB a MirrorJob in JSON.
+"""The process that mirrors run directories to W&B: python -m harness.tracking.process TASK, TASK a MirrorTask in JSON.
 
 Standard input is a pipe from the training process. Its end, however that process ended, tells the mirror to
 send what is on disk and to leave. What cannot be sent is kept as offline runs, made from the same files.
@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.tracking.account import without_key
+from harness.tracking.config import without_key
 from harness.tracking.log import last_words, say
-from harness.tracking.mirrors import MirrorJob, spawn
+from harness.tracking.mirrors import MirrorTask, spawn
 from harness.tracking.probe import probe
 
 POLL_SECONDS = 2.0
@@ -34,16 +34,16 @@ def main(argument: str) -> None:
         signal.signal(interruption, signal.SIG_IGN)  # the job may have something to say after them
     # wandb's temporary folders go where this process, which leaves without wandb's exit hooks, can remove them.
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="mirror-")
-    job = MirrorJob(**json.loads(argument))
+    task = MirrorTask(**json.loads(argument))
     # A tenth of a busy core: at 19 it is a hundredth, and wandb is imported after more than a minute.
-    os.nice(10 if job.beside else 0)
-    problem = probe() if job.mode == "online" else None
+    os.nice(10 if task.beside else 0)
+    problem = probe() if task.mode == "online" else None
     try:
-        if problem and not job.keep:
+        if problem and not task.keep:
             raise Unreachable(problem)
-        run(replace(job, mode="offline", why=problem) if problem else job)
+        run(replace(task, mode="offline", why=problem) if problem else task)
     except Exception as error:
-        give_up(job, said(error))
+        give_up(task, said(error))
     leave()
 
 
@@ -59,30 +59,30 @@ def said(error: Exception) -> str:
     return text if isinstance(error, Unreachable) else f"{type(error).__name__}: {text}"
 
 
-def run(job: MirrorJob) -> None:
-    """Mirrors the runs as their files grow, until all have ended or the job has."""
-    mirror_of = importlib.import_module("harness.tracking.kinds").mirror_of
+def run(task: MirrorTask) -> None:
+    """Mirrors the runs as their files grow, until all have ended or the training job has."""
+    mirror_of = importlib.import_module("harness.tracking.run_types").mirror_of
     # Not before: on a busy machine that import alone can take a minute.
-    threading.Thread(target=watch, args=[job], daemon=True).start()
-    mirrors = [mirror_of(job, name) for name in job.runs]
+    threading.Thread(target=watch, args=[task], daemon=True).start()
+    mirrors = [mirror_of(task, name) for name in task.runs]
     pause, ended = 0.0, False
     while mirrors and not ended:
         ended = bool(select.select([0], [], [], pause)[0])
-        mirrors = [mirror for mirror in mirrors if not advance(job, mirror, last=ended)]
+        mirrors = [mirror for mirror in mirrors if not advance(task, mirror, last=ended)]
         pause = POLL_SECONDS
 
 
-def advance(job: MirrorJob, mirror: Any, last: bool) -> bool:
-    """Sends what is new of one run; whether it has ended. Raises where the whole job cannot go on as it is."""
+def advance(task: MirrorTask, mirror: Any, last: bool) -> bool:
+    """Sends what is new of one run; whether it has ended. Raises where the whole task cannot go on as it is."""
     global _progress
     try:
         ended = bool(mirror.advance(last))
     except Exception as error:
-        if job.mode == "online" and (problem := probe()):
+        if task.mode == "online" and (problem := probe()):
             raise Unreachable(problem) from error
-        if job.mode == "online" and job.keep:
+        if task.mode == "online" and task.keep:
             raise
-        say(Path(job.sweep_dir), mirror.name, "broken", said(error))
+        say(Path(task.sweep_dir), mirror.name, "broken", said(error))
         ended = True
     if ended:
         _progress = time.monotonic()
@@ -95,14 +95,14 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def watch(job: MirrorJob) -> None:
+def watch(task: MirrorTask) -> None:
     """Ends the mirror when the job has ended and W&B keeps it waiting."""
     select.select([0], [], [])
     ended = time.monotonic()
-    limit = ONLINE_SECONDS if job.mode == "online" else OFFLINE_SECONDS
+    limit = ONLINE_SECONDS if task.mode == "online" else OFFLINE_SECONDS
     while (left := max(ended, _progress) + limit - time.monotonic()) > 0:
         time.sleep(left)
-    give_up(job, probe() or "no answer in time" if job.mode == "online" else "no answer in time")
+    give_up(task, probe() or "no answer in time" if task.mode == "online" else "no answer in time")
     leave()
 
 
@@ -112,23 +112,23 @@ _leaving = threading.Lock()
 USER_TEMPORARY = {"TMPDIR": tempfile.gettempdir()}
 
 
-def give_up(job: MirrorJob, why: str) -> None:
+def give_up(task: MirrorTask, why: str) -> None:
     """Hands what is left to a mirror that stays offline; wandb's service dies with this process."""
     _leaving.acquire()  # for good: the watchdog and the main thread may both come here
-    left = unfinished(job)
-    if job.mode == "online" and job.keep:
+    left = unfinished(task)
+    if task.mode == "online" and task.keep:
         if left:
             os.environ.update(USER_TEMPORARY)
-            spawn(replace(job, runs=left, mode="offline", why=why), 0)
+            spawn(replace(task, runs=left, mode="offline", why=why), 0)
     else:
         for name in left:
-            say(Path(job.sweep_dir), name, "broken", why)
+            say(Path(task.sweep_dir), name, "broken", why)
 
 
-def unfinished(job: MirrorJob) -> list[str]:
-    """The runs of the job whose last word in tracking.log is that they were started."""
-    last = last_words(Path(job.sweep_dir))
-    return [name for name in job.runs if last.get(name, ("started", ""))[0] == "started"]
+def unfinished(task: MirrorTask) -> list[str]:
+    """The runs of the task whose last word in tracking.log is that they were started."""
+    last = last_words(Path(task.sweep_dir))
+    return [name for name in task.runs if last.get(name, ("started", ""))[0] == "started"]
 
 
 if __name__ == "__main__":

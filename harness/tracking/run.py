@@ -8,15 +8,15 @@ from typing import Any
 import wandb
 
 from harness.tracking.log import FIT, say
-from harness.tracking.mirrors import MirrorJob
+from harness.tracking.mirrors import MirrorTask
 
 INIT_SECONDS = 20.0
 FINISH_SECONDS = 20.0
 
 
-def open_run(job: MirrorJob, **about: Any) -> Any:
+def open_run(task: MirrorTask, **about: Any) -> Any:
     """A wandb run of this sweep; an online one goes on where the server's copy of it ends."""
-    assert job.mode != "none"
+    assert task.mode != "none"
     settings = wandb.Settings(
         console="off",
         silent=True,
@@ -33,26 +33,26 @@ def open_run(job: MirrorJob, **about: Any) -> Any:
         x_save_requirements=False,
     )
     return wandb.init(
-        project=job.project,
-        entity=job.entity,
-        dir=job.sweep_dir,
-        mode=job.mode,
+        project=task.project,
+        entity=task.entity,
+        dir=task.sweep_dir,
+        mode=task.mode,
         reinit="create_new",
-        resume="allow" if job.mode == "online" else None,
+        resume="allow" if task.mode == "online" else None,
         settings=settings,
         **about,
     )
 
 
-def finish_run(run: Any, job: MirrorJob, name: str, exit_code: int) -> None:
+def finish_run(run: Any, task: MirrorTask, name: str, exit_code: int) -> None:
     """Ends a run, says where it is, and drops older folders of it: this one holds all that they hold."""
     folder, run_id, url = Path(run.dir).parent, run.id, run.url
     run.finish(exit_code=exit_code)
     for other in folder.parent.glob(f"*run-*-{run_id}*"):  # -1 follows where two began in one second
         if other != folder and re.fullmatch(rf".*run-\d+_\d+-{run_id}(-\d+)?", other.name):
             shutil.rmtree(other, ignore_errors=True)
-    if job.mode == "online":
-        group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(job.sweep_dir).name}"
-        say(Path(job.sweep_dir), name, "uploaded", url if name == FIT else group)
+    if task.mode == "online":
+        group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(task.sweep_dir).name}"
+        say(Path(task.sweep_dir), name, "uploaded", url if name == FIT else group)
     else:
-        say(Path(job.sweep_dir), name, "offline", job.why)
+        say(Path(task.sweep_dir), name, "offline", task.why)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.records import SweepFolder, read_sweep
-from harness.tracking.account import TrackingConfig, api_key
+from harness.tracking.config import TrackingConfig, api_key
 from harness.tracking.log import FIT, PLAN, last_words, read_log
-from harness.tracking.mirrors import MirrorJob, begin, sentences, tracking_of, wait_for_mirrors
+from harness.tracking.mirrors import MirrorTask, begin, sentences, tracking_of, wait_for_mirrors
 
 # How many runs one process is told of: its command line has a limit.
 BATCH = 500
@@ -33,10 +33,10 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     left = [run for run in runs if run not in sent]
     for first in range(0, len(left), BATCH):
         part = left[first : first + BATCH]
-        job = MirrorJob(
+        task = MirrorTask(
             str(sweep_dir), part, "online", "", tracking.project, tracking.entity, keep=False, beside=False
         )  # fmt: skip
-        with begin(job, subprocess.DEVNULL) as mirror:
+        with begin(task, subprocess.DEVNULL) as mirror:
             try:
                 wait_for_mirrors(sweep_dir, float("inf"))
             except BaseException:

@@ -11,7 +11,7 @@ import yaml
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
 from harness.records import SweepFolder, as_record, parse_sweep, write_rows
-from harness.tracking.account import api_key, base_url, without_key
+from harness.tracking.config import api_key, base_url, without_key
 from harness.tracking.log import PLAN, RECORD, SWEEP_YAML
 from harness.tracking.probe import probe
 

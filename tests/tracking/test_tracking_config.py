@@ -5,7 +5,7 @@ from sweep_files import KEY
 
 from harness.errors import UserError
 from harness.tracking import TrackingConfig
-from harness.tracking.account import api_key, resolve_mode
+from harness.tracking.config import api_key, resolve_mode
 
 
 @pytest.mark.parametrize(
