@@ -24,7 +24,7 @@ from harness.laws.study import write_study
 from harness.records import SCHEMA, SweepFolder, write_sweep, write_table
 from harness.sweep.compose import Sweep, compose_sweep
 from harness.sweep.plan import Plan
-from harness.sweep.progress import account, render
+from harness.sweep.progress import outcome, render
 from harness.sweep.run import sweep_file
 from harness.sweep.snapshot import disk_bytes, snapshot
 
@@ -79,7 +79,7 @@ def status(sweep: Path) -> None:
     now = snapshot(sweep)
     assert now.count("finished") == 2000
     with open("/dev/null", "w") as nowhere:
-        Console(file=nowhere).print(render(now), *account(now, disk_bytes(sweep)))
+        Console(file=nowhere).print(render(now), *outcome(now, disk_bytes(sweep)))
 
 
 if __name__ == "__main__":

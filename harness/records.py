@@ -35,7 +35,7 @@ class SweepFolder:
     path: Path
 
     @property
-    def plan(self) -> Path:
+    def sweep_yaml(self) -> Path:
         return self.path / "sweep.yaml"
 
     @property
@@ -105,14 +105,14 @@ def is_damaged(folder: Path) -> bool:
     return (folder / "run.json").exists() and read_record(folder) is None
 
 
-def write_sweep(folder: SweepFolder, plan: dict[str, Any]) -> None:
+def write_sweep(folder: SweepFolder, content: dict[str, Any]) -> None:
     """Writes sweep.yaml, its cells last and each on a line of JSON, which is YAML too and parsed far faster."""
-    head = {"schema": SCHEMA} | {key: value for key, value in plan.items() if key != "cells"}
-    cells = "".join(f"- {json.dumps(cell)}\n" for cell in plan["cells"])
+    head = {"schema": SCHEMA} | {key: value for key, value in content.items() if key != "cells"}
+    cells = "".join(f"- {json.dumps(cell)}\n" for cell in content["cells"])
     # YAML 1.1 takes 1e-05 for text.
     cells = re.sub(r"(: -?\d+)(e[-+]\d+[,}])", r"\1.0\2", cells)
     text = yaml.dump(head, Dumper=yaml.CSafeDumper, sort_keys=False)
-    write_atomically(folder.plan, text + (f"cells:\n{cells}" if cells else "cells: []\n"))
+    write_atomically(folder.sweep_yaml, text + (f"cells:\n{cells}" if cells else "cells: []\n"))
 
 
 def parse_sweep(text: str) -> Any:
@@ -122,8 +122,8 @@ def parse_sweep(text: str) -> Any:
         listed = json.loads(f"[{','.join(line.removeprefix('- ') for line in cells.splitlines())}]")
     except ValueError:
         listed = []
-    plan = yaml.load(head if listed else text, Loader=yaml.CSafeLoader)
-    return plan | {"cells": listed} if listed and isinstance(plan, dict) else plan
+    content = yaml.load(head if listed else text, Loader=yaml.CSafeLoader)
+    return content | {"cells": listed} if listed and isinstance(content, dict) else content
 
 
 def renew_table(path: Path) -> None:
@@ -131,39 +131,40 @@ def renew_table(path: Path) -> None:
     folder = SweepFolder(path)
     youngest = max((record.stat().st_mtime for record in path.glob("runs/*/run.json")), default=0.0)
     written = folder.table.stat().st_mtime if folder.table.exists() else 0.0
-    if folder.plan.exists() and youngest > written:
+    if folder.sweep_yaml.exists() and youngest > written:
         write_table(folder)
 
 
 def read_sweep(folder: SweepFolder) -> dict[str, Any]:
     """sweep.yaml; raises UserError where it is missing, broken or of another schema."""
     try:
-        plan = _load_plan(folder)
+        content = _load_sweep(folder)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder.path} holds no sweep.yaml: give the folder of a sweep") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{folder.plan} is not YAML: train the sweep again to write it anew") from None
-    _refuse_other_schema(folder, plan)
-    if not isinstance(plan, dict) or not isinstance(plan.get("cells"), list) or "sweep" not in plan:
-        raise UserError(f"{folder.plan} names no cells: train the sweep again to write it anew")
-    return plan
+        raise UserError(f"{folder.sweep_yaml} is not YAML: train the sweep again to write it anew") from None
+    _refuse_other_schema(folder, content)
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list) or "sweep" not in content:
+        raise UserError(f"{folder.sweep_yaml} names no cells: train the sweep again to write it anew")
+    return content
 
 
 def check_schema(folder: SweepFolder) -> None:
     """Raises UserError where sweep.yaml is of another schema; what is missing or broken may be written anew."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, yaml.YAMLError, UnicodeDecodeError):
-        _refuse_other_schema(folder, _load_plan(folder))
+        _refuse_other_schema(folder, _load_sweep(folder))
 
 
-def _refuse_other_schema(folder: SweepFolder, plan: Any) -> None:
-    if isinstance(plan, dict) and plan.get("schema") != SCHEMA:
+def _refuse_other_schema(folder: SweepFolder, content: Any) -> None:
+    if isinstance(content, dict) and content.get("schema") != SCHEMA:
         raise UserError(
-            f"{folder.plan} has schema {plan.get('schema')}, this version reads {SCHEMA}: train into another name="
+            f"{folder.sweep_yaml} has schema {content.get('schema')}, this version reads {SCHEMA}: "
+            "train into another name="
         )
 
 
-def _load_plan(folder: SweepFolder) -> Any:
-    return parse_sweep(folder.plan.read_text())
+def _load_sweep(folder: SweepFolder) -> Any:
+    return parse_sweep(folder.sweep_yaml.read_text())
 
 
 def write_table(folder: SweepFolder) -> list[dict[str, Any]]:

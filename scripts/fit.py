@@ -19,11 +19,11 @@ def main(arguments: list[str]) -> int:
     config = replace(config, runs=fetched(config.runs))
     for path in sources(config.runs):
         renew_table(Path(path))
-    report = write_study(config)
+    study = write_study(config)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    show(report, console)
+    show(study, console)
     console.print(f"written to {output_path(config)}", soft_wrap=True, markup=False)
     return 0
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from harness.commands import compose_config, run_script
 from harness.errors import UserError
-from harness.sweep.progress import account, render
+from harness.sweep.progress import outcome, render
 from harness.sweep.snapshot import disk_bytes, snapshot
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     now, console = snapshot(Path(str(runs))), Console()
     console.print(render(now))
     console.print()
-    for line in account(now, disk_bytes(Path(str(runs)))):
+    for line in outcome(now, disk_bytes(Path(str(runs)))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -72,17 +72,17 @@ def test_a_plan_comes_back_from_one_line_a_cell_and_is_yaml(tmp_path):
     folder = SweepFolder(tmp_path)
     write_sweep(folder, PLAN)
     assert read_sweep(folder) == {"schema": 1} | PLAN
-    assert yaml.safe_load(folder.plan.read_text()) == {"schema": 1} | PLAN
-    assert len(folder.plan.read_text().partition("\ncells:\n")[2].splitlines()) == 2
+    assert yaml.safe_load(folder.sweep_yaml.read_text()) == {"schema": 1} | PLAN
+    assert len(folder.sweep_yaml.read_text().partition("\ncells:\n")[2].splitlines()) == 2
 
 
 @pytest.mark.parametrize("style", [None, True, False])
 def test_a_plan_in_any_form_of_yaml_is_read(tmp_path, style):
     folder = SweepFolder(tmp_path)
-    folder.plan.write_text(yaml.safe_dump({"schema": 1} | PLAN, default_flow_style=style, sort_keys=False))
+    folder.sweep_yaml.write_text(yaml.safe_dump({"schema": 1} | PLAN, default_flow_style=style, sort_keys=False))
     assert read_sweep(folder) == {"schema": 1} | PLAN
     write_sweep(folder, PLAN)
-    folder.plan.write_text(folder.plan.read_text() + "note: by hand\n")
+    folder.sweep_yaml.write_text(folder.sweep_yaml.read_text() + "note: by hand\n")
     assert read_sweep(folder) == {"schema": 1} | PLAN | {"note": "by hand"}
 
 

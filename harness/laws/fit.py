@@ -12,7 +12,7 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws import display
 from harness.laws.forms import FORMS, Array, Form, Variables, centred, check_law
-from harness.laws.forms.base import held
+from harness.laws.forms.base import with_fixed
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.noise import Noise
 from harness.laws.solving.certificate import Certificate, certify
@@ -79,7 +79,9 @@ class Fit:
         f_X = self.form.log_prediction(self.theta_P[None], at)[0]
         return (np.exp(f_X) * at.scale).reshape(shape)
 
-    def predict_interval(self, params: Any, tokens: Any, level: float = ci.LEVEL, **others: Any) -> tuple[Array, Array]:
+    def predict_interval(
+        self, params: Any, tokens: Any, level: float = ci.CONFIDENCE, **others: Any
+    ) -> tuple[Array, Array]:
         """Interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
         at, shape = self._at(params, tokens, others)
         logs = self.problem.loss.in_logs
@@ -245,7 +247,7 @@ def fit_rows(
 
 def _problem(rows: Rows, form: Form, loss: Loss, fixed: Mapping[str, float]) -> Problem:
     at = centred(rows.loss, *(rows.of(use) for use in form.uses))
-    return Problem(held(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
+    return Problem(with_fixed(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
 
 
 def _check_choices(loss: str, delta: float, bootstrap: int, seed: int) -> None:

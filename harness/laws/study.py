@@ -65,9 +65,9 @@ def write_study(config: FitConfig) -> dict[str, Any]:
         make_folder(path.parent)
     except UserError as error:
         raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error
-    report = study(table, config)
-    write_atomically(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    return report
+    found = study(table, config)
+    write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
 
 
 def study(table: Table, config: FitConfig) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     holdouts, moves, skipped = ([], [], []) if many else _checks(cells, best, config)
     seeds = seed_noise(rows.loss, cells.shape_R, cells.budget_R, rows.cluster)
     misfit = lack_of_fit(best, cells.shape_R, cells.budget_R)
-    report = {
+    content = {
         "schema": SCHEMA,
         "source": _source(table, best),
         "choices": _choices(config, best),
@@ -120,7 +120,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "bands": _bands(cells, best),
         "notes": notes + sentence(misfit) + doubts + preferred + disagreements + kaplan_notes + skipped,
     }
-    return _plain(report)
+    return _plain(content)
 
 
 def _noise(fit: Fit) -> dict[str, float | None]:

@@ -15,15 +15,15 @@ from harness.laws.forms.repeated import REPEATS
 MOST_WIDTH = 1000
 
 
-def show(report: dict[str, Any], console: Console) -> None:
+def show(study: dict[str, Any], console: Console) -> None:
     """Prints the exponents, the hold-outs, the moves, the certificate and the notes of a study."""
-    head, source = report["fit"], report["source"]
+    head, source = study["fit"], study["source"]
     console.print(
         f"[bold]{escape(head['predicts'])}[/]   {source['rows_used']} of {source['rows']} rows", soft_wrap=True
     )
-    _print_whole(_exponents(report), console)
+    _print_whole(_exponents(study), console)
     console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
-    for entry in report["holdouts"]:
+    for entry in study["holdouts"]:
         doubt = "" if entry["certified"] else " (that fit is not certified)"
         console.print(
             f"hold-out: {entry['description']}: mean error {entry['mean_relative_error']:.2%}, "
@@ -31,7 +31,7 @@ def show(report: dict[str, Any], console: Console) -> None:
             f"{entry['inside']} of {entry['n_test']} inside their 95 % intervals{doubt}",
             soft_wrap=True,
         )
-    for entry in report["moves"]:
+    for entry in study["moves"]:
         parts = [
             f"{name} {entry[name]['move']:+.3f} ({entry[name]['low']:+.3f} to {entry[name]['high']:+.3f}"
             + (")" if entry[name]["inside"] else ", OUTSIDE)")
@@ -40,28 +40,28 @@ def show(report: dict[str, Any], console: Console) -> None:
         ]
         doubt = "" if entry["certified"] else " (that fit is not certified)"
         console.print(f"without the {entry['dropped']}: {', '.join(parts)}{doubt}", soft_wrap=True)
-    noise = report["seed_noise"]
+    noise = study["seed_noise"]
     if noise:
         console.print(
             f"seed noise: sd {noise['sd_nats']:.4f} nats, {noise['sd_relative']:.3%} "
             f"({noise['degrees_of_freedom']} degrees of freedom)"
         )
-    if text := validation.sentence(report["validation_text"]):
+    if text := validation.sentence(study["validation_text"]):
         console.print(f"validation text: {text}", soft_wrap=True, markup=False)
-    if advice := report["recommended"]:
+    if advice := study["recommended"]:
         console.print(f"recommended: {advice['law'] or 'none'}: {advice['reason']}", soft_wrap=True, markup=False)
-    if line := _additive(report):
+    if line := _additive(study):
         console.print(line, soft_wrap=True, markup=False)
-    for line in _frontier(report):
+    for line in _frontier(study):
         console.print(line, soft_wrap=True, markup=False)
-    for note in report["notes"]:
+    for note in study["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
 
 
-def _additive(report: dict[str, Any]) -> str:
+def _additive(study: dict[str, Any]) -> str:
     """What Chinchilla's law makes of a table whose headline is another one: the a that others report."""
-    entry = next((entry for entry in report["ranking"] if entry["law"] == "chinchilla"), None)
-    if report["fit"]["law"] == "chinchilla" or entry is None or entry["left_out"] is not None:
+    entry = next((entry for entry in study["ranking"] if entry["law"] == "chinchilla"), None)
+    if study["fit"]["law"] == "chinchilla" or entry is None or entry["left_out"] is not None:
         return ""
     a = entry["a"]
     interval = "no finite interval" if a["low"] is None else f"{a['low']:.3f} to {a['high']:.3f}"
@@ -78,10 +78,10 @@ def _print_whole(table: Table, console: Console) -> None:
     console.width = width
 
 
-def _frontier(report: dict[str, Any]) -> list[str]:
+def _frontier(study: dict[str, Any]) -> list[str]:
     """The points of the frontier that were asked for."""
-    section = report["frontier"] or {}
-    doubt = "" if report["fit"]["certificate"]["certified"] else " (NOT certified)"
+    section = study["frontier"] or {}
+    doubt = "" if study["fit"]["certificate"]["certified"] else " (NOT certified)"
     lines = []
     for point in section.get("at", []):
         parts = (("N*", "params"), ("D*", "tokens"), ("L*", "loss"), ("D*/N*", "tokens_per_param"))
@@ -109,15 +109,15 @@ def _range(entry: dict[str, float | None]) -> str:
     return f"{entry['value']:.4g} ({low:.4g} to {'no upper end' if high is None else f'{high:.4g}'})"
 
 
-def _exponents(report: dict[str, Any]) -> Table:
+def _exponents(study: dict[str, Any]) -> Table:
     """One row a fit with values and 95 % intervals: headline, then by parameter count, then by loss."""
-    head = report["fit"]
+    head = study["fit"]
     keys = [key for key in ("alpha", "beta", "gamma", "a", "E", *REPEATS) if key in head["estimates"]]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("params", "loss", *keys, "certified"):
         table.add_column(title, no_wrap=True)
-    others = [fit for fit in report["by_params"] if fit["params"] != head["params"]]
-    others += [fit for fit in report["by_loss"] if fit["loss"] != head["loss"]]
+    others = [fit for fit in study["by_params"] if fit["params"] != head["params"]]
+    others += [fit for fit in study["by_loss"] if fit["loss"] != head["loss"]]
     for fit in (head, *others):
         cells = [_number(fit["estimates"][key], fit["intervals"][key]) for key in keys]
         verdict = "yes" if fit["certificate"]["certified"] else "NO"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.report import style
 from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, trusted, warning
-from harness.report.inputs import Sweep
+from harness.report.inputs import SweepFiles
 
 # What panels side by side may take of the width of the page.
 ABREAST = 640
@@ -21,7 +21,7 @@ LOSS_NAMES = {
 }
 
 
-def residuals(sweep: Sweep) -> Figure:
+def residuals(sweep: SweepFiles) -> Figure:
     """Measured over fitted loss, in percent, against N and against D."""
     assert sweep.fit is not None
     rows = pd.DataFrame(sweep.fit["residuals"])
@@ -39,7 +39,9 @@ def residuals(sweep: Sweep) -> Figure:
     return Figure("residuals", "Residuals", caption, alt.hconcat(left, right))
 
 
-def _residual_panel(sweep: Sweep, rows: pd.DataFrame, along: tuple[str, str], limit: float, noise: float | None) -> Any:
+def _residual_panel(
+    sweep: SweepFiles, rows: pd.DataFrame, along: tuple[str, str], limit: float, noise: float | None
+) -> Any:
     field, title = along
     x = style.log_axis(field, title, style.padded(rows[field]), alt.X)
     scale = alt.Scale(domain=[-limit, limit], nice=False)
@@ -56,7 +58,7 @@ def _residual_panel(sweep: Sweep, rows: pd.DataFrame, along: tuple[str, str], li
     return alt.layer(*layers).properties(width=PANEL, height=230)
 
 
-def frontier(sweep: Sweep) -> Figure:
+def frontier(sweep: SweepFiles) -> Figure:
     """N* and D* over C with their bands; dashed where no cell was trained."""
     assert sweep.fit is not None
     curve = sweep.fit["frontier"]
@@ -81,7 +83,7 @@ def _equation(name: str, equation: list[float] | None) -> str:
     return f"{name} = {power} C^{exponent:.3f}"
 
 
-def _frontier_panel(sweep: Sweep, key: str, title: str, equation: str) -> Any:
+def _frontier_panel(sweep: SweepFiles, key: str, title: str, equation: str) -> Any:
     assert sweep.fit is not None
     curve = sweep.fit["frontier"]
     low, high = curve["sampled_flops"]
@@ -125,18 +127,18 @@ def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     return pd.DataFrame({"flops": flops, **columns})
 
 
-def holdout(sweep: Sweep) -> Figure:
+def holdout(sweep: SweepFiles) -> Figure:
     """Predicted against measured loss of the held-out cells, and the errors, beside the competitor's."""
     assert sweep.fit is not None
     rows = _holdout_rows(sweep)
     limit = 1.1 * float(rows.percent.abs().max())
-    drawn = [held for held in sweep.fit["holdouts"] if (rows.holdout == held["name"]).any()]
+    drawn = [split for split in sweep.fit["holdouts"] if (rows.holdout == split["name"]).any()]
     width = min(PANEL, ABREAST // len(drawn))
     columns: list[Any] = []
-    for held in drawn:
-        mine = rows[rows.holdout == held["name"]]
+    for split in drawn:
+        mine = rows[rows.holdout == split["name"]]
         domain = style.padded([*mine.loss, *mine.predicted])
-        columns.append(_holdout_column(mine, domain, limit, held, width))
+        columns.append(_holdout_column(mine, domain, limit, split, width))
     caption = (
         "Cells that were kept from the fit, predicted by it. Top: predicted against measured loss; on the line the "
         "prediction is right. Bottom: the same as error in percent. Blue: the law fitted to the other cells; orange: "
@@ -146,12 +148,12 @@ def holdout(sweep: Sweep) -> Figure:
     return Figure("holdout", "Hold-outs: predicted against measured", caption, alt.hconcat(*columns))
 
 
-def _holdout_rows(sweep: Sweep) -> pd.DataFrame:
+def _holdout_rows(sweep: SweepFiles) -> pd.DataFrame:
     assert sweep.fit is not None
     rows = []
-    for held in sweep.fit["holdouts"]:
-        for row in held["rows"]:
-            shown = {key: row[key] for key in ("cell", "params", "tokens", "loss")} | {"holdout": held["name"]}
+    for split in sweep.fit["holdouts"]:
+        for row in split["rows"]:
+            shown = {key: row[key] for key in ("cell", "params", "tokens", "loss")} | {"holdout": split["name"]}
             for by, prefix in (("law", ""), ("competitor", "competitor_")):
                 if row.get(f"{prefix}predicted") is not None:
                     error = 100 * row[f"{prefix}relative_error"]
@@ -161,7 +163,7 @@ def _holdout_rows(sweep: Sweep) -> pd.DataFrame:
 
 
 def _holdout_column(
-    rows: pd.DataFrame, domain: tuple[float, float], limit: float, held: dict[str, Any], width: int
+    rows: pd.DataFrame, domain: tuple[float, float], limit: float, split: dict[str, Any], width: int
 ) -> Any:
     key = alt.Legend(title=None, symbolSize=70, symbolOpacity=1, orient="bottom")
     by = ["law", "competitor"]
@@ -174,14 +176,14 @@ def _holdout_column(
     marks = alt.Chart(rows).mark_point(size=55, filled=True, opacity=0.9).encode(colour, shape, tooltip=tips)
     ends = pd.DataFrame({"loss": domain, "predicted": domain})
     diagonal = alt.Chart(ends).mark_line(color=style.INK, strokeWidth=1).encode(bare, y)
-    words = held["name"].replace("_", " ") + ("" if held["certified"] else " (fit not certified)")
+    words = split["name"].replace("_", " ") + ("" if split["certified"] else " (fit not certified)")
     top = alt.layer(diagonal, marks.encode(bare, y)).properties(width=width, height=PANEL - 40, title=words)
     error = alt.Y("percent:Q", title="error (%)", scale=alt.Scale(domain=[-limit, limit], nice=False))
     zero = alt.Chart(pd.DataFrame({"percent": [0.0]})).mark_rule(color=style.INK, strokeWidth=1).encode(error)
     return alt.vconcat(top, alt.layer(zero, marks.encode(x, error)).properties(width=width, height=120), spacing=10)
 
 
-def exponents(sweep: Sweep) -> Figure:
+def exponents(sweep: SweepFiles) -> Figure:
     """The exponents under every count of parameters and every loss function: dot and 95 % whisker."""
     rows = _exponent_rows(sweep)
     labels = list(dict.fromkeys(rows.label))
@@ -200,7 +202,7 @@ def exponents(sweep: Sweep) -> Figure:
     return Figure("exponents", "Exponents by choice", caption, alt.hconcat(*panels, spacing=14))
 
 
-def _exponent_rows(sweep: Sweep) -> pd.DataFrame:
+def _exponent_rows(sweep: SweepFiles) -> pd.DataFrame:
     assert sweep.fit is not None
     named = [("N: " + fit["params"], fit) for fit in sweep.fit["by_params"]]
     named += [("fit: " + LOSS_NAMES.get(fit["loss"], fit["loss"]), fit) for fit in sweep.fit["by_loss"]]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report import style
-from harness.report.inputs import Sweep
+from harness.report.inputs import SweepFiles
 
 PANEL = 300
 TOKENS, LOSS, PARAMS = "training tokens D", "validation loss (nats per token)", "parameters N"
@@ -25,14 +25,14 @@ class Figure:
     chart: Any
 
 
-def shape_colour(sweep: Sweep) -> alt.Color:
+def shape_colour(sweep: SweepFiles) -> alt.Color:
     """The colour of each shape, the same in every figure; the legend gives its params_with_head."""
     params = sweep.cells.groupby("shape").params_with_head.first()
     labels = [f"{shape}  ({style.count(params[shape])})" for shape in sweep.shapes]
     return style.shape_colour(sweep.shapes, labels)
 
 
-def cell_points(sweep: Sweep) -> pd.DataFrame:
+def cell_points(sweep: SweepFiles) -> pd.DataFrame:
     """The finished cells with what tooltips show, and the fit's parameter count as `params`."""
     columns = ["cell", "shape", "seed", "repeat", "tokens", "flops", "loss"]
     points = sweep.finished[columns].copy()
@@ -40,11 +40,11 @@ def cell_points(sweep: Sweep) -> pd.DataFrame:
     return points
 
 
-def params_column(sweep: Sweep) -> str:
+def params_column(sweep: SweepFiles) -> str:
     return sweep.fit["choices"]["params"] if sweep.fit else "params_with_head"
 
 
-def params_title(sweep: Sweep) -> str:
+def params_title(sweep: SweepFiles) -> str:
     return f"{PARAMS} ({params_column(sweep)})"
 
 
@@ -66,11 +66,11 @@ def points_mark(points: pd.DataFrame, x: Any, y: Any, colour: Any, size: int = 4
     return solid + ring.encode(colour)
 
 
-def repeats_note(sweep: Sweep) -> str:
+def repeats_note(sweep: SweepFiles) -> str:
     return " Rings are repeats with another seed." if sweep.finished.repeat.any() else ""
 
 
-def curves(sweep: Sweep) -> Figure:
+def curves(sweep: SweepFiles) -> Figure:
     """Training loss against tokens: each trunk whole on the left, the cooldowns enlarged on the right."""
     finished = sweep.finished
     lines = sweep.curves
@@ -86,7 +86,7 @@ def curves(sweep: Sweep) -> Figure:
     return Figure("curves", "Training curves", caption, alt.hconcat(whole, near).resolve_scale(y="independent"))
 
 
-def _curves_panel(sweep: Sweep, lines: pd.DataFrame, start: float, size: int) -> Any:
+def _curves_panel(sweep: SweepFiles, lines: pd.DataFrame, start: float, size: int) -> Any:
     # One bin before the start keeps a line from beginning inside the panel.
     shown = lines[lines.tokens >= start / 1.05].round({"tokens": 0, "train_loss": 4})
     columns = ["cell", "shape", "phase", "line", "tokens", "train_loss"]
@@ -109,7 +109,7 @@ def _curves_panel(sweep: Sweep, lines: pd.DataFrame, start: float, size: int) ->
     return alt.layer(*layers).properties(width=PANEL + 20, height=PANEL + 20)
 
 
-def loss_by_tokens(sweep: Sweep) -> Figure:
+def loss_by_tokens(sweep: SweepFiles) -> Figure:
     """Loss against D, one fitted line with its interval a shape."""
     assert sweep.fit is not None
     points = cell_points(sweep)
@@ -126,7 +126,7 @@ def loss_by_tokens(sweep: Sweep) -> Figure:
     return Figure("loss_by_tokens", "Loss against training tokens", caption, chart)
 
 
-def loss_by_params(sweep: Sweep) -> Figure:
+def loss_by_params(sweep: SweepFiles) -> Figure:
     """Loss against N, one fitted line with its interval a token budget."""
     assert sweep.fit is not None
     points = cell_points(sweep)
@@ -159,7 +159,7 @@ def budget_labels(budgets: list[float]) -> list[str]:
     return [f"{budget:.0f}" for budget in budgets]
 
 
-def loss_by_flops(sweep: Sweep) -> Figure:
+def loss_by_flops(sweep: SweepFiles) -> Figure:
     """Loss against C: the cells, each shape's fitted line, and the compute-optimal frontier."""
     assert sweep.fit is not None
     points = cell_points(sweep)
@@ -188,12 +188,12 @@ def loss_by_flops(sweep: Sweep) -> Figure:
     return Figure("loss_by_flops", "Loss against training compute", caption, alt.layer(*layers, chart))
 
 
-def _kind(sweep: Sweep) -> str:
+def _kind(sweep: SweepFiles) -> str:
     assert sweep.fit is not None
     return str(sweep.fit["bands"].get("kind") or "95 % interval")
 
 
-def warning(sweep: Sweep) -> str:
+def warning(sweep: SweepFiles) -> str:
     """What a caption adds where the fit it shows is not certified."""
     assert sweep.fit is not None
     return (
@@ -203,7 +203,7 @@ def warning(sweep: Sweep) -> str:
     )
 
 
-def trusted(sweep: Sweep, curve: pd.DataFrame) -> pd.DataFrame:
+def trusted(sweep: SweepFiles, curve: pd.DataFrame) -> pd.DataFrame:
     """A curve without its interval where the fit is not certified: such an interval means nothing."""
     assert sweep.fit is not None
     return curve if sweep.fit["fit"]["certificate"]["certified"] else curve.assign(low=np.nan, high=np.nan)
@@ -224,7 +224,7 @@ def _band_rows(bands: list[dict[str, Any]], along: str, names: list[tuple[str, s
     return pd.concat(parts, ignore_index=True)
 
 
-def _bands_of_shapes(sweep: Sweep, points: pd.DataFrame) -> pd.DataFrame:
+def _bands_of_shapes(sweep: SweepFiles, points: pd.DataFrame) -> pd.DataFrame:
     """The bands along tokens, each named by the shape whose params are nearest."""
     assert sweep.fit is not None
     params = points.groupby("shape").params.first()

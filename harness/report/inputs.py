@@ -22,16 +22,16 @@ NEEDED = ("cell", "trunk", "status", "width", "depth", "seed", "tokens", "flops"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepFiles:
     """A sweep as its directory tells it.
 
-    cells: one row a planned cell: the run table's columns, or the plan's where the cell has not ended yet; the
+    cells: one row a cell of sweep.yaml: the run table's columns, or sweep.yaml's where the cell has not ended yet; the
     columns `shape` (w64-d4) and `repeat` (a further seed of a shape) are added.
     curves: training loss by tokens, in bins: cell, trunk, shape, phase, line, tokens, train_loss.
     """
 
     path: Path
-    plan: dict[str, Any]
+    sweep_yaml: dict[str, Any]
     cells: pd.DataFrame
     curves: pd.DataFrame
     fit: dict[str, Any] | None
@@ -48,17 +48,17 @@ class Sweep:
         return list(dict.fromkeys(self.cells.sort_values(["params_with_head", "shape"])["shape"]))
 
 
-def read(path: Path) -> Sweep:
+def read(path: Path) -> SweepFiles:
     """Reads a sweep directory; raises UserError where it is none, or its files are damaged or of another schema."""
     if not path.is_dir():
         raise UserError(f"runs={path} is not a folder: give the folder of a sweep, such as runs=outputs/cpu")
     folder = SweepFolder(path)
-    plan = read_sweep(folder)
-    cells = _cells(plan, _table(folder.table), folder)
+    sweep_yaml = read_sweep(folder)
+    cells = _cells(sweep_yaml, _table(folder.table), folder)
     fit = _fit(path / "fit.json")
     digest = hashlib.sha256(folder.table.read_bytes()).hexdigest()
     stale = fit is not None and fit["source"].get("sha256") not in (None, digest)
-    return Sweep(path, plan, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
+    return SweepFiles(path, sweep_yaml, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -80,17 +80,15 @@ def _table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _cells(plan: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) -> pd.DataFrame:
-    """The planned cells in the plan's order, each with its row of the run table where it has one."""
-    planned = pd.DataFrame(plan.get("cells") or [])
-    if planned.empty:
-        raise UserError(f"{folder.plan} names no cells: train the sweep again to write it anew")
-    absent = planned[~planned.cell.isin(table.cell)].assign(status="not done")
-    rows = [part for part in (table[table.cell.isin(planned.cell)], absent) if len(part)]
-    columns = list(dict.fromkeys([*table.columns, *planned.columns]))
-    cells = (
-        pd.concat(rows, ignore_index=True).reindex(columns=columns).set_index("cell").loc[planned.cell].reset_index()
-    )
+def _cells(sweep_yaml: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) -> pd.DataFrame:
+    """The cells of sweep.yaml in its order, each with its row of the run table where it has one."""
+    listed = pd.DataFrame(sweep_yaml.get("cells") or [])
+    if listed.empty:
+        raise UserError(f"{folder.sweep_yaml} names no cells: train the sweep again to write it anew")
+    absent = listed[~listed.cell.isin(table.cell)].assign(status="not done")
+    rows = [part for part in (table[table.cell.isin(listed.cell)], absent) if len(part)]
+    columns = list(dict.fromkeys([*table.columns, *listed.columns]))
+    cells = pd.concat(rows, ignore_index=True).reindex(columns=columns).set_index("cell").loc[listed.cell].reset_index()
     cells["shape"] = [f"w{width}-d{depth}" for width, depth in zip(cells.width, cells.depth, strict=True)]
     cells["repeat"] = cells.seed != cells.groupby("shape").seed.transform("min")
     return cells

@@ -12,7 +12,7 @@ from harness import __version__
 from harness.files import make_folder, write_atomically
 from harness.report import diagnostics, figures
 from harness.report.figures import Figure
-from harness.report.inputs import Sweep, read
+from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
 from harness.report.style import specification
@@ -52,14 +52,14 @@ def write_report(path: Path) -> Path:
     return path / "report.html"
 
 
-def draw(sweep: Sweep) -> list[Figure]:
+def draw(sweep: SweepFiles) -> list[Figure]:
     """The figures that the sweep's files allow, in the order of the page."""
     makers = [figures.curves] if len(sweep.curves) else []
     if sweep.fit and len(sweep.finished):
         makers += [figures.loss_by_params, figures.loss_by_tokens]
         makers += [figures.loss_by_flops] if sweep.fit["frontier"] else []
         makers += [diagnostics.residuals]
-        makers += [diagnostics.holdout] if any(held["rows"] for held in sweep.fit["holdouts"]) else []
+        makers += [diagnostics.holdout] if any(split["rows"] for split in sweep.fit["holdouts"]) else []
         makers += [diagnostics.exponents]
         makers += [diagnostics.frontier] if sweep.fit["frontier"] else []
     return [maker(sweep) for maker in makers]
@@ -70,7 +70,7 @@ def specifications(drawn: list[Figure]) -> dict[str, dict[str, Any]]:
     return {figure.name: specification(figure.chart, f"{figure.title}. {figure.caption}") for figure in drawn}
 
 
-def render(sweep: Sweep, drawn: list[Figure], specs: dict[str, dict[str, Any]]) -> str:
+def render(sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, Any]]) -> str:
     """The page as HTML text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "."),

@@ -10,8 +10,8 @@ import jinja2
 
 from harness.laws.checks import validation
 from harness.laws.display import digits
-from harness.report.cells import number
-from harness.report.inputs import Sweep
+from harness.report.fields import number
+from harness.report.inputs import SweepFiles
 from harness.report.prose import excluded, trained, training
 
 FILES = ("row.tex", "row.csv", "methods.txt")
@@ -34,14 +34,14 @@ TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
 GREEK = ("alpha", "beta", "gamma")
 
 
-def paper(sweep: Sweep) -> dict[str, str]:
+def paper(sweep: SweepFiles) -> dict[str, str]:
     """The content of each file; none without a fit."""
     if sweep.fit is None:
         return {}
     return dict(zip(FILES, (latex_row(sweep), csv_row(sweep), paragraph(sweep)), strict=True))
 
 
-def doubts(sweep: Sweep) -> list[str]:
+def doubts(sweep: SweepFiles) -> list[str]:
     """Why the numbers should not be quoted, in sentences."""
     assert sweep.fit is not None
     seal = sweep.fit["fit"]["certificate"]
@@ -67,25 +67,25 @@ def _digits(value: float | None, interval: list[float | None] | None) -> list[st
     return digits(value, ends if len(ends) == 2 else None)
 
 
-def latex_row(sweep: Sweep) -> str:
+def latex_row(sweep: SweepFiles) -> str:
     """One row for a booktabs table, its header and the doubts as comments above it."""
     assert sweep.fit is not None
     fit, choices = sweep.fit["fit"], sweep.fit["choices"]
     wrong = doubts(sweep)
     mark = r"^{\dagger}" if wrong else ""
-    columns = [("Sweep", _tex(sweep.plan["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
+    columns = [("Sweep", _tex(sweep.sweep_yaml["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
     columns += [("Loss function", _tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
     columns += [(_symbol(name), _quoted(shown, mark)) for name, shown in _estimates(fit)]
-    for held in sweep.fit["holdouts"]:
-        mean = held["mean_relative_error"]
+    for split in sweep.fit["holdouts"]:
+        mean = split["mean_relative_error"]
         shown = "--" if mean is None else f"{100 * mean:.2f}"
-        doubt = r"$^{\dagger}$" if wrong or not held["certified"] else ""
-        columns.append((rf"Held-out {_tex(held['name'].replace('_', ' '))} (\%)", shown + doubt))
+        doubt = r"$^{\dagger}$" if wrong or not split["certified"] else ""
+        columns.append((rf"Held-out {_tex(split['name'].replace('_', ' '))} (\%)", shown + doubt))
     verdict = "yes" if fit["certificate"]["certified"] else r"\textbf{not certified}"
     columns.append(("Certified", verdict + (r"$^{\dagger}$" if wrong else "")))
     return _render(
         "row.tex.j2",
-        name=sweep.plan["sweep"],
+        name=sweep.sweep_yaml["sweep"],
         predicts=fit["predicts"],
         method=choices["interval_method"],
         doubts=wrong,
@@ -113,12 +113,12 @@ def _tex(text: Any) -> str:
     return "".join(TEX.get(sign, sign) for sign in " ".join(str(text).split()))
 
 
-def csv_row(sweep: Sweep) -> str:
+def csv_row(sweep: SweepFiles) -> str:
     """A header and one row with every headline number in full precision; what is not there is empty."""
     assert sweep.fit is not None
     fit, source, choices = sweep.fit["fit"], sweep.fit["source"], sweep.fit["choices"]
     seal, frontier, noise = fit["certificate"], sweep.fit["frontier"] or {}, sweep.fit["seed_noise"] or {}
-    row: dict[str, Any] = {"sweep": sweep.plan["sweep"], "law": fit["law"], "predicts": fit["predicts"]}
+    row: dict[str, Any] = {"sweep": sweep.sweep_yaml["sweep"], "law": fit["law"], "predicts": fit["predicts"]}
     row |= {"certified": seal["certified"], "reasons": "; ".join(seal["reasons"]), "stale": sweep.fit_is_stale}
     row |= {key: choices[key] for key in ("params", "tokens", "target", "loss", "delta")}
     row |= {"rows": source["rows"], "rows_used": source["rows_used"], "filter": source.get("filter")}
@@ -129,10 +129,10 @@ def csv_row(sweep: Sweep) -> str:
     row |= {key: choices[key] for key in ("bootstrap", "seed")}
     row |= {key: seal[key] for key in ("gradient_norm", "starts", "starts_agree", "rank", "condition")}
     row |= {"flops_per_product": frontier.get("flops_per_product"), "seed_sd_nats": noise.get("sd_nats")}
-    for held in sweep.fit["holdouts"]:
-        name = held["name"]
-        row |= {f"{name}_error": held["mean_relative_error"], f"{name}_certified": held["certified"]}
-        row |= {f"{name}_competitor_error": held["competitor_mean_relative_error"]}
+    for split in sweep.fit["holdouts"]:
+        name = split["name"]
+        row |= {f"{name}_error": split["mean_relative_error"], f"{name}_certified": split["certified"]}
+        row |= {f"{name}_competitor_error": split["competitor_mean_relative_error"]}
     row |= {"recommended": (sweep.fit.get("recommended") or {}).get("law")}
     row |= {"sha256": source.get("sha256"), "harness": (sweep.fit.get("versions") or {}).get("harness")}
     written = io.StringIO()
@@ -142,24 +142,24 @@ def csv_row(sweep: Sweep) -> str:
     return written.getvalue()
 
 
-def paragraph(sweep: Sweep) -> str:
+def paragraph(sweep: SweepFiles) -> str:
     """The methods in plain text."""
     assert sweep.fit is not None
     fit, source, choices = sweep.fit["fit"], sweep.fit["source"], sweep.fit["choices"]
     kappa = (sweep.fit["frontier"] or {}).get("flops_per_product")
     weight = source["columns"].get("weight")
     versions = [f"{name} {version}" for name, version in (sweep.fit.get("versions") or {}).items()]
-    packages = [f"{name} {version}" for name, version in (sweep.plan.get("packages") or {}).items()]
+    packages = [f"{name} {version}" for name, version in (sweep.sweep_yaml.get("packages") or {}).items()]
     text = _render(
         "methods.txt.j2",
-        name=sweep.plan["sweep"],
+        name=sweep.sweep_yaml["sweep"],
         doubts=doubts(sweep),
         training=training(sweep),
         data=_data(sweep),
         grid=dict.fromkeys(("Model", "Code version"), "") | dict(trained(sweep)),
         optimizer=(sweep.job.get("optimizer") or {}).get("name"),
         fit=fit,
-        stated=sweep.plan.get("law") == fit["law"],
+        stated=sweep.sweep_yaml.get("law") == fit["law"],
         source=source,
         choices=choices,
         digests=_digests(source),
@@ -187,7 +187,7 @@ def _loss(choices: dict[str, Any]) -> str:
     return LOSSES.get(choices["loss"], choices["loss"]).format(choices["delta"])
 
 
-def _data(sweep: Sweep) -> str:
+def _data(sweep: SweepFiles) -> str:
     data, tokenizer = sweep.job.get("data") or {}, sweep.job.get("tokenizer") or {}
     if not data:
         return "The training data are not recorded."
@@ -206,7 +206,7 @@ def _digests(source: dict[str, Any]) -> str:
     return "pooled from " + ", ".join(f"{part['path']} of SHA-256 {part['sha256'] or 'none'}" for part in parts)
 
 
-def _excluded(sweep: Sweep) -> str:
+def _excluded(sweep: SweepFiles) -> str:
     by_reason: dict[str, list[str]] = {}
     for name, why in excluded(sweep):
         by_reason.setdefault(why, []).append(name)
@@ -219,13 +219,13 @@ def _excluded(sweep: Sweep) -> str:
     return f"Left out: {'; '.join(parts)}."
 
 
-def _noise(sweep: Sweep) -> str:
+def _noise(sweep: SweepFiles) -> str:
     assert sweep.fit is not None
     text = validation.sentence(sweep.fit.get("validation_text"))
     return _seeds(sweep) + (f" {text[0].upper()}{text[1:]}." if text else "")
 
 
-def _seeds(sweep: Sweep) -> str:
+def _seeds(sweep: SweepFiles) -> str:
     assert sweep.fit is not None
     noise = sweep.fit["seed_noise"]
     if not noise:
@@ -236,18 +236,18 @@ def _seeds(sweep: Sweep) -> str:
     )
 
 
-def _holdouts(sweep: Sweep) -> list[str]:
+def _holdouts(sweep: SweepFiles) -> list[str]:
     assert sweep.fit is not None
     sentences = []
-    for held in sweep.fit["holdouts"]:
+    for split in sweep.fit["holdouts"]:
         law, plain = (
             "none" if value is None else f"{value:.2%}"
-            for value in (held["mean_relative_error"], held["competitor_mean_relative_error"])
+            for value in (split["mean_relative_error"], split["competitor_mean_relative_error"])
         )
-        doubt = "" if held["certified"] else ", by a fit that is NOT certified"
+        doubt = "" if split["certified"] else ", by a fit that is NOT certified"
         sentences.append(
-            f"Held out, {held['description']} ({held['n_test']} cells): mean relative error {law}{doubt}; an additive "
-            f"table of shape and budget effects has {plain}."
+            f"Held out, {split['description']} ({split['n_test']} cells): mean relative error {law}{doubt}; an "
+            f"additive table of shape and budget effects has {plain}."
         )
     return sentences or ["Nothing could be held out."]
 

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from harness.report.cells import Cell, doubtful, estimate, number
 from harness.report.diagnostics import LOSS_NAMES
-from harness.report.inputs import Sweep
+from harness.report.fields import Field, doubtful, estimate, number
+from harness.report.inputs import SweepFiles
 from harness.report.style import scientific
 from harness.report.tables import span
 
@@ -20,13 +20,13 @@ class Headline:
     """The law, its exponents, and whether they are certified."""
 
     law: Markup
-    parts: list[tuple[str, Cell]]
+    parts: list[tuple[str, Field]]
     certified: bool
     seal: str
     reasons: list[str]
 
 
-def headline(sweep: Sweep) -> Headline | None:
+def headline(sweep: SweepFiles) -> Headline | None:
     """None without a fit."""
     if sweep.fit is None:
         return None
@@ -51,7 +51,7 @@ def _typeset(law: str) -> Markup:
     return found
 
 
-def why_no_fit(sweep: Sweep) -> str:
+def why_no_fit(sweep: SweepFiles) -> str:
     """What a reader is told where there is no fit.json."""
     if sweep.fit is not None:
         return ""
@@ -77,7 +77,7 @@ def _many(how_many: int, what: str) -> str:
     return f"{how_many} {what}" + ("" if how_many == 1 else "s")
 
 
-def trained(sweep: Sweep) -> list[tuple[str, str]]:
+def trained(sweep: SweepFiles) -> list[tuple[str, str]]:
     """What was trained, as names and values."""
     cells, done = sweep.cells, sweep.finished
     states = cells.status.value_counts()
@@ -107,9 +107,9 @@ def trained(sweep: Sweep) -> list[tuple[str, str]]:
     facts = [(key, ", ".join([value, *model]) if key == "Model" else value) for key, value in facts]
     if "wall_seconds" in done and done.wall_seconds.notna().any():
         facts.append(("Cost", _cost(sweep)))
-    packages = sweep.plan.get("packages") or {}
+    packages = sweep.sweep_yaml.get("packages") or {}
     facts.append(("Packages", ", ".join(f"{name} {version}" for name, version in packages.items()) or "not recorded"))
-    overrides = " ".join(str(each) for each in sweep.plan.get("overrides") or [])
+    overrides = " ".join(str(each) for each in sweep.sweep_yaml.get("overrides") or [])
     facts.append(("Command", f"python scripts/train.py -m {overrides}".rstrip()))
     return facts
 
@@ -118,7 +118,7 @@ def _listed(values: Any) -> str:
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(set(values.dropna())))
 
 
-def _cost(sweep: Sweep) -> str:
+def _cost(sweep: SweepFiles) -> str:
     """A trunk counts once: its longest cell whole, of every other cell the cooldown only."""
     done = sweep.finished
     schedule = sweep.job.get("schedule") or {}
@@ -133,7 +133,7 @@ def _cost(sweep: Sweep) -> str:
     return f"about {seconds * threads / 3600:.2g} {unit} for the finished cells, a trunk counted once"
 
 
-def training(sweep: Sweep) -> list[str]:
+def training(sweep: SweepFiles) -> list[str]:
     """How the cells were trained and measured."""
     job = sweep.job
     schedule = job.get("schedule") or {}
@@ -154,7 +154,7 @@ def training(sweep: Sweep) -> list[str]:
     return sentences
 
 
-def methods(sweep: Sweep) -> list[str]:
+def methods(sweep: SweepFiles) -> list[str]:
     """How the numbers came about, every choice of the fit included."""
     sentences = training(sweep)
     if sweep.fit is None:
@@ -175,7 +175,7 @@ def methods(sweep: Sweep) -> list[str]:
     return sentences
 
 
-def settings(sweep: Sweep) -> list[tuple[str, str]]:
+def settings(sweep: SweepFiles) -> list[tuple[str, str]]:
     """The training configuration that the jobs share, one key a row."""
     found: list[tuple[str, str]] = []
 
@@ -192,7 +192,7 @@ def settings(sweep: Sweep) -> list[tuple[str, str]]:
     return found
 
 
-def excluded(sweep: Sweep) -> list[tuple[str, str]]:
+def excluded(sweep: SweepFiles) -> list[tuple[str, str]]:
     """The rows that the fit left out, and why."""
     if sweep.fit is None:
         return []

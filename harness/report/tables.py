@@ -8,15 +8,15 @@ from typing import Any
 import pandas as pd
 
 from harness.laws.noise.intervals import COEFFICIENTS
-from harness.report.cells import SYMBOLS, Cell, Table, doubtful, estimate, exponent, number, percent
 from harness.report.diagnostics import LOSS_NAMES
-from harness.report.inputs import Sweep
+from harness.report.fields import SYMBOLS, Field, Table, doubtful, estimate, exponent, number, percent
+from harness.report.inputs import SweepFiles
 from harness.report.style import count, scientific
 
 
-def tables(sweep: Sweep) -> list[Table]:
+def tables(sweep: SweepFiles) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
-    makers: tuple[Callable[[Sweep], Table | None], ...] = (
+    makers: tuple[Callable[[SweepFiles], Table | None], ...] = (
         _by_params, _accounting, _by_loss, _by_noise, _frontier, _ranking, _approaches, _kaplan, _holdouts, _moves,
         _noise,
     )  # fmt: skip
@@ -24,25 +24,25 @@ def tables(sweep: Sweep) -> list[Table]:
     return [table for table in found if table is not None and table.rows]
 
 
-def _fit_rows(fits: list[dict[str, Any]], keys: list[str], name: Callable[[dict[str, Any]], str]) -> list[list[Cell]]:
+def _fit_rows(fits: list[dict[str, Any]], keys: list[str], name: Callable[[dict[str, Any]], str]) -> list[list[Field]]:
     return [
         [
-            Cell(name(fit)),
+            Field(name(fit)),
             *(estimate(fit, key) for key in keys),
-            Cell(number(fit["objective"]), doubtful(fit)),
+            Field(number(fit["objective"]), doubtful(fit)),
             _seal(fit),
         ]
         for fit in fits
     ]
 
 
-def _seal(fit: dict[str, Any]) -> Cell:
+def _seal(fit: dict[str, Any]) -> Field:
     if not doubtful(fit):
-        return Cell("yes")
-    return Cell("NO: " + "; ".join(fit["certificate"]["reasons"]), mark="bad")
+        return Field("yes")
+    return Field("NO: " + "; ".join(fit["certificate"]["reasons"]), mark="bad")
 
 
-def _by_params(sweep: Sweep) -> Table:
+def _by_params(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     keys = [key for key in SYMBOLS if key in sweep.fit["fit"]["estimates"]]
     return Table(
@@ -54,14 +54,14 @@ def _by_params(sweep: Sweep) -> Table:
     )
 
 
-def _accounting(sweep: Sweep) -> Table:
+def _accounting(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     rows = [
         [
-            Cell(entry["params"]),
-            Cell(entry["flops"]),
-            Cell("{params:.3f}".format(**entry["flops_exponents"])),
-            Cell("{tokens:.3f}".format(**entry["flops_exponents"])),
+            Field(entry["params"]),
+            Field(entry["flops"]),
+            Field("{params:.3f}".format(**entry["flops_exponents"])),
+            Field("{tokens:.3f}".format(**entry["flops_exponents"])),
             exponent(entry["a"], doubt=not entry["certified"]),
         ]
         for entry in sweep.fit.get("accounting") or []
@@ -75,20 +75,20 @@ def _accounting(sweep: Sweep) -> Table:
     )
 
 
-def _by_noise(sweep: Sweep) -> Table:
+def _by_noise(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     head = sweep.fit["fit"]
     keys = [key for key in SYMBOLS if key in head["estimates"]]
     rows = []
     for entry in sweep.fit.get("by_noise") or []:
         shown = [_ends(entry["intervals"].get(key), None if key in COEFFICIENTS else 3) for key in keys]
-        rows.append([Cell(entry["noise"]), *(Cell(text, doubtful(head)) for text in shown)])
+        rows.append([Field(entry["noise"]), *(Field(text, doubtful(head)) for text in shown)])
     text = sweep.fit.get("validation_text")
     if rows and text:
         estimates, half = head["estimates"], text["half_width"]
         ends = {key: [estimates[key] - half[key], estimates[key] + half[key]] for key in half}
         shown = [_ends(ends.get(key), 3) for key in keys]
-        rows.append([Cell("the validation text"), *(Cell(each, doubtful(head)) for each in shown)])
+        rows.append([Field("the validation text"), *(Field(each, doubtful(head)) for each in shown)])
     test = sweep.fit.get("lack_of_fit")
     told = ""
     if test:
@@ -113,7 +113,7 @@ def _ends(pair: list[float] | None, places: int | None) -> str:
     return f"{number(pair[0], places)} to {number(pair[1], places)}" if pair else "–"
 
 
-def _by_loss(sweep: Sweep) -> Table:
+def _by_loss(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     keys = [key for key in SYMBOLS if key in sweep.fit["fit"]["estimates"]]
     return Table(
@@ -126,7 +126,7 @@ def _by_loss(sweep: Sweep) -> Table:
     )
 
 
-def _frontier(sweep: Sweep) -> Table:
+def _frontier(sweep: SweepFiles) -> Table:
     """The budgets and the served model that the fit was asked for."""
     assert sweep.fit is not None
     section, doubt = sweep.fit["frontier"] or {}, doubtful(sweep.fit["fit"])
@@ -136,7 +136,7 @@ def _frontier(sweep: Sweep) -> Table:
     rows = []
     for name, point in named:
         values = [point["params"], point["tokens"], point["tokens_per_param"], point["loss"]]
-        rows.append([Cell(name), *(_point(value, doubt) for value in values), Cell(f"{point['beyond']:.3g} ×")])
+        rows.append([Field(name), *(_point(value, doubt) for value in values), Field(f"{point['beyond']:.3g} ×")])
     return Table(
         "frontier",
         "Points of the frontier",
@@ -147,29 +147,29 @@ def _frontier(sweep: Sweep) -> Table:
     )
 
 
-def _point(entry: dict[str, Any] | float, doubt: bool) -> Cell:
+def _point(entry: dict[str, Any] | float, doubt: bool) -> Field:
     if not isinstance(entry, dict):
-        return Cell(number(entry))
+        return Field(number(entry))
     low, high = entry["low"], entry["high"]
     interval = (
         "(no interval)" if low is None else f"[{number(low)}, {'no upper end' if high is None else number(high)}]"
     )
-    return Cell(number(entry["value"]), doubt, interval=interval)
+    return Field(number(entry["value"]), doubt, interval=interval)
 
 
-def _ranking(sweep: Sweep) -> Table:
+def _ranking(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     rows = []
     for entry in sweep.fit.get("ranking") or []:
         law, why = str(entry.get("law")), entry.get("left_out")
         rows.append(
             [
-                Cell(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
+                Field(law + (" (the headline)" if law == sweep.fit["choices"]["law"] else "")),
                 exponent(entry.get("a")),
-                Cell(percent(entry.get("mean_relative_error"), 2)),
-                Cell("–" if entry.get("inside") is None else f"{entry['inside']}\u00a0of\u00a0{entry['n_test']}"),
-                Cell(percent(entry.get("rms_residual"), 2)),
-                Cell(f"left out: {why}" if why else "", mark="bad" if why else ""),
+                Field(percent(entry.get("mean_relative_error"), 2)),
+                Field("–" if entry.get("inside") is None else f"{entry['inside']}\u00a0of\u00a0{entry['n_test']}"),
+                Field(percent(entry.get("rms_residual"), 2)),
+                Field(f"left out: {why}" if why else "", mark="bad" if why else ""),
             ]
         )
     advice = sweep.fit.get("recommended")
@@ -185,7 +185,7 @@ def _ranking(sweep: Sweep) -> Table:
     )
 
 
-def _approaches(sweep: Sweep) -> Table | None:
+def _approaches(sweep: SweepFiles) -> Table | None:
     assert sweep.fit is not None
     section = sweep.fit.get("approaches")
     if not section:
@@ -199,13 +199,13 @@ def _approaches(sweep: Sweep) -> Table | None:
         note = f"left out: {entry['left_out']}" if entry.get("left_out") else _dropped(entry.get("dropped") or [])
         rows.append(
             [
-                Cell(name.replace("_", " ")),
+                Field(name.replace("_", " ")),
                 exponent(entry.get("a"), doubt),
                 exponent(entry.get("b"), doubt),
-                Cell("–" if bias is None else f"{bias:+.3f}".replace("-", "−")),
-                Cell(str(entry.get("points", "–"))),
-                Cell(", ".join(against).replace("_", " ") or "–", mark="bad" if against else "muted"),
-                Cell(note, mark="bad" if entry.get("left_out") else "muted"),
+                Field("–" if bias is None else f"{bias:+.3f}".replace("-", "−")),
+                Field(str(entry.get("points", "–"))),
+                Field(", ".join(against).replace("_", " ") or "–", mark="bad" if against else "muted"),
+                Field(note, mark="bad" if entry.get("left_out") else "muted"),
             ]
         )
     return Table(
@@ -230,7 +230,7 @@ def _disagreeing(name: str, names: list[str], sentences: list[str]) -> list[str]
     return [other for other in names if other != name and any(f" {other} (a " in sentence for sentence in told)]
 
 
-def _kaplan(sweep: Sweep) -> Table:
+def _kaplan(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     rows = []
     for fit in (sweep.fit.get("kaplan") or {}).values():
@@ -240,10 +240,10 @@ def _kaplan(sweep: Sweep) -> Table:
         value, law = estimate(fit, constant), str(fit.get("predicts") or fit["law"])
         rows.append(
             [
-                Cell(law),
+                Field(law),
                 estimate(fit, "alpha"),
                 replace(value, text=f"{constant} = {value.text}"),
-                Cell(f"{fit['rows']}" + (f": {fit['rows_used']}" if fit.get("rows_used") else "")),
+                Field(f"{fit['rows']}" + (f": {fit['rows_used']}" if fit.get("rows_used") else "")),
                 _seal(fit),
             ]
         )
@@ -256,19 +256,19 @@ def _kaplan(sweep: Sweep) -> Table:
     )
 
 
-def _holdouts(sweep: Sweep) -> Table:
+def _holdouts(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     rows = []
-    for held in sweep.fit["holdouts"]:
-        law, plain = held["mean_relative_error"], held["competitor_mean_relative_error"]
-        ratio = Cell("–") if not law or plain is None else Cell(f"{plain / law:.1f} ×", not held["certified"])
+    for split in sweep.fit["holdouts"]:
+        law, plain = split["mean_relative_error"], split["competitor_mean_relative_error"]
+        ratio = Field("–") if not law or plain is None else Field(f"{plain / law:.1f} ×", not split["certified"])
         cells = (
-            Cell(f"{held['n_test']} of {held['n_test'] + held['n_train']}"),
-            Cell(percent(law, 2), not held["certified"]),
-            Cell(percent(plain, 2)),
+            Field(f"{split['n_test']} of {split['n_test'] + split['n_train']}"),
+            Field(percent(law, 2), not split["certified"]),
+            Field(percent(plain, 2)),
             ratio,
         )
-        rows.append([Cell(held["description"]), *cells])
+        rows.append([Field(split["description"]), *cells])
     return Table(
         "holdouts",
         "Hold-outs",
@@ -279,12 +279,12 @@ def _holdouts(sweep: Sweep) -> Table:
     )
 
 
-def _moves(sweep: Sweep) -> Table:
+def _moves(sweep: SweepFiles) -> Table:
     assert sweep.fit is not None
     rows = []
     keys = [key for key in ("alpha", "beta", "a") if any(key in move for move in sweep.fit["moves"])]
     for move in sweep.fit["moves"]:
-        rows.append([Cell(str(move["dropped"])), Cell(str(move["rows"]))])
+        rows.append([Field(str(move["dropped"])), Field(str(move["rows"]))])
         rows[-1] += [_move(move.get(key), not move["certified"]) for key in keys]
     return Table(
         "moves",
@@ -296,18 +296,18 @@ def _moves(sweep: Sweep) -> Table:
     )
 
 
-def _move(entry: dict[str, Any] | None, doubt: bool) -> Cell:
+def _move(entry: dict[str, Any] | None, doubt: bool) -> Field:
     if entry is None:
-        return Cell("–", mark="muted")
+        return Field("–", mark="muted")
     moved = f"{entry['move']:+.3f}".replace("-", "−")
     if entry["low"] is None or entry["high"] is None:
-        return Cell(moved, doubt, interval="(no interval)")
+        return Field(moved, doubt, interval="(no interval)")
     verdict = "inside" if entry["inside"] else "OUTSIDE"
     interval = f"[{number(entry['low'], 3)}, {number(entry['high'], 3)}] {verdict}"
-    return Cell(moved, doubt, "" if entry["inside"] else "bad", interval)
+    return Field(moved, doubt, "" if entry["inside"] else "bad", interval)
 
 
-def _noise(sweep: Sweep) -> Table | None:
+def _noise(sweep: SweepFiles) -> Table | None:
     assert sweep.fit is not None
     noise = sweep.fit["seed_noise"]
     if not noise:
@@ -324,11 +324,11 @@ def _noise(sweep: Sweep) -> Table | None:
         f"Standard deviation between runs that differ in their seed only: {noise['groups']} groups, "
         f"{noise['degrees_of_freedom']} degrees of freedom. Hold-out errors below it say nothing more.",
         ["of", "standard deviation"],
-        [[Cell(name), Cell(value)] for name, value in parts],
+        [[Field(name), Field(value)] for name, value in parts],
     )
 
 
-def run_table(sweep: Sweep) -> Table:
+def run_table(sweep: SweepFiles) -> Table:
     """Every planned cell, those that failed, diverged or have not ended included."""
     header = [
         "cell",
@@ -352,15 +352,15 @@ def run_table(sweep: Sweep) -> Table:
     )
 
 
-def _run_row(row: dict[str, Any]) -> list[Cell]:
-    def value(key: str, write: Callable[[float], str]) -> Cell:
+def _run_row(row: dict[str, Any]) -> list[Field]:
+    def value(key: str, write: Callable[[float], str]) -> Field:
         found = row.get(key)
-        return Cell("–", mark="muted") if found is None or pd.isna(found) else Cell(write(found))
+        return Field("–", mark="muted") if found is None or pd.isna(found) else Field(write(found))
 
     wrong = row["status"] != "finished"
     return [
-        Cell(row["cell"]),
-        Cell(row["status"], mark="bad" if wrong else ""),
+        Field(row["cell"]),
+        Field(row["status"], mark="bad" if wrong else ""),
         value("params_with_head", lambda found: f"{found:,.0f}"),
         value("tokens", lambda found: f"{found:,.0f}"),
         value("flops", lambda found: scientific(found)),
@@ -370,7 +370,7 @@ def _run_row(row: dict[str, Any]) -> list[Cell]:
         value("loss_se", lambda found: f"{found:.4f}"),
         value("bits_per_byte", lambda found: f"{found:.4f}"),
         value("wall_seconds", lambda found: f"{found / 60:.1f}"),
-        Cell("" if pd.isna(row.get("error")) else str(row["error"]), mark="bad" if wrong else ""),
+        Field("" if pd.isna(row.get("error")) else str(row["error"]), mark="bad" if wrong else ""),
     ]
 
 

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.sweep.snapshot import ENDED, CellState, Snapshot, SweepReader, snapshot
 from harness.units import data_size, duration, machine_hours
 
-__all__ = ["Progress", "Snapshot", "account", "heartbeat", "render", "snapshot"]
+__all__ = ["Progress", "Snapshot", "heartbeat", "outcome", "render", "snapshot"]
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 60.0
@@ -107,7 +107,7 @@ def render(now: Snapshot, elapsed: float | None = None) -> RenderableType:
     return Group(*(parts if parts[-1] != "" else parts[:-1]))
 
 
-def account(now: Snapshot, disk_bytes: int, ended: bool = False) -> list[str]:
+def outcome(now: Snapshot, disk_bytes: int, ended: bool = False) -> list[str]:
     """What the sweep took, what it cost, what was lost and why, and how to train what is left once nothing runs.
 
     ended: that nothing runs is known, however young the last row of a process that was killed.

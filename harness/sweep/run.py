@@ -39,7 +39,7 @@ from harness.sweep.compose import (
 from harness.sweep.launch import launch_all
 from harness.sweep.pace import measure
 from harness.sweep.plan import Plan
-from harness.sweep.progress import Progress, account
+from harness.sweep.progress import Progress, outcome
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
@@ -133,7 +133,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 def check_stated(folder: SweepFolder, law: str) -> None:
     """Raises UserError where a sweep with results has stated another law: what is chosen after them is no statement."""
-    if not (folder.plan.exists() and any(map(is_final, folder.path.glob("runs/*")))):
+    if not (folder.sweep_yaml.exists() and any(map(is_final, folder.path.glob("runs/*")))):
         return
     stated = read_sweep(folder).get("law", "chinchilla")
     if law != stated:
@@ -213,6 +213,6 @@ def tell(rows: list[dict[str, Any]], folder: SweepFolder, plan: Plan, console: C
     """Prints how the sweep ended and what it cost; 0 where every cell finished, else 1."""
     finished = sum(row["status"] == "finished" for row in rows)
     console.print(f"{finished} of {plan.cells} cells finished; run table: {folder.table}")
-    for line in account(snapshot(folder.path), disk_bytes(folder.path), ended=True):
+    for line in outcome(snapshot(folder.path), disk_bytes(folder.path), ended=True):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if finished == plan.cells else 1

@@ -100,73 +100,73 @@ class SweepReader:
 
     def __init__(self, sweep_dir: Path) -> None:
         self.folder = SweepFolder(Path(sweep_dir))
-        self._plan_stamp: tuple[int, int] | None = None
-        self._plan: dict[str, Any] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._sweep_yaml: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         now = time.time() if now is None else now
-        self._read_plan()
-        plans = self._plan["cells"]
+        self._read_sweep()
+        listed = self._sweep_yaml["cells"]
         try:
             begun = set(os.listdir(self.folder.path / "runs"))
         except FileNotFoundError:
             begun = set()
-        found = {plan["cell"]: self._cell(plan) if plan["cell"] in begun else self._waiting(plan) for plan in plans}
+        found = {cell["cell"]: self._cell(cell) if cell["cell"] in begun else self._waiting(cell) for cell in listed}
         trunks = defaultdict(list)
-        for plan in plans:
-            trunks[plan["trunk"]].append(plan)
+        for cell in listed:
+            trunks[cell["trunk"]].append(cell)
         for members in trunks.values():
-            _name_running([plan["cell"] for plan in members], found, now)
-            _name_job(self.folder.trunk(members[0]["trunk"]), [plan["cell"] for plan in members], found)
+            _name_running([cell["cell"] for cell in members], found, now)
+            _name_job(self.folder.trunk(members[0]["trunk"]), [cell["cell"] for cell in members], found)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
-        launch = (self._plan.get("launches") or [{}])[-1]
+        launch = (self._sweep_yaml.get("launches") or [{}])[-1]
         return Snapshot(
-            name=self._plan["sweep"],
+            name=self._sweep_yaml["sweep"],
             time=now,
             cells=cells,
             flops_done=sum(trunk.done for trunk in work),
             flops_total=sum(trunk.total for trunk in work),
             tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
             utilization=_utilization(cells, "running") or _utilization(cells, "finished"),
-            seconds_left=_seconds_left(work, self._plan.get("slots") or 1, launch.get("estimated_seconds")),
+            seconds_left=_seconds_left(work, self._sweep_yaml.get("slots") or 1, launch.get("estimated_seconds")),
             process_seconds=sum(trunk.seconds for trunk in work),
-            machine={key: self._plan.get(key, value) for key, value in MACHINE.items()},
+            machine={key: self._sweep_yaml.get(key, value) for key, value in MACHINE.items()},
             launch=launch,
-            command=self._plan.get("command", ""),
+            command=self._sweep_yaml.get("command", ""),
         )
 
-    def _read_plan(self) -> None:
-        stamp = _stamp(self.folder.plan)
-        if stamp is None or stamp != self._plan_stamp:
-            self._plan = read_sweep(self.folder)
-            self._plan_stamp = stamp
-            self._labels = _labels([plan["cell"] for plan in self._plan["cells"]])
+    def _read_sweep(self) -> None:
+        stamp = _stamp(self.folder.sweep_yaml)
+        if stamp is None or stamp != self._stamp:
+            self._sweep_yaml = read_sweep(self.folder)
+            self._stamp = stamp
+            self._labels = _labels([cell["cell"] for cell in self._sweep_yaml["cells"]])
 
-    def _waiting(self, plan: dict[str, Any], **known: Any) -> CellState:
-        state = {"status": "waiting", "steps": plan["steps"]} | known
-        row = f"w{plan['width']}-d{plan['depth']}-s{plan['seed']}"
-        return CellState(plan["cell"], self._labels[plan["cell"]], plan["trunk"], row, plan["tokens"], **state)
+    def _waiting(self, cell: dict[str, Any], **known: Any) -> CellState:
+        state = {"status": "waiting", "steps": cell["steps"]} | known
+        row = f"w{cell['width']}-d{cell['depth']}-s{cell['seed']}"
+        return CellState(cell["cell"], self._labels[cell["cell"]], cell["trunk"], row, cell["tokens"], **state)
 
-    def _cell(self, plan: dict[str, Any]) -> CellState:
-        folder = self.folder.run(plan["cell"])
+    def _cell(self, cell: dict[str, Any]) -> CellState:
+        folder = self.folder.run(cell["cell"])
         record, record_time = self._unchanged(folder / "run.json", lambda path: read_record(path.parent))
         row, row_time = self._unchanged(folder / "curve.jsonl", last_row)
         # A failed cell is tried again: rows younger than its record belong to the next attempt.
         if record is not None and not (record["status"] == "failed" and row_time > record_time):
             finished = record["status"] == "finished"
-            steps = plan["steps"] if finished else row["step"] if row else 0
+            steps = cell["steps"] if finished else row["step"] if row else 0
             keys = ("status", "loss", "loss_se", "tokens_per_second", "error")
             known = {key: record[key] for key in keys} | {"utilization": record["flops_utilization"]}
             if finished and record["wall_seconds"] and record["tokens_per_second"]:
                 known["evaluation_seconds"] = record["wall_seconds"] - record["tokens"] / record["tokens_per_second"]
-            return self._waiting(plan, **known, steps_done=steps, changed=record_time)
+            return self._waiting(cell, **known, steps_done=steps, changed=record_time)
         if row is None:
-            return self._waiting(plan)
+            return self._waiting(cell)
         return self._waiting(
-            plan,
+            cell,
             status="begun",
             steps_done=int(row["step"]),
             loss=row.get("train_loss"),
@@ -250,16 +250,16 @@ class TrunkWork:
 def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> TrunkWork:
     shared = len(members) > 1
     shared_steps = shared_done = own_steps = own_done = own_trained = 0.0
-    for plan in members:
-        state, steps = found[plan["cell"]], plan["steps"]
-        branch = plan.get("branch_step", round(steps * (1 - COOLDOWN)) if shared else steps)
+    for cell in members:
+        state, steps = found[cell["cell"]], cell["steps"]
+        branch = cell.get("branch_step", round(steps * (1 - COOLDOWN)) if shared else steps)
         shared_steps = max(shared_steps, branch)
         shared_done = max(shared_done, min(state.steps_done, branch))
         own_steps += steps - branch
         trained = max(0, state.steps_done - branch)
         own_trained += trained
         own_done += steps - branch if state.status in ENDED else trained
-    states = [found[plan["cell"]] for plan in members]
+    states = [found[cell["cell"]] for cell in members]
     trained_steps = shared_done + own_trained
     if all(state.status in ENDED for state in states):
         shared_done = shared_steps

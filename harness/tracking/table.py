@@ -43,7 +43,7 @@ def fetch(address: str) -> Path:
         )
     rows = _rows(address, plan, [summary[RECORD] for _, _, summary in runs if summary.get(RECORD)])
     folder = SweepFolder(make_folder(FETCHED.joinpath(*parts.groups())))
-    write_atomically(folder.plan, plan)
+    write_atomically(folder.sweep_yaml, plan)
     write_rows(folder.table, rows)
     return folder.path
 

@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 
 from harness.laws import fit
 from harness.laws.fit import Fit
-from harness.laws.forms.base import held
+from harness.laws.forms.base import with_fixed
 from harness.laws.methods.approaches import power_line
 from harness.laws.solving.solver import minimise
 
@@ -117,7 +117,7 @@ def above(result: Fit, name: str, listed: Decimal, tolerance: Decimal) -> float:
 
 
 def _least(result: Fit, fixed: dict[str, float]) -> float:
-    _, solution = minimise(replace(result.problem, form=held(result.form, fixed, result.problem.at)))
+    _, solution = minimise(replace(result.problem, form=with_fixed(result.form, fixed, result.problem.at)))
     return float(solution.objective_M.min()) * (result.problem.at.scale**2 if result.loss == "mse" else 1.0)
 
 

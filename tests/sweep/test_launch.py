@@ -30,11 +30,11 @@ def test_the_longest_come_first_and_the_finished_not_at_all(corpus, tmp_path, ca
     output = capsys.readouterr().out
     assert "4 of 4 cells finished" in output
     assert "of the" in output and "that were estimated" in output and "core-minutes" in output
-    launches = yaml.safe_load(folder.plan.read_text())["launches"]
+    launches = yaml.safe_load(folder.sweep_yaml.read_text())["launches"]
     assert len(launches) == 2 and all(launch["wall_seconds"] > 0 for launch in launches)
     # nothing is left: no launch is counted
     assert train(arguments(corpus, tmp_path, "tokens=10e3", "shape=w8-d1,w32-d1", "slots=1")) == 0
-    assert len(yaml.safe_load(folder.plan.read_text())["launches"]) == 2
+    assert len(yaml.safe_load(folder.sweep_yaml.read_text())["launches"]) == 2
 
 
 def test_as_many_jobs_as_cores_and_memory_hold(corpus, monkeypatch):

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.records import COLUMNS
 from harness.sweep import progress
-from harness.sweep.progress import Progress, account, heartbeat, render, short, snapshot
+from harness.sweep.progress import Progress, heartbeat, outcome, render, short, snapshot
 from harness.sweep.snapshot import SweepReader, last_row
 
 NOW = 1_800_000_000.0  # seconds since the epoch
@@ -189,7 +189,7 @@ def test_what_a_dead_sweep_cost_and_how_to_go_on(sweep):
     now = look(sweep)
     # 260 steps of the trunk and 20 of the first cooldown, at the 4000 tokens/s of its newest record
     assert now.process_seconds == pytest.approx(280 * BATCH / 4000)
-    assert account(now, 2_500_000) == [
+    assert outcome(now, 2_500_000) == [
         "took 8 min, 1.25 of the 7 min that were estimated",
         "cost 2.3 core-minutes, at 60 % of the device's rate of matrix products, and 2.5 MB of disk",
         "failed: w64-d2-t100k-s0-00400064: OSError: no space",
@@ -201,9 +201,9 @@ def test_what_a_dead_sweep_cost_and_how_to_go_on(sweep):
 def test_while_cells_run_nothing_is_said_to_be_left(sweep):
     write_curve(sweep, "w64-d2-t400k", 40)
     said = ["cost 0.3 core-minutes, at 40 % of the device's rate of matrix products, and 0 B of disk"]
-    assert account(look(sweep), 0) == said
+    assert outcome(look(sweep), 0) == said
     left = "6 cells have no record: they were not begun, or their process was killed"
-    assert account(look(sweep), 0, ended=True) == [*said, left]
+    assert outcome(look(sweep), 0, ended=True) == [*said, left]
 
 
 def test_a_folder_without_a_sweep_is_a_users_mistake(tmp_path):

@@ -39,7 +39,7 @@ class Variables:
 
 
 @dataclass(frozen=True)
-class Held:
+class Fixed:
     """A form with some internal parameters held at values."""
 
     form: "Form"
@@ -55,7 +55,7 @@ class Held:
         return low_P, high_P
 
 
-def held(form: "Form", fixed: Mapping[str, float], at: Variables) -> "Form":
+def with_fixed(form: "Form", fixed: Mapping[str, float], at: Variables) -> "Form":
     """The form with quoted parameters held at known values.
 
     Raises UserError for a name that it does not have, and for one whose internal value follows from a free one too.
@@ -71,7 +71,7 @@ def held(form: "Form", fixed: Mapping[str, float], at: Variables) -> "Form":
         if value != other:
             raise UserError(f"fixed: {name} of {form.name} can be held only beside its exponent: fix that too")
         values[name] = value
-    return Held(form, values)
+    return Fixed(form, values)
 
 
 def centred(loss_R: Array, *values: Array) -> Variables:

@@ -17,8 +17,8 @@ from harness.laws.noise.noise import Labels, Noise, estimate
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, solve
 
-LEVEL = 0.95
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 # Simulated targets held in memory at once.
 CHUNK = 2_000_000
 DRAW_ITERATIONS, DRAW_TOLERANCE = 60, 1e-5
@@ -144,8 +144,8 @@ def curvature_intervals(
             half = float(sd_C[0] * special.stdtrit(max(freedom_C[0], 1.0), TAILS[1]))
             ends = value[0] + np.array([-half, half])
             ends = np.exp(ends) if on_log else ends
-        held = not np.any(gradient_P @ curvature.gain_PR)
-        intervals[name] = None if held or not np.isfinite(ends).all() else (float(ends[0]), float(ends[1]))
+        fixed = not np.any(gradient_P @ curvature.gain_PR)
+        intervals[name] = None if fixed or not np.isfinite(ends).all() else (float(ends[0]), float(ends[1]))
     return intervals
 
 
@@ -158,7 +158,7 @@ def percentile_intervals(problem: Problem, draws: Draws) -> dict[str, tuple[floa
     return intervals
 
 
-def quantiles(value_S: Array, level: float = LEVEL) -> NDArray[np.float64]:
+def quantiles(value_S: Array, level: float = CONFIDENCE) -> NDArray[np.float64]:
     """The two ends of the central part along the first axis."""
     return np.quantile(value_S, ((1 - level) / 2, (1 + level) / 2), axis=0)
 

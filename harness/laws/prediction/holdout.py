@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
-from harness.laws.noise.intervals import LEVEL
+from harness.laws.noise.intervals import CONFIDENCE
 from harness.laws.noise.noise import Labels
 from harness.laws.table.levels import level_values
 from harness.laws.table.rows import Cells, Rows
@@ -40,7 +40,7 @@ def hold_out(cells: Cells, fit: Fit, name: str, description: str, test_R: NDArra
     except UserError as error:
         raise UserError(f"hold-out {name} is left out: without {description.split(',')[0]}, {error}") from error
     predicted_R = part.predict(rows.params, rows.tokens, **rows.others)
-    low_R, high_R = part.predict_interval(rows.params, rows.tokens, LEVEL, **rows.others)
+    low_R, high_R = part.predict_interval(rows.params, rows.tokens, CONFIDENCE, **rows.others)
     competitor_R = additive_prediction(rows, cells.shape_R, cells.budget_R, ~test_R)
     held_out: list[dict[str, Any]] = []
     for index in np.flatnonzero(test_R).tolist():

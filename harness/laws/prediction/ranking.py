@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
-from harness.laws.noise.intervals import LEVEL
+from harness.laws.noise.intervals import CONFIDENCE
 from harness.laws.prediction.holdout import splits
 from harness.laws.table.rows import Cells, check_levels, read_rows
 
@@ -75,10 +75,11 @@ def _entry(cells: Cells, fit: Fit, law: str, held_out: dict[str, NDArray[np.bool
         return entry | {"left_out": str(error)}
     errors, inside = {}, 0
     for name, test_R, part in parts:
-        held = rows.keep(test_R)
-        errors[name] = float(np.abs(part.predict(held.params, held.tokens, **held.others) / held.loss - 1).mean())
-        low_X, high_X = part.predict_interval(held.params, held.tokens, LEVEL, **held.others)
-        inside += int(((low_X <= held.loss) & (held.loss <= high_X)).sum())
+        tested = rows.keep(test_R)
+        predicted_R = part.predict(tested.params, tested.tokens, **tested.others)
+        errors[name] = float(np.abs(predicted_R / tested.loss - 1).mean())
+        low_X, high_X = part.predict_interval(tested.params, tested.tokens, CONFIDENCE, **tested.others)
+        inside += int(((low_X <= tested.loss) & (tested.loss <= high_X)).sum())
     residual_R = np.log(rows.loss / whole.predict(rows.params, rows.tokens, **rows.others))
     return entry | {
         "a": _a(whole),

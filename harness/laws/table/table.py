@@ -239,24 +239,24 @@ def _read_parquet(path: Path) -> Table:
 
 def _of_sweep(path: Path) -> Table:
     """runs.csv of a sweep, restricted to the cells that sweep.yaml names."""
-    runs, plan_path = path / "runs.csv", path / "sweep.yaml"
+    runs, sweep_yaml = path / "runs.csv", path / "sweep.yaml"
     if not runs.exists():
         raise UserError(f"{path} has no runs.csv: train the sweep first, or give the table itself")
     table = _read_csv(runs)
-    if not plan_path.exists():
+    if not sweep_yaml.exists():
         return table
     try:
-        plan = parse_sweep(plan_path.read_text())
-        schema, cells = plan["schema"], [str(cell["cell"]) for cell in plan["cells"]]
+        content = parse_sweep(sweep_yaml.read_text())
+        schema, cells = content["schema"], [str(cell["cell"]) for cell in content["cells"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{plan_path} is not the plan of a sweep: issue the sweep again to rewrite it") from error
+        raise UserError(f"{sweep_yaml} is not the plan of a sweep: issue the sweep again to rewrite it") from error
     if schema != SCHEMA:
-        raise UserError(f"{plan_path} has schema {schema}, this version reads {SCHEMA}: train into another name=")
+        raise UserError(f"{sweep_yaml} has schema {schema}, this version reads {SCHEMA}: train into another name=")
     if "cell" not in table.frame.columns:
         raise UserError(f"{runs} has no column 'cell': issue the sweep again to rewrite it")
-    law = plan.get("law")
+    law = content.get("law")
     if law is not None and not isinstance(law, str):
-        raise UserError(f"{plan_path} states the law {law!r}, which is no name: issue the sweep again to rewrite it")
+        raise UserError(f"{sweep_yaml} states the law {law!r}, which is no name: issue the sweep again to rewrite it")
     table = replace(table, law=law)
     names = table.frame["cell"].map(str)
     doubled = names[names.duplicated()]

@@ -1,4 +1,4 @@
-"""The entries of a report's tables: every number carries the certificate of the fit that it comes from."""
+"""The fields of a report's tables: every number carries the certificate of the fit that it comes from."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,8 @@ PLACES = {"alpha": 3, "beta": 3, "gamma": 3, "a": 3, "E": 2}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One entry of a table or of the text; `doubt` where it comes from a fit that is not certified."""
+class Field:
+    """One field of a table or of the text; `doubt` where it comes from a fit that is not certified."""
 
     text: str
     doubt: bool = False
@@ -27,7 +27,7 @@ class Table:
     title: str
     caption: str
     header: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[Field]]
 
 
 def doubtful(fit: dict[str, Any]) -> bool:
@@ -45,7 +45,7 @@ def number(value: float | None, places: int | None = None) -> str:
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else scientific(value)
 
 
-def estimate(fit: dict[str, Any], key: str) -> Cell:
+def estimate(fit: dict[str, Any], key: str) -> Field:
     """An estimate with its interval, as in 0.395 [0.362, 0.429]."""
     places = PLACES.get(key)
     interval = (fit["intervals"] or {}).get(key)
@@ -53,15 +53,15 @@ def estimate(fit: dict[str, Any], key: str) -> Cell:
         shown = "(no interval)"
     else:
         shown = f"[{number(interval[0], places)}, {number(interval[1], places)}]"
-    return Cell(number(fit["estimates"].get(key), places), doubtful(fit), interval=shown)
+    return Field(number(fit["estimates"].get(key), places), doubtful(fit), interval=shown)
 
 
-def exponent(entry: dict[str, Any] | None, doubt: bool = False) -> Cell:
+def exponent(entry: dict[str, Any] | None, doubt: bool = False) -> Field:
     if not entry or entry.get("value") is None:
-        return Cell("–", mark="muted")
+        return Field("–", mark="muted")
     low, high = entry.get("low"), entry.get("high")
     interval = "(no interval)" if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
-    return Cell(number(entry["value"], 3), doubt, interval=interval)
+    return Field(number(entry["value"], 3), doubt, interval=interval)
 
 
 def percent(value: float | None, places: int) -> str:
