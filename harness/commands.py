@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
+from harness.help import print_help
 from harness.stop import Stopped
 
 # Hydra's launchers that come with an extra of this package.
@@ -87,12 +88,16 @@ def _sentence(error: Exception) -> str:
     return text.rstrip(".") + "; give a value of that kind or see conf/"
 
 
-def run_script(main: Callable[[list[str]], int]) -> NoReturn:
-    """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__}\n\nKeys are given as key=value; the files in conf/ name them all.")
-        sys.exit(0)
+def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
+    """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2.
+
+    --help tells the keys of conf/<config>.yaml.
+    """
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            with configuration():
+                print_help(config, sys.modules["__main__"].__doc__ or "")
+            sys.exit(0)
         status = main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

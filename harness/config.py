@@ -25,11 +25,11 @@ class Rule:
     value * (params_with_head / reference_params)^params_exponent * (tokens / reference_tokens)^tokens_exponent
     """
 
-    value: float = MISSING
-    params_exponent: float = 0.0
-    reference_params: float = 1e6
-    tokens_exponent: float = 0.0
-    reference_tokens: float = 1e6
+    value: float = MISSING  # of a model of reference_params
+    params_exponent: float = 0.0  # the power of params_with_head / reference_params
+    reference_params: float = 1e6  # params_with_head at which the rule gives its value
+    tokens_exponent: float = 0.0  # the power of tokens / reference_tokens; schedule=cosine only
+    reference_tokens: float = 1e6  # the budget likewise
 
     def at(self, params_with_head: int, tokens: float | None) -> float:
         """The value at a model size; `tokens` may be None where the rule does not use them."""
@@ -50,18 +50,18 @@ class Rule:
 
 @dataclass
 class OptimizerConfig:
-    """The optimizer and its rules of size; learning rate is that of the trunk (cosine peaks at a multiple of it)."""
+    """The optimizer and its rules of size."""
 
     name: str = MISSING  # adamw | muon
-    learning_rate: Rule = field(default_factory=Rule)
-    batch_tokens: Rule = field(default_factory=Rule)
-    warmup_tokens: Rule = field(default_factory=Rule)
-    weight_decay: Rule = field(default_factory=Rule)
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    gradient_clip: float = 1.0
-    # The most tokens that pass through the model at once; a larger batch is accumulated.
+    learning_rate: Rule = field(default_factory=Rule)  # of the trunk; cosine peaks at a multiple of it
+    batch_tokens: Rule = field(default_factory=Rule)  # tokens a step
+    warmup_tokens: Rule = field(default_factory=Rule)  # tokens of the linear warmup
+    weight_decay: Rule = field(default_factory=Rule)  # decoupled, times the learning rate
+    beta1: float = 0.9  # of AdamW's mean
+    beta2: float = 0.95  # of AdamW's mean square
+    eps: float = 1e-8  # of AdamW
+    gradient_clip: float = 1.0  # the largest norm of all gradients
+    # the most tokens that pass through the model at once; a larger batch is accumulated
     micro_batch_tokens: int = 65536
 
     def rules(self) -> dict[str, Rule]:
@@ -85,9 +85,9 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    """wsd: a constant rate with a 1-sqrt cooldown branched off for each budget; cosine: one run a budget."""
+    """How the learning rate moves."""
 
-    name: str = MISSING  # wsd | cosine
+    name: str = MISSING  # wsd: a trunk at a constant rate, a 1-sqrt cooldown a budget | cosine: one run a budget
     cooldown_fraction: float = 0.2  # of each budget (wsd)
     peak_factor: float = 1.0  # the peak rate over the optimizer's learning rate (cosine)
     final_fraction: float = 0.0  # of the peak rate, at the end (cosine)
@@ -110,21 +110,21 @@ class TrainConfig:
     """One job: one shape and seed, trained through its token budgets."""
 
     name: str = MISSING  # the sweep, and its folder in output_directory
-    output_directory: str = "outputs"
+    output_directory: str = "outputs"  # holds a folder a sweep
     shape: str | None = None  # w64-d4, or w64-d4-s1 with its own seed; overrides model.width, model.depth
     tokens: Any = None  # a number or a list: the token budgets
     tokens_per_param: Any = None  # instead of tokens: budgets as multiples of params_with_head
     flops: Any = None  # instead of tokens: budgets in training FLOPs
-    seed: int = 0
+    seed: int = 0  # of initialisation and the order of batches
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: str = "auto"  # auto | float32 | bf16
-    compile: bool | None = None  # None: on CUDA only
+    compile: bool | None = None  # null: on CUDA only
     threads: int = 1  # CPU threads of a job
     slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
     slots_per_gpu: int = 2  # the most that auto gives one GPU, where its memory holds them
-    save_model: bool = False
+    save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
-    detach: bool = False  # leave the sweep to a SLURM job, and return
+    detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -222,6 +222,5 @@ def to_config(composed: Any) -> TrainConfig:
     return config
 
 
-def register() -> None:
-    """Makes the schema known to Hydra, so that a wrong key or type fails when a job is composed."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+# So that a wrong key or type fails when a job is composed.
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)

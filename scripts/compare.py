@@ -1,4 +1,13 @@
-"""Sets two ways of training the same cells side by side: python scripts/compare.py runs=outputs/schedule_check"""
+"""Sets two ways of training the same cells side by side: losses, exponents, and the differences of both.
+
+    python scripts/compare.py runs=outputs/schedule_check         a sweep that holds both ways
+    python scripts/compare.py runs=outputs/cpu,outputs/muon column=optimizer
+    python scripts/compare.py runs=outputs/schedule_check law=chinchilla_coupled
+
+Keys are given as key=value.
+"""
+
+import check_environment  # noqa: F401
 
 from harness.commands import run_script
 from harness.laws.compare import Comparison, compare
@@ -35,4 +44,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "compare")

@@ -1,8 +1,16 @@
-"""Fits the laws to a run table: python scripts/fit.py runs=outputs/cpu"""
+"""Fits the laws to a run table, prints the exponents and writes fit.json.
+
+    python scripts/fit.py runs=outputs/cpu                        a sweep
+    python scripts/fit.py runs=outputs/cpu law=chinchilla         with another law as the headline
+    python scripts/fit.py runs=their.csv columns.params=N columns.tokens=D columns.target=loss
+
+Keys are given as key=value.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 
+import check_environment  # noqa: F401
 from rich.console import Console
 
 from harness.commands import run_script
@@ -29,4 +37,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "fit")

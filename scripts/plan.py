@@ -1,9 +1,13 @@
-"""Prints what scripts/train.py would train, and trains nothing: python scripts/plan.py -m +sweep=cpu
+"""Prints what scripts/train.py would train and what it would cost, and trains nothing; or proposes a grid.
 
-With budget=1e15 (FLOPs) or budget=10min (s, min, h, d) it proposes a grid instead, on the settings of the rest of the
-command line.
+    python scripts/plan.py -m +sweep=cpu                          the cells of a sweep, their steps, FLOPs and time
+    python scripts/plan.py budget=1e15                            a grid for so many FLOPs
+    python scripts/plan.py budget=10min model=llama               a grid for so much time (s, min, h, d)
+
+budget= is a key of this script alone; the others are those of scripts/train.py, given as key=value.
 """
 
+import check_environment  # noqa: F401
 import numpy as np
 from rich.console import Console
 
@@ -44,4 +48,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "train")

@@ -1,4 +1,13 @@
-"""Writes report.html, figures/ and paper/ of a sweep: python scripts/report.py runs=outputs/cpu"""
+"""Writes report.html, figures/ and paper/ of a sweep.
+
+    python scripts/report.py runs=outputs/cpu                     a sweep, with the fit that scripts/fit.py left
+    python scripts/report.py runs=outputs/cpu-s1                  one that is not fitted, or not whole, too
+    python scripts/report.py runs=wandb://entity/project/group    from the run table that W&B holds
+
+Keys are given as key=value.
+"""
+
+import check_environment  # noqa: F401
 
 from harness.commands import run_script
 from harness.report.page import write_report
@@ -15,4 +24,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "report")

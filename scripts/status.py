@@ -1,7 +1,15 @@
-"""Shows a running, finished or dead sweep from its files alone: python scripts/status.py runs=outputs/cpu"""
+"""Shows a running, finished or dead sweep from its files alone.
+
+    python scripts/status.py runs=outputs/cpu                     from another terminal or machine
+    make status SWEEP=cpu                                         the same
+    python scripts/status.py runs=/scratch/me/outputs/gpu         one that a cluster trains, on a shared disk
+
+Keys are given as key=value.
+"""
 
 from pathlib import Path
 
+import check_environment  # noqa: F401
 from rich.console import Console
 
 from harness.commands import compose_config, run_script
@@ -23,4 +31,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "status")

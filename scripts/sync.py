@@ -1,6 +1,15 @@
-"""Sends to W&B what was kept offline or is missing of a sweep: python scripts/sync.py runs=outputs/cpu"""
+"""Sends to W&B what was kept offline or is missing of a sweep.
+
+    python scripts/sync.py runs=outputs/cpu                       what W&B does not have yet
+    python scripts/sync.py runs=outputs/cpu project=scaling-laws  all of it, to another project
+    make sync SWEEP=cpu                                           the first, by name
+
+Keys are given as key=value.
+"""
 
 from pathlib import Path
+
+import check_environment  # noqa: F401
 
 from harness.commands import compose_config, run_script
 from harness.errors import UserError
@@ -18,4 +27,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "sync")

@@ -1,7 +1,16 @@
-"""Trains one job, or with -m a grid: python scripts/train.py -m +sweep=cpu"""
+"""Trains one job, or with -m a sweep.
+
+    python scripts/train.py -m +sweep=cpu                         a named grid of conf/sweep
+    python scripts/train.py -m +sweep=cpu seed=1 name=cpu-s1      the same with another seed, in a folder of its own
+    python scripts/train.py shape=w64-d4 'tokens=[1e6,2e6]'       one trunk, a cooldown for each budget
+
+Keys are given as key=value, entries of conf/ as group=entry; with -m, key=a,b,c is an axis.
+"""
+
+import check_environment  # noqa: F401
 
 from harness.commands import run_script
 from harness.sweep.run import train
 
 if __name__ == "__main__":
-    run_script(train)
+    run_script(train, "train")

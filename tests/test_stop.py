@@ -72,7 +72,7 @@ def test_a_sweep_that_is_only_planned_leaves_with_one_line():
         "import os, signal; from harness.commands import run_script; from harness.stop import stop\n"
         "def main(arguments):\n"
         "    with stop.listening(): os.kill(os.getpid(), signal.SIGTERM)\n"
-        "run_script(main)"
+        "run_script(main, 'status')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM; the same command goes on from here\n")

@@ -17,32 +17,20 @@ SAMPLE_BY = ("document", "paragraph", "line")
 
 @dataclass
 class DataConfig:
-    """Where documents come from, and how many of their tokens validate.
+    """Where documents come from, and how many of their tokens validate."""
 
-    source             package (text files inside an installed Python package), hub (streamed), files, or disk
-                       (a directory made by `save_to_disk`)
-    name               package: its name; hub: the dataset's
-    path               package: a glob inside it; files: a file, a glob or a folder; disk: the directory
-    config, split      hub, disk: the configuration and the split to read
-    revision           hub: a commit; null takes the newest, which the store's manifest then records
-    text_field         the column that holds the text
-    sample_by          text files: what a document is: the whole document, a paragraph or a line
-    validation_tokens  at least so many tokens validate
-    repeat             whether training may see a token more than once
-    store_directory    where token stores are kept
-    """
-
+    # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
     source: str = "package"
-    name: str | None = None
-    path: str | None = None
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    text_field: str = "text"
-    sample_by: str = "document"
-    validation_tokens: int = 200_000
-    repeat: bool = False
-    store_directory: str = ".cache/tokens"
+    name: str | None = None  # package: its name; hub: the dataset's
+    path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
+    config: str | None = None  # hub, disk: the dataset's configuration
+    split: str = "train"  # hub, disk: the split to read
+    revision: str | None = None  # hub: a commit; null takes the newest, which the store's manifest then records
+    text_field: str = "text"  # the column that holds the text
+    sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
+    validation_tokens: int = 200_000  # at least so many tokens validate
+    repeat: bool = False  # whether training may see a token more than once
+    store_directory: str = ".cache/tokens"  # where token stores are kept
 
     def check(self) -> None:
         if self.source not in SOURCES:

@@ -19,18 +19,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass
 class TokenizerConfig:
-    """Which ids a text becomes.
+    """Which ids a text becomes."""
 
-    kind            bpe (trained on the corpus), tiktoken (an encoding of that library) or bytes
-    vocab_size      bpe: ids in all, the end of text included
-    training_bytes  bpe: bytes of UTF-8 at the start of the training split that it is trained on
-    encoding        tiktoken: the encoding's name
-    """
-
-    kind: str = "bpe"
-    vocab_size: int = 1024
-    training_bytes: int = 10_000_000
-    encoding: str = "gpt2"
+    kind: str = "bpe"  # bpe (trained on the corpus) | tiktoken (an encoding of that library) | bytes
+    vocab_size: int = 1024  # bpe: ids in all, the end of text included
+    training_bytes: int = 10_000_000  # bpe: bytes of UTF-8 at the start of the training split that it is trained on
+    encoding: str = "gpt2"  # tiktoken: the encoding's name
 
     def check(self) -> None:
         if self.kind not in KINDS:

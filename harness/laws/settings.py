@@ -19,17 +19,20 @@ Config = TypeVar("Config", bound="FitConfig")
 
 @dataclass
 class FitConfig:
-    """What scripts/fit.py reads; `bootstrap` simulated tables give the intervals, 0 takes the curvature."""
+    """What scripts/fit.py reads."""
 
-    runs: str = ""  # a sweep directory, a CSV or a Parquet file, or several of them as in a,b or [a,b]
-    out: str | None = None  # None: fit.json in the sweep directory, <stem>.fit.json beside a table
-    law: str | None = None  # None: the one that the sweep states, else chinchilla
-    loss: str = "log_mse"  # log_mse | huber | lad | mse
+    # a sweep directory, a table (CSV, Parquet) or wandb://entity/project/group; several, a,b or [a,b], are pooled
+    runs: str = ""
+    # null: fit.json in the sweep directory, <stem>.fit.json beside a table; needed where runs= names several
+    out: str | None = None
+    # null: the one that the sweep states, else chinchilla; harness/laws/forms/__init__.py has names and equations
+    law: str | None = None
+    loss: str = "log_mse"  # log_mse | huber | lad | mse; fit.json holds all four
     delta: float = 1e-3  # of huber, on log loss
-    bootstrap: int = 2000
-    seed: int = 0
-    combine: str | None = None  # holdout: the laws of params and tokens weighed by what they predict
-    filter: str = ""  # such as width>=48 and schedule==wsd
+    bootstrap: int = 2000  # simulated tables behind the intervals; 0 takes them from the curvature
+    seed: int = 0  # of the simulated tables
+    combine: str | None = None  # holdout: weigh the laws of params and tokens by how they predict more compute
+    filter: str = ""  # which rows are fitted, such as width>=48 and schedule==wsd
     columns: Columns = field(default_factory=Columns)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
@@ -52,9 +55,14 @@ class FitConfig:
 
 @dataclass
 class CompareConfig(FitConfig):
-    """What scripts/compare.py reads: `column` has two values, which tell two ways of training apart."""
+    """What scripts/compare.py reads: one or two tables that hold two ways of training the same cells."""
 
-    column: str = "schedule"
+    runs: str = ""  # a sweep directory or a table that holds both, or two of them, a,b
+    column: str = "schedule"  # the column whose two values are compared
+
+
+ConfigStore.instance().store(name="fit_schema", node=FitConfig)
+ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
 
 
 def fit_config(arguments: list[str]) -> FitConfig:
@@ -68,7 +76,6 @@ def compare_config(arguments: list[str]) -> CompareConfig:
 
 
 def _composed(name: str, schema: type[Config], arguments: list[str]) -> Config:
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     config = OmegaConf.to_object(compose_config(name, [_quoted(argument) for argument in arguments]))
     assert isinstance(config, schema)
     config.check()

@@ -33,28 +33,22 @@ FAMILIES = {
 
 @dataclass
 class ModelConfig:
-    """The shape of a model and how its hyperparameters follow from the shape.
+    """The shape of a model and how its hyperparameters follow from the shape."""
 
-    width, head_size and the feed-forward width (ff_ratio * width) are numbers of features, depth is blocks,
-    seq_len is tokens. vocab_size None means the tokenizer's. base_width and base_depth are the shape at which
-    learning rate, initialisation and the rest were tuned; mup scales them by width / base_width, completep by
-    depth / base_depth too.
-    """
-
-    family: str = "gpt"
-    width: int = 64
-    depth: int = 2
-    head_size: int = 16
-    seq_len: int = 128
-    vocab_size: int | None = None
-    tied: bool = False
-    ff_ratio: float = 4.0
-    norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    init_std: float = 0.02
-    parametrization: str = "mup"
-    base_width: int = 32
-    base_depth: int = 2
+    family: str = "gpt"  # gpt | gpt2 | llama
+    width: int = 64  # features
+    depth: int = 2  # blocks
+    head_size: int = 16  # features; there are width / head_size heads
+    seq_len: int = 128  # tokens
+    vocab_size: int | None = None  # null: the tokenizer's
+    tied: bool = False  # whether embedding and head share their weights
+    ff_ratio: float = 4.0  # the feed-forward width over the width
+    norm_eps: float = 1e-6  # of the norms
+    rope_theta: float = 10000.0  # of rotary positions: their wavelengths go from 2 pi tokens to nearly 2 pi times it
+    init_std: float = 0.02  # of weights at the base shape
+    parametrization: str = "mup"  # sp | mup (scales with width / base_width) | completep (with depth / base_depth too)
+    base_width: int = 32  # the width at which learning rate, initialisation and the rest were tuned
+    base_depth: int = 2  # the depth likewise
 
     @property
     def heads(self) -> int:

@@ -17,9 +17,11 @@ class ReportConfig:
     runs: str = ""  # the sweep's directory, or wandb://entity/project/group
 
 
+ConfigStore.instance().store(name="report_schema", node=ReportConfig)
+
+
 def report_config(arguments: list[str]) -> Path:
     """The sweep directory that the command line names; raises UserError where it names none."""
-    ConfigStore.instance().store(name="report_schema", node=ReportConfig)
     runs = str(compose_config("report", [_quoted(argument) for argument in arguments]).runs)
     if not runs:
         raise UserError("runs has no value: give a sweep directory, as in runs=outputs/cpu")

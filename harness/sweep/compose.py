@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from harness import __version__, slurm
 from harness.commands import configuration, known_keys
-from harness.config import TrainConfig, register, to_config
+from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
@@ -55,7 +55,6 @@ class Sweep:
 
 def compose_sweep(arguments: Sequence[str]) -> Sweep:
     """Composes and checks every job of a command line. Raises UserError."""
-    register()
     asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     with configuration():
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())

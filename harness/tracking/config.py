@@ -20,11 +20,12 @@ Mode = Literal["online", "offline", "none"]
 
 @dataclass
 class TrackingConfig:
-    """auto: online with an API key, offline without one; WANDB_MODE decides first where it is set."""
+    """Where the runs of a sweep are mirrored."""
 
-    mode: str = "auto"  # auto | online | offline | none
-    project: str = "scaling"
-    entity: str | None = None
+    # auto | online | offline | none; auto: WANDB_MODE where it is set, else online with an API key, offline without
+    mode: str = "auto"
+    project: str = "scaling"  # of W&B; the sweep's name is the group
+    entity: str | None = None  # a user or team of W&B; null: the account's own
 
     def check(self) -> None:
         if self.mode not in MODES:

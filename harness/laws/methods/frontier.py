@@ -24,9 +24,10 @@ BELOW, BEYOND = 2.0, 4.0
 class FrontierConfig:
     """Points that are reported beside the frontier's curve."""
 
-    flops: Any = field(default_factory=list)  # budgets of training compute whose N*, D*, L* are wanted
-    loss: float | None = None  # the loss that a model for training and serving must reach
-    served_tokens: float = 0.0  # tokens that it is expected to serve
+    # training compute whose optimal params, tokens and loss are wanted: [1e15,1e18]
+    flops: Any = field(default_factory=list)
+    loss: float | None = None  # a loss, for the model that reaches it with the fewest FLOPs for training and serving
+    served_tokens: float = 0.0  # tokens that it will serve
 
     @property
     def budgets(self) -> list[float]:

@@ -17,17 +17,17 @@ SAME_LEVEL = 1e-3
 
 @dataclass
 class Columns:
-    """Which columns of a table mean what; `weight` None: all rows alike; `cluster` None: trunk or cluster, if there."""
+    """Which columns of a table mean what."""
 
-    params: str = "params_with_head"
-    tokens: str = "tokens"
-    target: str = "loss"
-    flops: str = "flops"
-    unique_tokens: str = "unique_tokens"
-    width: str = "width"
-    depth: str = "depth"
-    weight: str | None = None
-    cluster: str | None = None
+    params: str = "params_with_head"  # N
+    tokens: str = "tokens"  # D
+    target: str = "loss"  # L, which the law predicts
+    flops: str = "flops"  # C; 6 N D where the table has none
+    unique_tokens: str = "unique_tokens"  # of laws of repeated data
+    width: str = "width"  # of laws of width and depth
+    depth: str = "depth"  # likewise
+    weight: str | None = None  # relative precisions of the rows; null: all alike
+    cluster: str | None = None  # the run that a row belongs to; null: trunk, then cluster, where the table has one
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""What --help says of every script, made from the configuration that it reads."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from hydra import compose
+from omegaconf import OmegaConf
+
+import harness.config
+import harness.laws.settings
+import harness.report.settings  # noqa: F401  with the two above, the schemas of all scripts
+from harness.commands import configuration, run_script
+from harness.help import print_help
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem != "check_environment")
+CONFIGS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
+
+
+def helped(name: str, capsys) -> str:
+    with configuration():
+        print_help(name, "About.")
+    return capsys.readouterr().out
+
+
+def keys(config, prefix: str = "") -> list[str]:
+    found = []
+    for key in config:
+        nested = OmegaConf.is_dict(config[key])
+        found += keys(config[key], f"{prefix}{key}.") if nested else [f"{prefix}{key}"]
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_key_has_its_default_and_its_comment(name, capsys):
+    words = {line.split()[0]: line.split() for line in helped(name, capsys).splitlines() if line.startswith("  ")}
+    with configuration():
+        config = compose(name)
+    assert keys(config), name
+    for key in keys(config):
+        assert len(words.get(key, [])) >= 3, f"{key} has no comment in its dataclass or in conf/{name}.yaml"
+
+
+def test_defaults_are_shown_as_the_command_line_takes_them(capsys):
+    words = " ".join(helped("train", capsys).split())
+    for shown in (
+        "tokens null a number or a list: the token budgets",
+        "save_model false keep the weights of every cell, as model.pt",
+        "model.width 64 features",
+        "model.norm_eps 1e-06 of the norms",
+        "data.sample_by document text files: what a document is, the whole document, a paragraph or a line",
+        "optimizer.learning_rate of the trunk; cosine peaks at a multiple of it",
+        "optimizer.learning_rate.value 0.004 of a model of reference_params",
+        # a comment above its line
+        "optimizer.micro_batch_tokens 65536 the most tokens that pass through the model at once; a larger "
+        "batch is accumulated",
+        # entries of the groups
+        "gpt (the default) Our own: RMSNorm before each branch, rotary positions, normed queries and keys, squared "
+        "ReLU, no biases, untied head",
+        "llama Llama (Touvron et al. 2023), with its feed-forward width as TinyLlama's: 2.75 widths, whole "
+        "at every multiple of 4",
+        "smoke A minute: the whole line on a grid too small to mean anything",
+        "hydra.launcher.timeout_min 240 of one job; what is not done by then goes on in the next, from its checkpoint",
+    ):
+        assert f" {shown} " in words, shown
+    assert "filter ''" in " ".join(helped("fit", capsys).split())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_names_its_most_used_calls(script):
+    about = ast.get_docstring(ast.parse(script.read_text())) or ""
+    calls = [line.split()[:2] for line in about.splitlines() if line.startswith("    ")]
+    assert len(calls) == 3 and calls[0] == ["python", f"scripts/{script.name}"]
+    assert {tuple(call) for call in calls} <= {("python", f"scripts/{script.name}"), ("make", script.stem)}
+
+
+def test_a_script_prints_its_help_and_does_nothing_else(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["scripts/fit.py", "runs=nowhere", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda arguments: pytest.fail("it ran"), "fit")
+    out, error = capsys.readouterr()
+    assert ended.value.code == 0 and error == "" and "columns.params" in out
