@@ -216,37 +216,51 @@ def hand_bands(table: pd.DataFrame) -> dict:
     }
 
 
-def hand_study(table: pd.DataFrame, certified: bool = True) -> dict:
-    table = table[table.status == "finished"]
-    losses = table.loss.to_numpy()
-    predicted = surface(table.params_with_head, table.tokens)
-    largest, most = table[table.width == 128], table[table.flops > table.flops.quantile(0.85)]
+def hand_source(table: pd.DataFrame) -> dict:
+    return {
+        "path": "runs.csv",
+        "sha256": "f" * 64,
+        "rows": len(table),
+        "rows_used": len(table),
+        "excluded": [],
+        "filter": None,
+        "columns": {"params": "params_with_head", "tokens": "tokens", "target": "loss", "cluster": "trunk"},
+    }
 
+
+def hand_moves(certified: bool) -> list[dict]:
     def move(value):
         return {"value": ALPHA + value, "move": value, "low": -0.05, "high": 0.06, "inside": True}
 
+    moved = {"rows": 24, "certified": certified, "alpha": move(0.021), "beta": move(-0.014), "a": move(-0.017)}
+    return [{"dropped": dropped} | moved for dropped in ("smallest width 48", "smallest budget 1M")]
+
+
+def hand_residuals(table: pd.DataFrame) -> list[dict]:
+    predicted = surface(table.params_with_head, table.tokens)
+    return [
+        {"cell": cell, "params": n, "tokens": d, "loss": loss, "predicted": p, "residual": float(np.log(loss / p))}
+        for cell, n, d, loss, p in zip(
+            table.cell, table.params_with_head, table.tokens, table.loss.to_numpy(), predicted, strict=True
+        )
+    ]
+
+
+def hand_study(table: pd.DataFrame, certified: bool = True) -> dict:
+    table = table[table.status == "finished"]
+    largest, most = table[table.width == 128], table[table.flops > table.flops.quantile(0.85)]
+    seed_noise = {
+        "sd_nats": 0.0041, "sd_relative": 0.00098, "groups": 8, "degrees_of_freedom": 8, "trunk_sd_relative": 0.0007,
+        "cell_sd_relative": 0.0007,
+    }  # fmt: skip
+    choices = {
+        "law": "chinchilla", "loss": "log_mse", "delta": 1e-3, "params": "params_with_head", "tokens": "tokens",
+        "target": "loss", "bootstrap": 400, "seed": 0, "interval_method": "parametric by trunk",
+    }  # fmt: skip
     return {
         "schema": 1,
-        "source": {
-            "path": "runs.csv",
-            "sha256": "f" * 64,
-            "rows": len(table),
-            "rows_used": len(table),
-            "excluded": [],
-            "filter": None,
-            "columns": {"params": "params_with_head", "tokens": "tokens", "target": "loss", "cluster": "trunk"},
-        },
-        "choices": {
-            "law": "chinchilla",
-            "loss": "log_mse",
-            "delta": 1e-3,
-            "params": "params_with_head",
-            "tokens": "tokens",
-            "target": "loss",
-            "bootstrap": 400,
-            "seed": 0,
-            "interval_method": "parametric by trunk",
-        },
+        "source": hand_source(table),
+        "choices": choices,
         "versions": {"harness": "0.1.0", "scipy": "1.16.0"},
         "fit": hand_fit(certified=certified),
         "by_loss": [
@@ -263,35 +277,13 @@ def hand_study(table: pd.DataFrame, certified: bool = True) -> dict:
             "flops": kaplan_fit("params_with_head", "C", 0.07, certified),
         },
         "frontier": hand_frontier(table),
-        "seed_noise": {
-            "sd_nats": 0.0041,
-            "sd_relative": 0.00098,
-            "groups": 8,
-            "degrees_of_freedom": 8,
-            "trunk_sd_relative": 0.0007,
-            "cell_sd_relative": 0.0007,
-        },
+        "seed_noise": seed_noise,
         "holdouts": [
             hand_holdout(table, "largest_shape", largest, "the largest shape from the other shapes", certified),
             hand_holdout(table, "most_compute", most, "the cells with the most compute from the rest", certified),
         ],
-        "moves": [
-            {
-                "dropped": dropped,
-                "rows": 24,
-                "certified": certified,
-                "alpha": move(0.021),
-                "beta": move(-0.014),
-                "a": move(-0.017),
-            }
-            for dropped in ("smallest width 48", "smallest budget 1M")
-        ],
-        "residuals": [
-            {"cell": cell, "params": n, "tokens": d, "loss": loss, "predicted": p, "residual": float(np.log(loss / p))}
-            for cell, n, d, loss, p in zip(
-                table.cell, table.params_with_head, table.tokens, losses, predicted, strict=True
-            )
-        ],
+        "moves": hand_moves(certified),
+        "residuals": hand_residuals(table),
         "bands": hand_bands(table),
         "notes": ["FLOPs of the frontier: kappa = 7.1 from the cells' own exact FLOPs."],
     }
