@@ -125,7 +125,7 @@ def larger_than_memory(scratch: Path) -> None:
     from harness.data.token_file import CHUNK_BYTES, Extent, open_tokens
     from harness.data.tokens import TokenStore
     from harness.grid import make_trunks
-    from harness.sweep.run import compose_sweep
+    from harness.sweep.compose import compose_sweep
     from harness.training.device import configure_process, memory_bytes, resolve
     from harness.training.trainer import Trainer
 

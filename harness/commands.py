@@ -53,7 +53,7 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
         if group in known or group in groups or group.startswith("hydra") or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
-        hint = f"did you mean {near[0]}?" if near else f"conf/{name}.yaml names the keys"
+        hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
         raise UserError(f"{argument}: there is no key {group}; {hint}")
     return arguments
 
@@ -91,12 +91,12 @@ def _sentence(error: Exception) -> str:
 def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2.
 
-    --help tells the keys of conf/<config>.yaml.
+    --help lists the keys of conf/<config>.yaml.
     """
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             with configuration():
-                print_help(config, sys.modules["__main__"].__doc__ or "")
+                print_help(config, sys.modules["__main__"].__doc__ or "", sys.argv[1:])
             sys.exit(0)
         status = main(sys.argv[1:])
     except UserError as error:

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from importlib.resources import files
 from typing import Any
@@ -20,20 +20,31 @@ CHOICES = {"sweep": "+sweep=", "hydra/launcher": "hydra/launcher="}
 WIDTH = 120
 
 
-def print_help(name: str, about: str) -> None:
-    """Prints `about` and the keys of conf/<name>.yaml; within a context in which Hydra composes."""
+def print_help(name: str, about: str, arguments: Sequence[str] = ()) -> None:
+    """Prints `about` and the keys of conf/<name>.yaml with the entries of its groups that are asked for.
+
+    Within a context in which Hydra composes.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    console.print(Text(about.strip()), end="\n\n")
-    console.print(page(name))
+    with console.capture() as written:
+        console.print(Text(about.strip()), end="\n\n")
+        console.print(page(name, [argument for argument in arguments if _chooses(argument)]))
+    print("\n".join(line.rstrip() for line in written.get().splitlines()))
 
 
-def page(name: str) -> RenderableType:
-    """The keys of conf/<name>.yaml as it is composed by default."""
-    whole = compose(name, return_hydra_config=True)
-    chosen = whole.hydra.runtime.choices
-    config = compose(name)
+def _chooses(argument: str) -> bool:
+    """Whether it is one entry of a group of conf/, as in model=llama."""
+    group, equals, entry = argument.partition("=")
+    return bool(equals) and "," not in entry and CONF.joinpath(group.lstrip("+")).is_dir()
+
+
+def page(name: str, overrides: list[str]) -> RenderableType:
+    """The keys of conf/<name>.yaml as it is composed."""
+    chosen = compose(name, overrides, return_hydra_config=True).hydra.runtime.choices
+    mark = " (chosen)" if overrides else " (the default)"
+    config = compose(name, overrides)
     about = _schema_comments(config) or {key: comment for key, _, comment in _file_rows(name)}
     keys = [str(key) for key in config]
     plain = [key for key in keys if not OmegaConf.is_dict(config[key])]
@@ -41,14 +52,17 @@ def page(name: str) -> RenderableType:
     for key in (key for key in keys if key not in plain):
         rows = _rows(config[key], list(config[key]), f"{key}.", _schema_comments(config[key]))
         if CONF.joinpath(key).is_dir():
-            parts += _section(f"{key}=", _options(key, chosen[key]), rows)
+            parts += _section(f"{key}=", _options(key, chosen[key], mark), rows)
         else:
             parts += _section(key, rows)
     if name == "train":
         for group, written in CHOICES.items():
-            parts += _section(written, _options(group, chosen.get(group)))
-        launcher = [(f"hydra.launcher.{key}", *rest) for key, *rest in _file_rows("hydra/launcher/slurm")]
-        parts += _section("hydra/launcher=slurm", launcher)
+            parts += _section(written, _options(group, chosen.get(group), mark))
+        for entry in ("local", "slurm"):
+            rows_of_entry = _file_rows(f"hydra/launcher/{entry}")
+            parts += _section(
+                f"hydra/launcher={entry}", [(f"hydra.launcher.{key}", *rest) for key, *rest in rows_of_entry]
+            )
     return Group(*parts[:-1])
 
 
@@ -85,10 +99,11 @@ def _shown(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value) or "''"
 
 
-def _options(group: str, default: str | None) -> Iterator[tuple[str, str]]:
-    """The entries of a group of conf/, each with the first sentence of its file."""
-    for name in sorted(path.name.removesuffix(".yaml") for path in CONF.joinpath(group).iterdir()):
-        yield name + " (the default)" * (name == default), _first_sentence(f"{group}/{name}")
+def _options(group: str, chosen: str | None, mark: str) -> Iterator[tuple[str, str]]:
+    """The entries of a group of conf/, the chosen one with a mark, each with the first sentence of its file."""
+    files_of_group = (path.name for path in CONF.joinpath(group).iterdir())
+    for name in sorted(name.removesuffix(".yaml") for name in files_of_group if name.endswith(".yaml")):
+        yield name + mark * (name == chosen), _first_sentence(f"{group}/{name}")
 
 
 def _first_sentence(entry: str) -> str:
@@ -112,5 +127,9 @@ def _schema_comments(config: DictConfig) -> dict[str, str]:
 
 def _file_rows(entry: str) -> list[tuple[str, str, str]]:
     """Key, default and comment of each key of a file of conf/ that has no schema."""
+    rows, above = [], ""
     text = CONF.joinpath(f"{entry}.yaml").read_text().replace("defaults:\n", "")
-    return re.findall(r"^(\w+): ?([^#\n]*?)(?:  # (.*))?$", text, re.MULTILINE)
+    for indent, key, default, comment in re.findall(r"^( *)(\w+): ?([^#\n]*?)(?:  # (.*))?$", text, re.MULTILINE):
+        above = above if indent else key
+        rows.append((f"{above}.{key}" if indent else key, default, comment))
+    return rows

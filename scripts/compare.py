@@ -7,8 +7,13 @@
 Keys are given as key=value.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
 
+# isort: split
 from harness.commands import run_script
 from harness.laws.compare import Comparison, compare
 from harness.laws.settings import compare_config

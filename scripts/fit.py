@@ -7,10 +7,14 @@
 Keys are given as key=value.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
+
+# isort: split
 from rich.console import Console
 
 from harness.commands import run_script

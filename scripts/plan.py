@@ -7,7 +7,13 @@
 budget= is a key of this script alone; the others are those of scripts/train.py, given as key=value.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
+
+# isort: split
 import numpy as np
 from rich.console import Console
 

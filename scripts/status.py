@@ -7,9 +7,13 @@
 Keys are given as key=value.
 """
 
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
+
+# isort: split
 from rich.console import Console
 
 from harness.commands import compose_config, run_script

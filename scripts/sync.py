@@ -7,10 +7,13 @@
 Keys are given as key=value.
 """
 
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
 
+# isort: split
 from harness.commands import compose_config, run_script
 from harness.errors import UserError
 from harness.tracking.sync import sync

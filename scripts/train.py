@@ -7,8 +7,13 @@
 Keys are given as key=value, entries of conf/ as group=entry; with -m, key=a,b,c is an axis.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
 import check_environment  # noqa: F401
 
+# isort: split
 from harness.commands import run_script
 from harness.sweep.run import train
 

@@ -1,6 +1,7 @@
 """What --help says of every script, made from the configuration that it reads."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,27 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem !
 CONFIGS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 
 
-def helped(name: str, capsys) -> str:
-    with configuration():
-        print_help(name, "About.")
-    return capsys.readouterr().out
+@pytest.fixture
+def helped(capsys, monkeypatch):
+    """What is printed for a configuration, as on a terminal that nothing is known of."""
+    for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def printed(name: str, *arguments: str) -> str:
+        with configuration():
+            print_help(name, "About.", arguments)
+        return capsys.readouterr().out
+
+    return printed
+
+
+def same(shown: str, value) -> bool:
+    """Whether what is shown is the value, written independently of the code that shows it."""
+    if value is None or isinstance(value, bool):
+        return shown == {None: "null", True: "true", False: "false"}[value]
+    if OmegaConf.is_list(value):
+        return shown == "[]" and not len(value)
+    return float(shown) == value if isinstance(value, float | int) else shown == (value or "''")
 
 
 def keys(config, prefix: str = "") -> list[str]:
@@ -33,17 +51,38 @@ def keys(config, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_key_has_its_default_and_its_comment(name, capsys):
-    words = {line.split()[0]: line.split() for line in helped(name, capsys).splitlines() if line.startswith("  ")}
+def test_every_key_has_its_default_and_its_comment(name, helped):
+    lines = [line.split() for line in helped(name).splitlines() if re.match(r"  \S", line)]
     with configuration():
         config = compose(name)
     assert keys(config), name
     for key in keys(config):
-        assert len(words.get(key, [])) >= 3, f"{key} has no comment in its dataclass or in conf/{name}.yaml"
+        (found,) = (words for words in lines if words and words[0] == key)
+        assert same(found[1], OmegaConf.select(config, key)), found
+        assert len(found) >= 3, f"{key} has no comment in its dataclass or in conf/{name}.yaml"
 
 
-def test_defaults_are_shown_as_the_command_line_takes_them(capsys):
-    words = " ".join(helped("train", capsys).split())
+def test_every_entry_and_every_node_has_its_comment(helped):
+    lines = [line.split() for line in helped("train").splitlines() if line.startswith("  ")]
+    entries = [path.stem for path in (ROOT / "conf").glob("*/*.yaml")] + ["local", "slurm"]
+    nodes = [f"optimizer.{name}" for name in ("learning_rate", "batch_tokens", "warmup_tokens", "weight_decay")]
+    for name in (*entries, *nodes):
+        assert any(words and words[0] == name and len(words) > 2 - (name == "openwebtext") for words in lines), name
+    assert all(len(words) > 2 for words in lines if words and words[0].startswith("hydra.launcher."))
+
+
+def test_the_entries_that_are_asked_for_give_the_defaults(helped, tmp_path):
+    words = " ".join(helped("train", "-m", "model=gpt2", "optimizer=adamw,muon", "shape=a,b", "+sweep=smoke").split())
+    assert " gpt2 (chosen) GPT-2 (Radford et al. 2019); " in words and " adamw (chosen) " in words
+    assert (
+        " model.tied true " in words
+        and " optimizer.warmup_tokens.value 8000 " in words
+        and " model.seq_len 64 " in words
+    )
+
+
+def test_defaults_are_shown_as_the_command_line_takes_them(helped):
+    words = " ".join(helped("train").split())
     for shown in (
         "tokens null a number or a list: the token budgets",
         "save_model false keep the weights of every cell, as model.pt",
@@ -64,7 +103,7 @@ def test_defaults_are_shown_as_the_command_line_takes_them(capsys):
         "hydra.launcher.timeout_min 240 of one job; what is not done by then goes on in the next, from its checkpoint",
     ):
         assert f" {shown} " in words, shown
-    assert "filter ''" in " ".join(helped("fit", capsys).split())
+    assert "filter ''" in " ".join(helped("fit").split())
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -58,7 +58,7 @@ def test_a_finished_record_without_a_loss_counts_as_not_done(tmp_path):
     assert read_record(tmp_path) is None
 
 
-PLAN = {
+CONTENT = {
     "sweep": "x",
     "overrides": ["shape=w48-d1", "cells:"],
     "cells": [
@@ -70,20 +70,20 @@ PLAN = {
 
 def test_a_plan_comes_back_from_one_line_a_cell_and_is_yaml(tmp_path):
     folder = SweepFolder(tmp_path)
-    write_sweep(folder, PLAN)
-    assert read_sweep(folder) == {"schema": 1} | PLAN
-    assert yaml.safe_load(folder.sweep_yaml.read_text()) == {"schema": 1} | PLAN
+    write_sweep(folder, CONTENT)
+    assert read_sweep(folder) == {"schema": 1} | CONTENT
+    assert yaml.safe_load(folder.sweep_yaml.read_text()) == {"schema": 1} | CONTENT
     assert len(folder.sweep_yaml.read_text().partition("\ncells:\n")[2].splitlines()) == 2
 
 
 @pytest.mark.parametrize("style", [None, True, False])
 def test_a_plan_in_any_form_of_yaml_is_read(tmp_path, style):
     folder = SweepFolder(tmp_path)
-    folder.sweep_yaml.write_text(yaml.safe_dump({"schema": 1} | PLAN, default_flow_style=style, sort_keys=False))
-    assert read_sweep(folder) == {"schema": 1} | PLAN
-    write_sweep(folder, PLAN)
+    folder.sweep_yaml.write_text(yaml.safe_dump({"schema": 1} | CONTENT, default_flow_style=style, sort_keys=False))
+    assert read_sweep(folder) == {"schema": 1} | CONTENT
+    write_sweep(folder, CONTENT)
     folder.sweep_yaml.write_text(folder.sweep_yaml.read_text() + "note: by hand\n")
-    assert read_sweep(folder) == {"schema": 1} | PLAN | {"note": "by hand"}
+    assert read_sweep(folder) == {"schema": 1} | CONTENT | {"note": "by hand"}
 
 
 def test_another_schema_is_refused(tmp_path):

@@ -23,7 +23,7 @@ class DataConfig:
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
-    config: str | None = None  # hub, disk: the dataset's configuration
+    config: str | None = None  # hub: the dataset's configuration
     split: str = "train"  # hub, disk: the split to read
     revision: str | None = None  # hub: a commit; null takes the newest, which the store's manifest then records
     text_field: str = "text"  # the column that holds the text

@@ -15,7 +15,7 @@ from harness.laws.checks.moves import WATCHED
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
-from harness.laws.settings import FitConfig
+from harness.laws.settings import TableConfig
 from harness.laws.table.levels import budget_labels
 from harness.laws.table.rows import read_rows
 from harness.laws.table.table import Table, check_comparable, filtered
@@ -57,7 +57,7 @@ class Comparison:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def compare(table: Table, config: FitConfig, column: str) -> Comparison:
+def compare(table: Table, config: TableConfig, column: str) -> Comparison:
     """Fits both halves of a table that `column` tells apart, and pairs their cells by shape, seed and budget.
 
     The interval of a move of an exponent is that of two independent sets of runs: too wide where they share seeds.
@@ -87,7 +87,7 @@ def compare(table: Table, config: FitConfig, column: str) -> Comparison:
     return Comparison(column, (values[0], values[1]), (first, second), _pairs(halves, config), _moves(first, second))
 
 
-def _fit(table: Table, config: FitConfig, seed: int) -> Fit:
+def _fit(table: Table, config: TableConfig, seed: int) -> Fit:
     law = config.law_of(table)
     rows = read_rows(table, config.columns, law)
     return fit_rows(rows, config.columns, law, config.loss, config.delta, config.bootstrap, seed, table.source)
@@ -103,7 +103,7 @@ def _moves(first: Fit, second: Fit) -> dict[str, tuple[float, float, float]]:
     return moves
 
 
-def _pairs(halves: list[Table], config: FitConfig) -> pd.DataFrame:
+def _pairs(halves: list[Table], config: TableConfig) -> pd.DataFrame:
     columns = config.columns
     tokens = np.concatenate([half.numbers(columns.tokens) for half in halves])
     budgets = np.split(budget_labels(tokens), [len(halves[0].frame)])

@@ -14,27 +14,23 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 
 TEXTS = ("runs", "out", "law", "loss", "filter", "column")
-Config = TypeVar("Config", bound="FitConfig")
+Config = TypeVar("Config", bound="TableConfig")
 
 
 @dataclass
-class FitConfig:
-    """What scripts/fit.py reads."""
+class TableConfig:
+    """Which table is read, and how a law is fitted to it."""
 
     # a sweep directory, a table (CSV, Parquet) or wandb://entity/project/group; several, a,b or [a,b], are pooled
     runs: str = ""
-    # null: fit.json in the sweep directory, <stem>.fit.json beside a table; needed where runs= names several
-    out: str | None = None
     # null: the one that the sweep states, else chinchilla; harness/laws/forms/__init__.py has names and equations
     law: str | None = None
-    loss: str = "log_mse"  # log_mse | huber | lad | mse; fit.json holds all four
+    loss: str = "log_mse"  # log_mse | huber | lad | mse
     delta: float = 1e-3  # of huber, on log loss
-    bootstrap: int = 2000  # simulated tables behind the intervals; 0 takes them from the curvature
+    bootstrap: int = 2000  # simulated tables behind the intervals; 0 takes those of a fit from the curvature
     seed: int = 0  # of the simulated tables
-    combine: str | None = None  # holdout: weigh the laws of params and tokens by how they predict more compute
     filter: str = ""  # which rows are fitted, such as width>=48 and schedule==wsd
     columns: Columns = field(default_factory=Columns)
-    frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
     def check(self) -> None:
         if not self.runs:
@@ -42,19 +38,37 @@ class FitConfig:
         for key, value in asdict(self.columns).items():
             if value == "":
                 raise UserError(f"columns.{key} is empty: name a column of the table")
+
+    def law_of(self, table: Table) -> str:
+        """The law to fit to a table."""
+        return self.law or table.law or "chinchilla"
+
+
+@dataclass
+class FitConfig(TableConfig):
+    """What scripts/fit.py reads."""
+
+    # null: fit.json in the sweep directory, <stem>.fit.json beside a table; needed where runs= names several
+    out: str | None = None
+    # holdout: weigh chinchilla, chinchilla_tied and chinchilla_coupled by how they predict cells of more compute
+    combine: str | None = None
+    frontier: FrontierConfig = field(default_factory=FrontierConfig)
+
+    def check(self) -> None:
+        super().check()
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
         self.frontier.check(self.law or "chinchilla")
 
     def law_of(self, table: Table) -> str:
         """The law to fit to a table; raises UserError where it cannot give what is asked of it."""
-        law = self.law or table.law or "chinchilla"
+        law = super().law_of(table)
         self.frontier.check(law)
         return law
 
 
 @dataclass
-class CompareConfig(FitConfig):
+class CompareConfig(TableConfig):
     """What scripts/compare.py reads: one or two tables that hold two ways of training the same cells."""
 
     runs: str = ""  # a sweep directory or a table that holds both, or two of them, a,b

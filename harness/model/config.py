@@ -44,7 +44,7 @@ class ModelConfig:
     tied: bool = False  # whether embedding and head share their weights
     ff_ratio: float = 4.0  # the feed-forward width over the width
     norm_eps: float = 1e-6  # of the norms
-    rope_theta: float = 10000.0  # of rotary positions: their wavelengths go from 2 pi tokens to nearly 2 pi times it
+    rope_theta: float = 10000.0  # of rotary positions; wavelengths: 2 pi to 2 pi theta^(1 - 2/head_size) tokens
     init_std: float = 0.02  # of weights at the base shape
     parametrization: str = "mup"  # sp | mup (scales with width / base_width) | completep (with depth / base_depth too)
     base_width: int = 32  # the width at which learning rate, initialisation and the rest were tuned

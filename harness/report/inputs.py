@@ -25,13 +25,14 @@ NEEDED = ("cell", "trunk", "status", "width", "depth", "seed", "tokens", "flops"
 class SweepFiles:
     """A sweep as its directory tells it.
 
+    content: that of sweep.yaml.
     cells: one row a cell of sweep.yaml: the run table's columns, or sweep.yaml's where the cell has not ended yet; the
     columns `shape` (w64-d4) and `repeat` (a further seed of a shape) are added.
     curves: training loss by tokens, in bins: cell, trunk, shape, phase, line, tokens, train_loss.
     """
 
     path: Path
-    sweep_yaml: dict[str, Any]
+    content: dict[str, Any]
     cells: pd.DataFrame
     curves: pd.DataFrame
     fit: dict[str, Any] | None
@@ -53,12 +54,12 @@ def read(path: Path) -> SweepFiles:
     if not path.is_dir():
         raise UserError(f"runs={path} is not a folder: give the folder of a sweep, such as runs=outputs/cpu")
     folder = SweepFolder(path)
-    sweep_yaml = read_sweep(folder)
-    cells = _cells(sweep_yaml, _table(folder.table), folder)
+    content = read_sweep(folder)
+    cells = _cells(content, _table(folder.table), folder)
     fit = _fit(path / "fit.json")
     digest = hashlib.sha256(folder.table.read_bytes()).hexdigest()
     stale = fit is not None and fit["source"].get("sha256") not in (None, digest)
-    return SweepFiles(path, sweep_yaml, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
+    return SweepFiles(path, content, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -80,9 +81,9 @@ def _table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _cells(sweep_yaml: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) -> pd.DataFrame:
+def _cells(content: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) -> pd.DataFrame:
     """The cells of sweep.yaml in its order, each with its row of the run table where it has one."""
-    listed = pd.DataFrame(sweep_yaml.get("cells") or [])
+    listed = pd.DataFrame(content.get("cells") or [])
     if listed.empty:
         raise UserError(f"{folder.sweep_yaml} names no cells: train the sweep again to write it anew")
     absent = listed[~listed.cell.isin(table.cell)].assign(status="not done")

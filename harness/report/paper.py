@@ -73,7 +73,7 @@ def latex_row(sweep: SweepFiles) -> str:
     fit, choices = sweep.fit["fit"], sweep.fit["choices"]
     wrong = doubts(sweep)
     mark = r"^{\dagger}" if wrong else ""
-    columns = [("Sweep", _tex(sweep.sweep_yaml["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
+    columns = [("Sweep", _tex(sweep.content["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
     columns += [("Loss function", _tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
     columns += [(_symbol(name), _quoted(shown, mark)) for name, shown in _estimates(fit)]
     for split in sweep.fit["holdouts"]:
@@ -85,13 +85,13 @@ def latex_row(sweep: SweepFiles) -> str:
     columns.append(("Certified", verdict + (r"$^{\dagger}$" if wrong else "")))
     return _render(
         "row.tex.j2",
-        name=sweep.sweep_yaml["sweep"],
+        name=sweep.content["sweep"],
         predicts=fit["predicts"],
         method=choices["interval_method"],
         doubts=wrong,
         columns="l" * len(columns),
         header=[name for name, _ in columns],
-        cells=[cell for _, cell in columns],
+        fields=[field for _, field in columns],
     )
 
 
@@ -118,7 +118,7 @@ def csv_row(sweep: SweepFiles) -> str:
     assert sweep.fit is not None
     fit, source, choices = sweep.fit["fit"], sweep.fit["source"], sweep.fit["choices"]
     seal, frontier, noise = fit["certificate"], sweep.fit["frontier"] or {}, sweep.fit["seed_noise"] or {}
-    row: dict[str, Any] = {"sweep": sweep.sweep_yaml["sweep"], "law": fit["law"], "predicts": fit["predicts"]}
+    row: dict[str, Any] = {"sweep": sweep.content["sweep"], "law": fit["law"], "predicts": fit["predicts"]}
     row |= {"certified": seal["certified"], "reasons": "; ".join(seal["reasons"]), "stale": sweep.fit_is_stale}
     row |= {key: choices[key] for key in ("params", "tokens", "target", "loss", "delta")}
     row |= {"rows": source["rows"], "rows_used": source["rows_used"], "filter": source.get("filter")}
@@ -149,17 +149,17 @@ def paragraph(sweep: SweepFiles) -> str:
     kappa = (sweep.fit["frontier"] or {}).get("flops_per_product")
     weight = source["columns"].get("weight")
     versions = [f"{name} {version}" for name, version in (sweep.fit.get("versions") or {}).items()]
-    packages = [f"{name} {version}" for name, version in (sweep.sweep_yaml.get("packages") or {}).items()]
+    packages = [f"{name} {version}" for name, version in (sweep.content.get("packages") or {}).items()]
     text = _render(
         "methods.txt.j2",
-        name=sweep.sweep_yaml["sweep"],
+        name=sweep.content["sweep"],
         doubts=doubts(sweep),
         training=training(sweep),
         data=_data(sweep),
         grid=dict.fromkeys(("Model", "Code version"), "") | dict(trained(sweep)),
         optimizer=(sweep.job.get("optimizer") or {}).get("name"),
         fit=fit,
-        stated=sweep.sweep_yaml.get("law") == fit["law"],
+        stated=sweep.content.get("law") == fit["law"],
         source=source,
         choices=choices,
         digests=_digests(source),

@@ -107,9 +107,9 @@ def trained(sweep: SweepFiles) -> list[tuple[str, str]]:
     facts = [(key, ", ".join([value, *model]) if key == "Model" else value) for key, value in facts]
     if "wall_seconds" in done and done.wall_seconds.notna().any():
         facts.append(("Cost", _cost(sweep)))
-    packages = sweep.sweep_yaml.get("packages") or {}
+    packages = sweep.content.get("packages") or {}
     facts.append(("Packages", ", ".join(f"{name} {version}" for name, version in packages.items()) or "not recorded"))
-    overrides = " ".join(str(each) for each in sweep.sweep_yaml.get("overrides") or [])
+    overrides = " ".join(str(each) for each in sweep.content.get("overrides") or [])
     facts.append(("Command", f"python scripts/train.py -m {overrides}".rstrip()))
     return facts
 

@@ -37,7 +37,7 @@ RETRIES = 2
 
 
 @dataclass
-class Job:
+class PendingJob:
     """A job with something left to train. A pool dies with any of its workers, so a death has several suspects."""
 
     number: int  # in the sweep
@@ -63,7 +63,7 @@ def launch_all(
     half as many at once after each death. One that dies alone, again without getting farther, is recorded as failed.
     """
     folder, fruitless = sweep.folder, 0
-    jobs = [Job(number, list(trunks)) for number, trunks in enumerate(by_job)]
+    jobs = [PendingJob(number, list(trunks)) for number, trunks in enumerate(by_job)]
     jobs = sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
     if not sweep.multirun:
         run_jobs(sweep.jobs, job_number=0)
@@ -97,7 +97,7 @@ def launch_all(
     return None
 
 
-def count_death(job: Job, folder: SweepFolder, alone: bool) -> None:
+def count_death(job: PendingJob, folder: SweepFolder, alone: bool) -> None:
     """One more death of a pool in which `job` ran."""
     cells = {cell.name for trunk in job.trunks for cell in trunk.cells}
     now = SweepReader(folder.path).snapshot()
@@ -179,7 +179,7 @@ def marked(trunk: Trunk, folder: SweepFolder) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-def was_running(job: Job, folder: SweepFolder, since: float) -> bool:
+def was_running(job: PendingJob, folder: SweepFolder, since: float) -> bool:
     """Whether a process of this launch was killed within a trunk of `job`."""
     for trunk in job.trunks:
         with contextlib.suppress(FileNotFoundError):

@@ -100,15 +100,15 @@ class SweepReader:
 
     def __init__(self, sweep_dir: Path) -> None:
         self.folder = SweepFolder(Path(sweep_dir))
-        self._stamp: tuple[int, int] | None = None
-        self._sweep_yaml: dict[str, Any] = {}
+        self._read_at: tuple[int, int] | None = None
+        self._content: dict[str, Any] = {}
         self._labels: dict[str, str] = {}
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         now = time.time() if now is None else now
         self._read_sweep()
-        listed = self._sweep_yaml["cells"]
+        listed = self._content["cells"]
         try:
             begun = set(os.listdir(self.folder.path / "runs"))
         except FileNotFoundError:
@@ -122,28 +122,28 @@ class SweepReader:
             _name_job(self.folder.trunk(members[0]["trunk"]), [cell["cell"] for cell in members], found)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
-        launch = (self._sweep_yaml.get("launches") or [{}])[-1]
+        launch = (self._content.get("launches") or [{}])[-1]
         return Snapshot(
-            name=self._sweep_yaml["sweep"],
+            name=self._content["sweep"],
             time=now,
             cells=cells,
             flops_done=sum(trunk.done for trunk in work),
             flops_total=sum(trunk.total for trunk in work),
             tokens_per_second=sum(cell.tokens_per_second or 0 for cell in cells if cell.status == "running"),
             utilization=_utilization(cells, "running") or _utilization(cells, "finished"),
-            seconds_left=_seconds_left(work, self._sweep_yaml.get("slots") or 1, launch.get("estimated_seconds")),
+            seconds_left=_seconds_left(work, self._content.get("slots") or 1, launch.get("estimated_seconds")),
             process_seconds=sum(trunk.seconds for trunk in work),
-            machine={key: self._sweep_yaml.get(key, value) for key, value in MACHINE.items()},
+            machine={key: self._content.get(key, value) for key, value in MACHINE.items()},
             launch=launch,
-            command=self._sweep_yaml.get("command", ""),
+            command=self._content.get("command", ""),
         )
 
     def _read_sweep(self) -> None:
         stamp = _stamp(self.folder.sweep_yaml)
-        if stamp is None or stamp != self._stamp:
-            self._sweep_yaml = read_sweep(self.folder)
-            self._stamp = stamp
-            self._labels = _labels([cell["cell"] for cell in self._sweep_yaml["cells"]])
+        if stamp is None or stamp != self._read_at:
+            self._content = read_sweep(self.folder)
+            self._read_at = stamp
+            self._labels = _labels([cell["cell"] for cell in self._content["cells"]])
 
     def _waiting(self, cell: dict[str, Any], **known: Any) -> CellState:
         state = {"status": "waiting", "steps": cell["steps"]} | known

@@ -22,7 +22,7 @@ Mode = Literal["online", "offline", "none"]
 class TrackingConfig:
     """Where the runs of a sweep are mirrored."""
 
-    # auto | online | offline | none; auto: WANDB_MODE where it is set, else online with an API key, offline without
+    # auto | online | offline | none; auto: online with an API key, offline without; WANDB_MODE=offline, disabled first
     mode: str = "auto"
     project: str = "scaling"  # of W&B; the sweep's name is the group
     entity: str | None = None  # a user or team of W&B; null: the account's own

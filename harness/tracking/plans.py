@@ -12,7 +12,7 @@ from harness.tracking.run import finish_run, open_run
 def log(task: MirrorTask) -> None:
     """Logs sweep.yaml, whole as a text; a later plan of the same sweep replaces an earlier one."""
     folder = SweepFolder(Path(task.sweep_dir))
-    sweep_yaml = read_sweep(folder)
+    content = read_sweep(folder)
     name = folder.path.name
     run = open_run(
         task,
@@ -20,7 +20,7 @@ def log(task: MirrorTask) -> None:
         name=f"{name} plan",
         group=name,
         job_type=PLAN,
-        config={key: sweep_yaml.get(key) for key in ("overrides", "code_version", "packages")}
-        | {"planned_cells": len(sweep_yaml["cells"]), SWEEP_YAML: folder.sweep_yaml.read_text()},
+        config={key: content.get(key) for key in ("overrides", "code_version", "packages")}
+        | {"planned_cells": len(content["cells"]), SWEEP_YAML: folder.sweep_yaml.read_text()},
     )
     finish_run(run, task, PLAN, exit_code=0)

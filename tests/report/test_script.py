@@ -10,7 +10,6 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 
 
 def run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setattr("sys.argv", [str(SCRIPT), *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(SCRIPT), run_name="__main__")

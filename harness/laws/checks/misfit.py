@@ -94,10 +94,10 @@ def by_noise(fit: Fit, seeds: dict[str, Any] | None, draws: int, seed: int) -> l
         trunk, cell = (seeds[f"{kind}_sd_relative"] if split else value for kind, value in
                        (("trunk", 0.0), ("cell", seeds["sd_relative"])))  # fmt: skip
         kinds.append(("measured between seeds", Measured(trunk, cell, seeds["degrees_of_freedom"], labels_R)))
-    report = []
+    section = []
     for name, noise in kinds:
         drawn = fit.draws if noise is fit.noise else None
         drawn = drawn or ci.refit(fit.problem, fit.theta_P, ci.simulate(fit.problem, fit.theta_P, noise, draws, seed))
         found = ci.percentile_intervals(fit.problem, drawn)
-        report.append({"noise": name, "intervals": {key: part and list(part) for key, part in found.items()}})
-    return report
+        section.append({"noise": name, "intervals": {key: part and list(part) for key, part in found.items()}})
+    return section

@@ -51,7 +51,7 @@ def move(fit: Fit, dropped: str, keep_R: NDArray[np.bool_], bootstrap: int, seed
     targets = ci.simulate(problem, fit.theta_P, fit.noise, count, seed)
     paired = ci.refit(fewer, fit.theta_P, ((target_SR[:, keep_R], sd_S) for target_SR, sd_S in targets))
     whole, rest = fit.at(draws.theta_SP), fit.at(paired.theta_SP)
-    report: dict[str, Any] = {
+    section: dict[str, Any] = {
         "dropped": dropped,
         "rows": len(part.rows),
         "certified": part.certificate.certified,
@@ -60,11 +60,11 @@ def move(fit: Fit, dropped: str, keep_R: NDArray[np.bool_], bootstrap: int, seed
     for name in (name for name in WATCHED if name in fit.estimates):
         low, high = ci.quantiles(rest[name] - whole[name])
         moved = part.estimates[name] - fit.estimates[name]
-        report[name] = {
+        section[name] = {
             "value": part.estimates[name],
             "move": moved,
             "low": float(low),
             "high": float(high),
             "inside": bool(low <= moved <= high),
         }
-    return report
+    return section

@@ -39,7 +39,7 @@ class Variables:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Pinned:
     """A form with some internal parameters held at values."""
 
     form: "Form"
@@ -71,7 +71,7 @@ def with_fixed(form: "Form", fixed: Mapping[str, float], at: Variables) -> "Form
         if value != other:
             raise UserError(f"fixed: {name} of {form.name} can be held only beside its exponent: fix that too")
         values[name] = value
-    return Fixed(form, values)
+    return Pinned(form, values)
 
 
 def centred(loss_R: Array, *values: Array) -> Variables:

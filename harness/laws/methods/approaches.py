@@ -249,15 +249,15 @@ def approaches(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[
 
 
 def _entry(name: str, optima: Optima, fit: Fit) -> dict[str, Any]:
-    report: dict[str, Any] = {"name": name, "a": None, "b": None, "bias": None, "points": len(optima.flops_C)}
-    report |= {"dropped": optima.dropped, "left_out": None}
+    section: dict[str, Any] = {"name": name, "a": None, "b": None, "bias": None, "points": len(optima.flops_C)}
+    section |= {"dropped": optima.dropped, "left_out": None}
     simulated_SC = optima.params_SC[2:]
     if len(optima.flops_C) < LEAST_BUDGETS:
-        report["left_out"] = f"{len(optima.flops_C)} compute budgets have an optimum, {LEAST_BUDGETS} are needed"
-        return report
+        section["left_out"] = f"{len(optima.flops_C)} compute budgets have an optimum, {LEAST_BUDGETS} are needed"
+        return section
     if len(simulated_SC) and (lost := float(np.isnan(simulated_SC).mean())) > MOST_LOST:
-        report["left_out"] = f"noise moves {lost:.0%} of the simulated optima out of the sampled params"
-        return report
+        section["left_out"] = f"noise moves {lost:.0%} of the simulated optima out of the sampled params"
+        return section
     log_flops_C = np.log(optima.flops_C)
     for key, value_SC in (("a", optima.params_SC), ("b", optima.tokens_SC)):
         slope_S = _slopes(log_flops_C, value_SC, optima.weight_C)
@@ -267,12 +267,12 @@ def _entry(name: str, optima: Optima, fit: Fit) -> dict[str, Any]:
         else:
             line = power_line(optima.flops_C, np.exp(value_SC[0]), optima.weight_C)
             low, high = line.interval or (None, None)
-        report[key] = {"value": value, "low": low, "high": high}
+        section[key] = {"value": value, "low": low, "high": high}
         if key == "a" and np.isfinite(slope_S[1]):
-            report["bias"] = float(slope_S[1]) - fit.estimates["a"]
-    report["flops"] = optima.flops_C
-    report["optimal_params"], report["optimal_tokens"] = np.exp(optima.params_SC[0]), np.exp(optima.tokens_SC[0])
-    return report
+            section["bias"] = float(slope_S[1]) - fit.estimates["a"]
+    section["flops"] = optima.flops_C
+    section["optimal_params"], section["optimal_tokens"] = np.exp(optima.params_SC[0]), np.exp(optima.tokens_SC[0])
+    return section
 
 
 def _slopes(x_C: Array, y_SC: Array, weight_C: Array) -> Array:

@@ -39,7 +39,7 @@ def accounting(table: Table, fits: list[Fit]) -> list[dict[str, Any]]:
     Over the rows C = kappa N^n D^d. Where alpha A / (n N^alpha) = beta B / (d D^beta), the loss is least at that C, so
     N* grows as C^(1 / (n + d alpha / beta)), which is a for C = kappa N D (Hoffmann et al. 2022, equation 4).
     """
-    report = []
+    compared = []
     for fit in fits:
         if "a" not in fit.estimates:
             continue
@@ -48,8 +48,8 @@ def accounting(table: Table, fits: list[Fit]) -> list[dict[str, Any]]:
         if "flops_6nd" in table.frame.columns and fit.columns.flops != "flops_6nd":
             counts["flops_6nd"] = table.numbers("flops_6nd")
         counts |= {RULE_OF_THUMB: 6 * products}
-        report += [_row(fit, name, flops_R) for name, flops_R in counts.items()]
-    return report
+        compared += [_row(fit, name, flops_R) for name, flops_R in counts.items()]
+    return compared
 
 
 def _row(fit: Fit, name: str, flops_R: Array) -> dict[str, Any]:

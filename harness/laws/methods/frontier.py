@@ -79,28 +79,28 @@ def frontier(fit: Fit, config: FrontierConfig | None = None) -> dict[str, Any] |
     kappa = fit.rows.flops_per_product
     low, high = float(fit.rows.flops.min()), float(fit.rows.flops.max())
     flops_X = np.geomspace(low / BELOW, high * BEYOND, POINTS)
-    report: dict[str, Any] = {"flops": flops_X.tolist()}
+    section: dict[str, Any] = {"flops": flops_X.tolist()}
     best = optimum(fit.at(fit.theta_P[None]), flops_X / kappa)
     # Exponents near 0, as of a hopeless table, put the optimum beyond float64.
     with np.errstate(over="ignore"):
         for name in ("params", "tokens", "loss"):
             ends = fit.interval(partial(_log_optimum, fit, flops_X / kappa, name))
-            report[name] = {
+            section[name] = {
                 key: np.exp(value_X).tolist()
                 for key, value_X in zip(("value", "low", "high"), (best[name][0], *ends), strict=True)
             }
         a = fit.estimates["a"]
         log_G = float(best["params"][0, 0] - a * np.log(flops_X[0] / kappa))
-        report["equations"] = {
+        section["equations"] = {
             "params": [float(np.exp(log_G - a * np.log(kappa))), a],
             "tokens": [float(np.exp(-log_G - (1 - a) * np.log(kappa))), 1 - a],
         }
-    report["sampled_flops"] = [low, high]
-    report["flops_per_product"] = kappa
+    section["sampled_flops"] = [low, high]
+    section["flops_per_product"] = kappa
     config = config or FrontierConfig()
-    report["at"] = [_at(fit, flops, high) for flops in config.budgets]
-    report["serving"] = None if config.loss is None else _serving(fit, config, high)
-    return report
+    section["at"] = [_at(fit, flops, high) for flops in config.budgets]
+    section["serving"] = None if config.loss is None else _serving(fit, config, high)
+    return section
 
 
 def _at(fit: Fit, flops: float, sampled: float) -> dict[str, Any]:
@@ -128,14 +128,14 @@ def _serving(fit: Fit, config: FrontierConfig, sampled: float) -> dict[str, Any]
     def logs(name: str, theta_MP: Array) -> Array:
         return cheapest(terms(fit.at(theta_MP)), loss, served, kappa)[name]
 
-    report: dict[str, Any] = {"loss": loss, "served_tokens": served}
+    section: dict[str, Any] = {"loss": loss, "served_tokens": served}
     for name in ("params", "tokens", "tokens_per_param", "training_flops", "total_flops"):
-        report[name] = _estimate(fit, partial(logs, name))
-    report["beyond"] = report["training_flops"]["value"] / sampled
+        section[name] = _estimate(fit, partial(logs, name))
+    section["beyond"] = section["training_flops"]["value"] / sampled
     training = cheapest(terms(fit.at(fit.theta_P[None])), loss, 0.0, kappa)
     serving = kappa / 3 * served * np.exp(training["params"])
-    report["optimal_total_flops"] = float((np.exp(training["training_flops"]) + serving)[0, 0])
-    return report
+    section["optimal_total_flops"] = float((np.exp(training["training_flops"]) + serving)[0, 0])
+    return section
 
 
 def _estimate(fit: Fit, log: Callable[[Array], Array]) -> dict[str, float]:

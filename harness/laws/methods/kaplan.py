@@ -43,7 +43,7 @@ LAWS: dict[str, tuple[str, Restriction]] = {
 
 def kaplan_fits(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     """The three fits (None where the rows are too few) and the notes that say which rows they used."""
-    report: dict[str, Any] = {}
+    section: dict[str, Any] = {}
     notes = []
     for key, (law, restriction) in LAWS.items():
         keep_R, words = restriction(cells)
@@ -51,9 +51,9 @@ def kaplan_fits(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict
         try:
             part = fit_rows(cells.rows.keep(keep_R), fit.columns, law, fit.loss, fit.delta, bootstrap, seed)
         except UserError as error:
-            report[key] = None
+            section[key] = None
             notes.append(f"Kaplan's law in {key} is left out: on {words} ({count}), {error}.")
             continue
-        report[key] = part.to_dict() | {"rows_used": words}
+        section[key] = part.to_dict() | {"rows_used": words}
         notes.append(f"Kaplan's law in {key} uses {words} ({count}); it has no floor, so alpha is a local slope.")
-    return report, notes
+    return section, notes

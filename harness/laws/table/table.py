@@ -21,7 +21,7 @@ from harness.laws.table.filter import as_numbers, select
 from harness.records import SCHEMA, parse_sweep
 
 # Columns that must not vary within a fit, beside shape, tokens and seed.
-FIXED = [
+ALIKE = [
     "schedule",
     "data",
     "dataset",
@@ -291,7 +291,7 @@ def filtered(table: Table, expression: str) -> Table:
 
 def check_comparable(table: Table) -> None:
     """Refuses a table in which more than shape, tokens and seed varies; raises UserError."""
-    for column in FIXED:
+    for column in ALIKE:
         if column in table.frame.columns:
             values = sorted(set(table.frame[column].map(str)))
             if len(values) > 1:
