@@ -1,16 +1,27 @@
-"""Cross-entropy of a linear head without ever holding all logits: on a CPU they would leave the cache twice."""
+"""Cross-entropy of a linear head without ever holding all logits.
+
+On a CPU in float32 they would leave the cache twice, so loops over small chunks are written out. Elsewhere a chunk is
+as large as LOGITS_BYTES allow: one, whole, for the vocabularies and batches of most grids.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from harness.model.products import add_product, product
 
 # 256 rows of 1024 float32 logits are 1 MiB, a core's L2 cache.
 CHUNK_LOGITS = 256 * 1024
 LEAST_ROWS = 64  # each chunk passes over the whole head weight, which pays from here on
+# What the logits of a chunk may take elsewhere.
+LOGITS_BYTES = {"training": 2**32, "evaluation": 2**30}
+ALIGNED = 64  # the number of logits a row is padded to a multiple of in compiled code
+# Bytes of a logit where autograd runs op by op: in float32, its log-softmax, and the gradient of one of them.
+EAGER_BYTES = 12
 
 
 def chunk_rows(vocab_size: int) -> int:
@@ -77,3 +88,42 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor
     if torch.is_grad_enabled():
         return LinearCrossEntropy.apply(hidden_ND, weight_VD, targets_N, scale)
     return linear_cross_entropy_rows(hidden_ND, weight_VD, targets_N, scale).mean()
+
+
+def bounded_rows(hidden_ND: Tensor, vocab_size: int) -> int:
+    """How many rows of logits may be held at once on this device; compiled code keeps one copy of each."""
+    if not torch.is_grad_enabled():
+        return max(1, LOGITS_BYTES["evaluation"] // (EAGER_BYTES * vocab_size))
+    each = EAGER_BYTES
+    if torch.compiler.is_compiling():
+        device = hidden_ND.device.type
+        each = torch.get_autocast_dtype(device).itemsize if torch.is_autocast_enabled(device) else 4
+    return max(1, LOGITS_BYTES["training"] // (each * vocab_size))
+
+
+def _plain(hidden_CD: Tensor, weight_VD: Tensor, targets_C: Tensor, scale: float, reduction: str) -> Tensor:
+    vocab_size = len(weight_VD)
+    padding = -vocab_size % ALIGNED if torch.compiler.is_compiling() else 0
+    # Else inductor may pad, or not, as it times both, and with that choose memory and last digits.
+    padded_VD = F.pad(weight_VD, (0, 0, 0, padding)) if padding else weight_VD
+    # As one sequence, cut by a slice, inductor keeps one copy of the logits; as rows, or masked, two or more.
+    logits_1CV = F.linear(hidden_CD[None], padded_VD)[..., :vocab_size] * scale
+    return F.cross_entropy(logits_1CV.flatten(0, 1).float(), targets_C, reduction=reduction)
+
+
+def bounded_cross_entropy_rows(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Nats a row (N,), float32, in any precision and on any device; holds no graph."""
+    rows = bounded_rows(hidden_ND, weight_VD.shape[0])
+    parts = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+    return torch.cat([_plain(hidden_CD, weight_VD, targets_C, scale, "none") for hidden_CD, targets_C in parts])
+
+
+def bounded_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Tensor:
+    """Mean nats a row, a scalar; where the logits are more than may be held, chunks that backward makes again."""
+    count, rows = len(targets_N), bounded_rows(hidden_ND, weight_VD.shape[0])
+    if count <= rows:
+        return _plain(hidden_ND, weight_VD, targets_N, scale, "mean")
+    parts = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+    sums = [checkpoint(_plain, hidden_CD, weight_VD, targets_C, scale, "sum", use_reentrant=False)
+            for hidden_CD, targets_C in parts]  # fmt: skip
+    return torch.stack(sums).sum() / count

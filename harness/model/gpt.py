@@ -15,7 +15,12 @@ from harness.model.cpu_ops import (
     squared_relu_layer,
     written_out,
 )
-from harness.model.cross_entropy import linear_cross_entropy, linear_cross_entropy_rows
+from harness.model.cross_entropy import (
+    bounded_cross_entropy,
+    bounded_cross_entropy_rows,
+    linear_cross_entropy,
+    linear_cross_entropy_rows,
+)
 from harness.model.parametrization import Scales, scales
 
 # Normed queries and keys bound the attention logits by head_size * scale at initialisation. This is that bound in nats,
@@ -155,18 +160,14 @@ class GPT(nn.Module):
 
     def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats a token, a scalar: the training path."""
-        if written_out(inputs_BT):
-            hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
-            return linear_cross_entropy(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
-        return F.cross_entropy(self(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
+        hidden_ND, targets_N = self.hidden(inputs_BT).flatten(0, 1), targets_BT.flatten()
+        loss = linear_cross_entropy if written_out(inputs_BT) else bounded_cross_entropy
+        return loss(hidden_ND, self.head.weight, targets_N, self.logits_scale)
 
     @torch.no_grad()
     def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats a token of each sequence (B,), float32."""
-        if written_out(inputs_BT):
-            hidden_ND = self.hidden(inputs_BT).flatten(0, 1)
-            losses_N = linear_cross_entropy_rows(hidden_ND, self.head.weight, targets_BT.flatten(), self.logits_scale)
-        else:
-            logits_NV = self(inputs_BT).flatten(0, 1).float()
-            losses_N = F.cross_entropy(logits_NV, targets_BT.flatten(), reduction="none")
+        hidden_ND, targets_N = self.hidden(inputs_BT).flatten(0, 1), targets_BT.flatten()
+        rows = linear_cross_entropy_rows if written_out(inputs_BT) else bounded_cross_entropy_rows
+        losses_N = rows(hidden_ND, self.head.weight, targets_N, self.logits_scale)
         return losses_N.view_as(targets_BT).float().mean(1)

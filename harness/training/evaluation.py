@@ -11,7 +11,7 @@ from harness.stop import stop
 from harness.training.device import Device
 
 # Sequences at once: on a CPU the activations stay in cache.
-TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536, "mps": 16384}
+TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 16384, "mps": 16384}
 PARTS = 10
 
 
@@ -45,7 +45,7 @@ def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: 
             part = slice(start, start + at_once)
             parts.append(model.sequence_losses(inputs_ST[part], targets_ST[part]))
     model.train()
-    losses_S = torch.cat(parts).double().cpu()
+    losses_S = torch.cat(parts).cpu().double()  # an Apple GPU has no float64
     loss = losses_S.mean().item()
     spread = losses_S.std(correction=1).item() / math.sqrt(count) if count > 1 else math.nan
     split = losses_S.tensor_split(PARTS) if count >= PARTS else ()
