@@ -5,9 +5,14 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from harness.training.device import keep_freed_memory
+from harness.grid import make_trunks
+from harness.training.device import Device, keep_freed_memory
+from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.optimizer import clip_gradients
+from harness.training.trainer import Trainer
 
 
 class OldLibrary:
@@ -46,3 +51,33 @@ def test_gradients_are_clipped_as_torch_does_it(size):
     torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5), equal_nan=True)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, equal_nan=True)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses float64 anywhere but on the CPU, as an Apple GPU does."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "cpu" and tensor.dtype == torch.float64:
+                raise TypeError(f"{function} makes float64 on {tensor.device}")
+        return out
+
+
+@pytest.mark.parametrize("family", ["gpt", "gpt2", "llama"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_no_float64_is_made_on_an_accelerator(compose, corpus, store, monkeypatch, family, optimizer):
+    """Batches, a step and an evaluation on meta, up to the copy to the CPU, which meta has nothing for."""
+    job = compose(*corpus, "tokens=20e3", f"model={family}", "model.parametrization=sp", f"optimizer={optimizer}")
+    (trunk,) = make_trunks(job, store.vocab_size, store.recipe_hash, "float32")
+    meta = Device(torch.device("meta"), "float32", False)
+    monkeypatch.setattr("harness.training.trainer.matmul_rate", lambda device: 1.0)
+    monkeypatch.setitem(TOKENS_AT_ONCE, "meta", 1024)
+    with NoFloat64():
+        one = Trainer(trunk, store, meta)
+        one.gradients(0)
+        one.optimizer.step(1.0)
+        with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            evaluate(one.model, store.validation, job.model.seq_len, store.bytes_per_token, meta)
+        with pytest.raises(TypeError, match="makes float64 on meta"):
+            torch.zeros(2, device="meta").double()
