@@ -26,13 +26,16 @@ from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.training.device import memory_bytes, precision, resolve
+from harness.training.machine import check_machine
 
-# Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
-QUIET = {
+# Of this process and of every worker: libraries that draw their own progress or warn on the terminal are told not to.
+ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
+    # Shapes that follow each other in a process leave blocks that no tensor of the next one fits.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
 
 
@@ -74,6 +77,9 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
             lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
         if cluster and base.device == "auto" and "device" not in axes:
             lines.append(f"device={slurm.device(cluster)}")
+        on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
+        if on_gpus and base.precision == "auto" and "precision" not in axes:
+            lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
         batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
         slots = _slots(launcher, jobs) if multirun else 1
@@ -122,6 +128,13 @@ def trunks_by_job(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[T
     by_job = [make_trunks(job, store.vocab_size, store.recipe_hash, precision(job)) for job in jobs]
     check_distinct([trunk for part in by_job for trunk in part])
     return by_job
+
+
+def check_machine_for(sweep: Sweep) -> None:
+    """Raises UserError where this machine, if the jobs are to train on it, lacks what they need."""
+    ways = {(job.device, job.compile): job for job in sweep.jobs}
+    for job in ways.values() if not sweep.cluster else ():
+        check_machine(job)
 
 
 def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:

@@ -27,10 +27,11 @@ from harness.files import make_folder
 from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
-from harness.sweep.compose import QUIET, Sweep, code_version, open_store
+from harness.sweep.compose import ENVIRONMENT, Sweep, code_version, open_store
 from harness.sweep.snapshot import SweepReader
 from harness.training.device import resolve
 from harness.training.job import record_lost, run_trunk
+from harness.training.machine import check_machine
 
 # How often what was killed is tried again without getting farther.
 RETRIES = 2
@@ -144,7 +145,7 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
 
     One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
     """
-    os.environ.update(QUIET)
+    os.environ.update(ENVIRONMENT)
     job = to_config(composed)
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
@@ -160,6 +161,7 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
 def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
     for job in jobs:
         stop.check()
+        check_machine(job)
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
         device = resolve(job, job_number)

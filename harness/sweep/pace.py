@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 
 from harness.grid import Trunk
 from harness.stop import stop
-from harness.sweep.compose import QUIET, Sweep, open_store
+from harness.sweep.compose import ENVIRONMENT, Sweep, open_store
 from harness.training.device import configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.trainer import Trainer
@@ -25,11 +25,15 @@ BARRIER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one training step, of one evaluation, and of what comes before the first step."""
+    """Seconds of one training step, of one evaluation, and of what comes before the first step.
+
+    notes: what this device did not do, and what is no longer promised.
+    """
 
     step: float
     evaluation: float
     start: float
+    notes: tuple[str, ...] = ()
 
 
 def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
@@ -72,14 +76,16 @@ def _shape(trunk: Trunk) -> str:
 
 def _mean(paces: list[Pace]) -> Pace:
     rows = [(pace.step, pace.evaluation, pace.start) for pace in paces]
-    return Pace(*map(statistics.fmean, zip(*rows, strict=True)))
+    step, evaluation, start = map(statistics.fmean, zip(*rows, strict=True))
+    notes = dict.fromkeys(note for pace in paces for note in pace.notes)
+    return Pace(step, evaluation, start, tuple(notes))
 
 
 def measure_in_turn(
     trunks: Sequence[Trunk], number: int, slots: int, barrier: str | None, folder: Path
 ) -> dict[str, Pace]:
     """The pace of each trunk by its name, in one of `slots` processes that all begin when the last is ready."""
-    os.environ.update(QUIET)
+    os.environ.update(ENVIRONMENT)
     if barrier is not None:
         stop.listen_as_worker(folder, None)
         (Path(barrier) / str(number)).touch()
@@ -114,4 +120,7 @@ def measure_here(trunk: Trunk, number: int = 0) -> Pace:
     evaluate(trainer.model, part, seq_len, store.bytes_per_token, device)
     device.synchronize()
     evaluation = (time.perf_counter() - start) * (len(evaluated) - 1) / (len(part) - 1)
-    return Pace(step, evaluation, max(0.0, first - step))
+    notes = tuple(trainer.notes)
+    del trainer
+    device.release()
+    return Pace(step, evaluation, max(0.0, first - step), notes)

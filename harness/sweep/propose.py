@@ -18,7 +18,7 @@ from harness.grid import make_trunks, schedule_makespan
 from harness.laws.design import DRAWS, EXPONENTS, FLOOR, HEIGHTS, NOISE, TRUNK_SHARE, Expectation, expect
 from harness.laws.forms import Array
 from harness.laws.noise.noise import Labels
-from harness.sweep.compose import check_fit, compose_sweep, machine_slots, open_store, trunks_by_job
+from harness.sweep.compose import check_fit, check_machine_for, compose_sweep, machine_slots, open_store, trunks_by_job
 from harness.sweep.pace import Pace, measure
 from harness.units import counted, duration
 
@@ -324,6 +324,7 @@ def measured_costs(template: Sequence[str], vocab_size: int, job: TrainConfig) -
     axis = ",".join(f"w{shape.width}-d{shape.depth}" for shape in shapes)
     sweep = compose_sweep([*template, f"shape={axis}", "seed=0"])
     trunks = [job_trunks[0] for job_trunks in trunks_by_job(sweep.jobs, open_store(sweep.jobs))]
+    check_machine_for(sweep)
     check_fit(sweep, trunks)
     slots = sweep.slots or machine_slots(trunks)
     paces = measure(sweep, trunks, slots)

@@ -27,9 +27,10 @@ from harness.records import (
 )
 from harness.stop import Stopped, stop
 from harness.sweep.compose import (
-    QUIET,
+    ENVIRONMENT,
     Sweep,
     check_fit,
+    check_machine_for,
     code_version,
     compose_sweep,
     machine_slots,
@@ -71,6 +72,7 @@ def prepare_plan(sweep: Sweep) -> tuple[TokenStore, Plan]:
         from harness.laws.forms import check_law  # half a second, which the start of every job would pay
 
         check_law(sweep.jobs[0].law)
+    check_machine_for(sweep)
     store = open_store(sweep.jobs)
     by_job = trunks_by_job(sweep.jobs, store)
     trunks = [trunk for job in by_job for trunk in job]
@@ -87,7 +89,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    os.environ.update(QUIET)
+    os.environ.update(ENVIRONMENT)
     console = Console()
     sweep = compose_sweep(arguments)
     folder = sweep.folder

@@ -45,17 +45,26 @@ class Device:
 
 
 def device_name(job: TrainConfig) -> str:
-    """Of this machine where it is auto, else as asked for, here or not."""
+    """Of this machine where it is auto, else as asked for, here or not.
+
+    auto is never an Apple GPU: a step of a small model is some 500 launches there, op by op, and its cores are fast.
+    """
     if job.device != "auto":
         return job.device
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def precision(job: TrainConfig) -> str:
     """The resolved precision of a job, whose device need not be on this machine."""
     if job.precision != "auto":
         return job.precision
-    return "bf16" if device_name(job).startswith("cuda") else "float32"
+    return "bf16" if device_name(job).startswith("cuda") and has_bf16() else "float32"
+
+
+def has_bf16() -> bool:
+    """Whether every GPU here multiplies in bf16; those before compute capability 8 only pretend to."""
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in gpus)
 
 
 def resolve(job: TrainConfig, job_number: int = 0) -> Device:
