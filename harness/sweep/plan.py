@@ -84,6 +84,11 @@ class Plan:
         """What turns a process's seconds into hours of the machine."""
         return {"device": self.device, "slots": self.slots, "gpus": self.gpus, "threads": self.trunks[0].job.threads}
 
+    @property
+    def notes(self) -> list[str]:
+        """What the device did not do while it was measured, each once."""
+        return list(dict.fromkeys(note for pace in self.pace.values() for note in pace.notes))
+
     def table(self) -> Table:
         table = Table(title=f"plan of {self.name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
         for name in ("trunk", "params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):

@@ -102,6 +102,8 @@ def _train(arguments: Sequence[str]) -> int:
     console.print(store_line(store))
     console.print(plan.table())
     console.print(plan.summary())
+    for note in plan.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     _warn_of_older_code(folder, plan, console)
     _warn_of_damage(folder, plan, console)
     estimate, started = plan.wall_seconds, time.time()

@@ -24,8 +24,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, hashlib.sha256(payload).digest() + payload)
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state at `path`, or None where there is none or it is damaged."""
+def load(path: Path) -> dict[str, Any] | None:
+    """The state at `path`, on the CPU, or None where there is none or it is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     payload = content[DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != content[:DIGEST_BYTES]:
         return None
-    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 
 
 def step_of(path: Path) -> int:
@@ -60,10 +60,10 @@ class TrunkCheckpoints:
         for path in passing[:-2]:
             path.unlink()
 
-    def load_up_to(self, step: int, device: torch.device) -> dict[str, Any] | None:
+    def load_up_to(self, step: int) -> dict[str, Any] | None:
         """The newest undamaged state at or before `step`; None where training starts at its beginning."""
         for path in reversed(self._paths()):
-            if step_of(path) <= step and (state := load(path, device)) is not None:
+            if step_of(path) <= step and (state := load(path)) is not None:
                 return state
         return None
 
@@ -79,7 +79,7 @@ def load_model(path: Path) -> GPT:
 
     Raises UserError where the file is missing or damaged.
     """
-    state = load(path, torch.device("cpu"))
+    state = load(path)
     if state is None:
         raise UserError(f"{path} is missing or damaged: train the cell again with save_model=true")
     model = GPT(ModelConfig(**state["model"]), state["vocab_size"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
@@ -46,12 +48,15 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
         with tracking.start(trunk.job.tracking, folder.path, [cell.name for cell in pending]):
             for index, cell in enumerate(pending):
                 try:
-                    run.cell(cell, live=pending[-1])
+                    run.cell_in_memory(cell, live=pending[-1])
                 except Diverged as diverged:
                     # The cells after it share the trunk or its rate: they would end in the same way.
                     for lost in pending[index:]:
                         run.record(lost, "diverged", error=str(diverged))
                     return
+                except torch.OutOfMemoryError as error:
+                    run.record(cell, "failed", error=f"out of memory, also with half the micro-batch: {error}")
+                    run.trainer = None
                 except Exception as error:
                     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                     for lost in pending[index:]:
@@ -132,9 +137,22 @@ class _TrunkRun:
         self.trunk, self.store, self.device = trunk, store, device
         self.folder, self.code_version = folder, code_version
         self.trainer: Trainer | None = None
+        self.halved = False  # the micro-batch, since a whole one did not fit into memory
         self.trunk_folder = folder.trunk(trunk.name)
         self.trunk_curve = self.trunk_folder / "curve.jsonl"
         self.checkpoints = checkpoint.TrunkCheckpoints(self.trunk_folder, {cell.branch_step for cell in trunk.cells})
+
+    def cell_in_memory(self, cell: Cell, live: Cell) -> None:
+        """`cell`; the first that does not fit goes on from its checkpoint with half the micro-batch."""
+        try:
+            return self.cell(cell, live)
+        except torch.OutOfMemoryError:
+            if self.halved:
+                raise
+        # out of the handler, whose exception holds the tensors of the step
+        self.halved, self.trainer = True, None
+        self.device.release()
+        self.cell(cell, live)
 
     def cell(self, cell: Cell, live: Cell) -> None:
         """Trains, evaluates and records one cell; the curve of `live` follows the trunk as it goes."""
@@ -142,8 +160,8 @@ class _TrunkRun:
         cooldown_path = folder / "checkpoint.pt"
         if self.trainer is None:
             configure_process(self.trunk.job, self.device)
-            self.trainer = Trainer(self.trunk, self.store, self.device)
-        cooldown = checkpoint.load(cooldown_path, self.device.torch_device)
+            self.trainer = Trainer(self.trunk, self.store, self.device, self.halved)
+        cooldown = checkpoint.load(cooldown_path)
         if cooldown is not None and cell.branch_step <= cooldown["step"] <= cell.steps:
             self.trainer.restore(cooldown)
         else:
@@ -159,6 +177,8 @@ class _TrunkRun:
             checkpoint.save(cooldown_path, trainer.state())
 
         trainer.run_cooldown(cell, curve, save)
+        if slurm.in_job():  # elsewhere the plan has said it
+            print(*trainer.notes, sep="\n", end="", file=sys.stderr)
         try:
             result, seconds = self._evaluate(trainer.model)
         except Stopped:
@@ -176,12 +196,12 @@ class _TrunkRun:
 
     def _train_trunk(self, trainer: Trainer, cell: Cell, live: Cell) -> Trainer:
         """A trainer at the branch of `cell`, gone on from the newest checkpoint before it."""
-        state = self.checkpoints.load_up_to(cell.branch_step, self.device.torch_device)
+        state = self.checkpoints.load_up_to(cell.branch_step)
         if state is not None:
             trainer.restore(state)
         elif trainer.step:
             # Its checkpoints are damaged, and the trainer has moved on: begin again.
-            trainer = Trainer(self.trunk, self.store, self.device)
+            trainer = Trainer(self.trunk, self.store, self.device, self.halved)
         live_path = self.folder.run(live.name) / "curve.jsonl"
         curve = Curve([self.trunk_curve, live_path], read_curve(self.trunk_curve, trainer.step))
 
@@ -202,6 +222,7 @@ class _TrunkRun:
             self.store.bytes_per_token,
             self.device,
         )
+        self.device.release()
         return result, time.perf_counter() - start
 
     def record(

@@ -20,6 +20,7 @@ from harness.training.schedule import cooldown_factor, cosine_factor, trunk_fact
 
 CURVE_POINTS = 200  # of a trunk
 CHECKPOINT_SECONDS = 60.0
+RAISES = 2  # torch.get_deterministic_debug_mode() where an operation that is not repeatable raises
 
 
 class Diverged(Exception):
@@ -29,7 +30,7 @@ class Diverged(Exception):
 class Trainer:
     """A model with its optimizer at some step of a trunk or of one cell's cooldown."""
 
-    def __init__(self, trunk: Trunk, store: TokenStore, device: Device):
+    def __init__(self, trunk: Trunk, store: TokenStore, device: Device, halved: bool = False):
         self.trunk, self.device = trunk, device
         job = trunk.job
         self.model = GPT(job.model, trunk.vocab_size)
@@ -38,8 +39,13 @@ class Trainer:
         self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
         self.optimizer = Optimizer(self.model, trunk)
         self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
-        self.loss = torch.compile(self.model.loss, dynamic=False) if device.compile else self.model.loss
+        self.loss, self.compiled, self.proven = self.model.loss, device.compile, False
+        if self.compiled:
+            self.loss = torch.compile(self.model.loss, dynamic=False, fullgraph=True)
+        self.notes: list[str] = []  # what this device did not do, and what is no longer promised
         self.micro_sequences = max(1, job.optimizer.micro_batch_tokens // job.model.seq_len)
+        if halved:
+            self.micro_sequences = max(1, min(self.micro_sequences, trunk.batch_sequences) // 2)
         self.matmul_rate = matmul_rate(device)  # of this process, beside those that run now
         self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
         self.step = 0
@@ -62,7 +68,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
-        self.loss_sum = state["loss_sum"].clone()
+        self.loss_sum = state["loss_sum"].to(self.loss_sum.device, copy=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
@@ -70,8 +76,41 @@ class Trainer:
     def gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Batch, forward, backward and clipping of one step; loss and gradient norm, both on the device.
 
-        Nothing here waits for the device.
+        Nothing here waits for the device. Where compiling or an exactly repeatable operation fails, the plain way is
+        taken, here and from now on, and `notes` says so.
         """
+        while True:
+            try:
+                found = self._gradients(step)
+            except Exception as error:
+                if not self._step_back(error):
+                    raise
+            else:
+                self.proven = True
+                return found
+
+    def _step_back(self, error: Exception) -> bool:
+        """Whether there is a plainer way than the one that failed, which is then taken."""
+        said = " ".join(str(error).split())[:200]
+        if "deterministic" in said and torch.get_deterministic_debug_mode() == RAISES:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            self.notes.append(
+                f"not every operation is exactly repeatable here ({said}): the losses of a sweep that is resumed or "
+                "repeated are no longer promised to the last bit"
+            )
+        elif self.compiled and not self.proven and not isinstance(error, torch.OutOfMemoryError):
+            self.compiled, self.loss = False, self.model.loss
+            self.notes.append(
+                f"torch.compile fails here ({type(error).__name__}: {said}): models run op by op, slower and with more "
+                "memory, and their last bits are others than those of compiled code"
+            )
+        else:
+            return False
+        for parameter in self.parameters:
+            parameter.grad = None
+        return True
+
+    def _gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         inputs_BT, targets_BT = self.batches.batch(step)
         loss = torch.zeros((), device=self.device.torch_device)
         for start in range(0, len(inputs_BT), self.micro_sequences):

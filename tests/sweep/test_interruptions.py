@@ -87,7 +87,7 @@ def kept_steps(folder: SweepFolder, trunks: list[Trunk]) -> list[int]:
     for trunk in trunks:
         paths = [*folder.trunk(trunk.name).glob("step-*.pt")]
         paths += [folder.run(cell.name) / "checkpoint.pt" for cell in trunk.cells]
-        states = [state for path in paths if (state := load(path, CPU)) is not None]
+        states = [state for path in paths if (state := load(path)) is not None]
         steps.append(max((state["step"] for state in states), default=0))
     return steps
 

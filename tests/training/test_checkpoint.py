@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def test_what_is_saved_comes_back(tmp_path):
     save(tmp_path / "a.pt", {"step": 3, "w": torch.tensor([1.5, -2.0])})
-    state = load(tmp_path / "a.pt", CPU)
+    state = load(tmp_path / "a.pt")
     assert state["step"] == 3
     assert state["w"].tolist() == [1.5, -2.0]
 
@@ -29,7 +29,7 @@ def test_damage_is_found(tmp_path, damage):
     else:
         content = bytearray()
     path.write_bytes(content)
-    assert load(path, CPU) is None
+    assert load(path) is None
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
@@ -37,8 +37,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     checkpoints.save(10, {"step": 10})
     checkpoints.save(20, {"step": 20})
     (tmp_path / "step-20.pt").write_bytes(b"torn")
-    assert checkpoints.load_up_to(100, CPU) == {"step": 10}
-    assert checkpoints.load_up_to(9, CPU) is None
+    assert checkpoints.load_up_to(100) == {"step": 10}
+    assert checkpoints.load_up_to(9) is None
 
 
 def test_branches_stay_and_of_the_others_the_last_two(tmp_path):
