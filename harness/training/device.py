@@ -23,11 +23,15 @@ HUGE_BYTES, HUGE_PAGE, MADV_HUGEPAGE = 1 << 29, 1 << 21, 14
 
 @dataclass(frozen=True)
 class Device:
-    """kind is cpu, cuda or mps; precision float32 or bf16 (autocast); compile: whether torch.compile is used."""
+    """kind is cpu, cuda or mps; precision float32 or bf16 (autocast); compile: whether torch.compile is used.
+
+    memory: bytes of the largest GPU here, which decide how many sequences pass at once; 0 elsewhere.
+    """
 
     torch_device: torch.device
     precision: str
     compile: bool
+    memory: int = 0
 
     @property
     def kind(self) -> str:
@@ -73,25 +77,32 @@ def has_bf16() -> bool:
     return all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in gpus)
 
 
-def resolve(job: TrainConfig, job_number: int = 0) -> Device:
-    """The device of a job; jobs of one sweep go round the GPUs by their number. Raises UserError."""
+def resolve(job: TrainConfig, number: int = 0) -> Device:
+    """The device of a job: on GPUs the one that it names, else that of `number`, counted round. Raises UserError."""
     name = device_name(job)
     if name.startswith("cuda"):
         count = torch.cuda.device_count()
-        index = int(name[5:]) if ":" in name else job_number % max(1, count)
+        index = int(name[5:]) if ":" in name else number % max(1, count)
         if index >= count:
             raise UserError(f"device={job.device} is not here ({count} CUDA devices): take device=auto or cpu")
         name = f"cuda:{index}"
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps is not here: take device=auto or cpu")
     kind = name.split(":")[0]
-    return Device(torch.device(name), precision(job), kind == "cuda" if job.compile is None else job.compile)
+    compiled = kind == "cuda" if job.compile is None else job.compile
+    return Device(torch.device(name), precision(job), compiled, largest_gpu() if kind == "cuda" else 0)
+
+
+def largest_gpu() -> int:
+    """Bytes of the GPU here that has the most."""
+    gpus = range(torch.cuda.device_count())
+    return max(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
 
 
 def memory_bytes(device: Device) -> int:
-    """What the device has in all; MPS shares the machine's."""
+    """What the device has in all, of several GPUs the largest; MPS shares the machine's."""
     if device.kind == "cuda":
-        return torch.cuda.get_device_properties(device.torch_device).total_memory
+        return device.memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -15,6 +15,7 @@ from harness.model.parameters import initialize
 from harness.stop import stop
 from harness.training.curve import Curve
 from harness.training.device import Device, matmul_rate
+from harness.training.memory import micro_sequences
 from harness.training.optimizer import Optimizer, clip_gradients
 from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
 
@@ -43,7 +44,7 @@ class Trainer:
         if self.compiled:
             self.loss = torch.compile(self.model.loss, dynamic=False, fullgraph=True)
         self.notes: list[str] = []  # what this device did not do, and what is no longer promised
-        self.micro_sequences = max(1, job.optimizer.micro_batch_tokens // job.model.seq_len)
+        self.micro_sequences = micro_sequences(trunk, device)
         if halved:
             self.micro_sequences = max(1, min(self.micro_sequences, trunk.batch_sequences) // 2)
         self.matmul_rate = matmul_rate(device)  # of this process, beside those that run now

@@ -1,0 +1,93 @@
+"""What training takes of a GPU's memory, in closed form; slots, refusals and micro-batches all read it.
+
+The constants were found where no GPU is: by counting the tensors of a step op by op on fake ones, and for compiled code
+by running what inductor generates for an H100 with kernels that do nothing. tests/training/test_memory.py has both.
+"""
+
+from dataclasses import dataclass
+
+from harness.errors import UserError
+from harness.grid import Trunk
+from harness.model.config import ModelConfig
+from harness.model.cross_entropy import ALIGNED, EAGER_BYTES, LOGITS_BYTES
+from harness.training.device import Device
+from harness.training.evaluation import TOKENS_AT_ONCE
+
+# Weights, their gradients and AdamW's two moments; op by op, also the weights in bf16 that autocast keeps.
+COMPILED_STATE, EAGER_STATE = 16, 18
+# In evaluation: weights, moments and autocast's weights; a logit as it is made, in float32, and its log-softmax.
+EVALUATED_STATE, EVALUATED_LOGIT = {"bf16": 14, "float32": 12}, {"bf16": 10, "float32": 8}
+# Bytes that a block keeps of a token for backward, for each feature of the width and of the feed-forward width:
+# by family, precision and whether the code is compiled.
+KEPT = {
+    ("gpt", "bf16", True): (26, 4), ("gpt", "bf16", False): (44, 9),
+    ("gpt", "float32", True): (44, 8), ("gpt", "float32", False): (56, 8),
+    ("gpt2", "bf16", True): (21, 5), ("gpt2", "bf16", False): (20, 4),
+    ("gpt2", "float32", True): (36, 8), ("gpt2", "float32", False): (32, 8),
+    ("llama", "bf16", True): (26, 6), ("llama", "bf16", False): (32, 8),
+    ("llama", "float32", True): (44, 12), ("llama", "float32", False): (48, 16),
+}  # fmt: skip
+OUTSIDE_BLOCKS = 16  # bytes a token for each feature of the width
+# Of a process beside its tensors: CUDA's context and libraries; and what the allocator loses to fragments.
+CONTEXT_BYTES, FRAGMENTS = 10**9, 1.1
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run, as far as memory depends on it."""
+
+    precision: str
+    compiled: bool
+
+
+def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, way: Way) -> int:
+    """The peak of one step over `tokens` at once; `params` counts all of them."""
+    if way.compiled:
+        each = 2 if way.precision == "bf16" else 4
+        logits = tokens * (vocab_size + -vocab_size % ALIGNED) * each
+    else:
+        logits = tokens * vocab_size * EAGER_BYTES
+    of_width, of_ff = KEPT[config.family, way.precision, way.compiled]
+    kept = config.depth * (of_width * config.width + of_ff * config.ff_width) + OUTSIDE_BLOCKS * config.width
+    state = COMPILED_STATE if way.compiled else EAGER_STATE
+    return state * params + min(logits, LOGITS_BYTES["training"]) + tokens * kept
+
+
+def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precision: str) -> int:
+    """The peak of an evaluation, which is never compiled, with the optimizer's moments beside it."""
+    tokens = max(TOKENS_AT_ONCE["cuda"], config.seq_len)
+    logits = min(tokens * vocab_size, LOGITS_BYTES["evaluation"] // EAGER_BYTES) * EVALUATED_LOGIT[precision]
+    return EVALUATED_STATE[precision] * params + logits + tokens * OUTSIDE_BLOCKS * config.width
+
+
+def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None) -> int:
+    """Of a process that trains `trunk` on a GPU, `sequences` at once: those of micro_sequences where none are given."""
+    if sequences is None:
+        sequences = micro_sequences(trunk, device)
+    model = trunk.job.model
+    shape = (model, trunk.vocab_size, trunk.params.total)
+    step = step_bytes(*shape, sequences * model.seq_len, Way(device.precision, device.compile))
+    resident = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
+    return int(FRAGMENTS * max(step, evaluation_bytes(*shape, device.precision))) + resident + CONTEXT_BYTES
+
+
+def micro_sequences(trunk: Trunk, device: Device) -> int:
+    """How many sequences pass through the model at once: as many as the configuration allows and the GPU holds."""
+    most = max(1, trunk.job.optimizer.micro_batch_tokens // trunk.job.model.seq_len)
+    if not device.memory:
+        return most
+    most = min(most, trunk.batch_sequences)
+    while most > 1 and needed_bytes(trunk, device, most) > device.memory:
+        most = -(-most // 2)
+    return most
+
+
+def check_gpu_memory(trunk: Trunk, device: Device) -> None:
+    """Raises UserError where a trunk does not fit into the largest GPU here, one sequence at a time."""
+    if device.memory and (needed := needed_bytes(trunk, device)) > device.memory:
+        model = trunk.job.model
+        raise UserError(
+            f"model.width={model.width}, model.depth={model.depth}, model.seq_len={model.seq_len} and a vocabulary of "
+            f"{trunk.vocab_size} need {needed / 2**30:.3g} GiB to train and this GPU has {device.memory / 2**30:.3g}: "
+            "make the model or its sequences smaller"
+        )
