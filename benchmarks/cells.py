@@ -36,7 +36,7 @@ def fixed_seconds(tracking: str) -> list[float]:
         found = []
         for job in sweep.jobs:
             start = time.perf_counter()
-            run_jobs([job], 0)
+            run_jobs([job])
             took = time.perf_counter() - start
             (run,) = sweep.folder.path.glob(f"runs/*-s{job.seed}-*")
             record = read_record(run)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import joblib
-import torch
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -26,7 +25,9 @@ from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.training.device import memory_bytes, precision, resolve
+from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
+from harness.training.memory import check_gpu_memory, needed_bytes
 
 # Of this process and of every worker: libraries that draw their own progress or warn on the terminal are told not to.
 ENVIRONMENT = {
@@ -100,12 +101,12 @@ def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
 def machine_slots(trunks: Sequence[Trunk]) -> int:
     """As many jobs as this machine holds at once: of cores, or of jobs a GPU, and of memory for the largest trunk."""
     job, device = trunks[0].job, resolve(trunks[0].job)
-    fitting = int(memory_bytes(device) // max(trunk.training_bytes for trunk in trunks))
     if device.kind == "cuda":
-        gpus = 1 if ":" in job.device else torch.cuda.device_count()
-        return gpus * max(1, min(job.slots_per_gpu, fitting))
+        gpus = [gpu for gpu in seen() if ":" not in job.device or gpu.index == device.torch_device.index]
+        return max(1, most_jobs(gpus, [needed_bytes(trunk, device) for trunk in trunks], slots_a_gpu(job)))
     if device.kind == "mps":
         return 1
+    fitting = int(memory_bytes(device) // max(trunk.training_bytes for trunk in trunks))
     return max(1, min(joblib.cpu_count() // job.threads, fitting))
 
 
@@ -140,7 +141,9 @@ def check_machine_for(sweep: Sweep) -> None:
 def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
     """Raises UserError where a trunk that is to train on this machine has no device here, or is too large for it."""
     for trunk in trunks if not sweep.cluster else ():
-        check_memory(trunk, memory_bytes(resolve(trunk.job)))
+        device = resolve(trunk.job)
+        check_memory(trunk, memory_bytes(device))
+        check_gpu_memory(trunk, device)
 
 
 @lru_cache

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
@@ -29,7 +28,8 @@ from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
 from harness.sweep.compose import ENVIRONMENT, Sweep, code_version, open_store
 from harness.sweep.snapshot import SweepReader
-from harness.training.device import resolve
+from harness.training.device import precision, resolve
+from harness.training.gpus import device_of
 from harness.training.job import record_lost, run_trunk
 from harness.training.machine import check_machine
 
@@ -67,7 +67,7 @@ def launch_all(
     jobs = [PendingJob(number, list(trunks)) for number, trunks in enumerate(by_job)]
     jobs = sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
     if not sweep.multirun:
-        run_jobs(sweep.jobs, job_number=0)
+        run_jobs(sweep.jobs)
         return None
     while jobs:
         deaths = min(job.deaths for job in jobs)
@@ -150,7 +150,7 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
         with stop.working():
-            run_jobs([job], HydraConfig.get().job.num)
+            run_jobs([job])
             slurm.end_mirrors()
     except Stopped as stopped:
         if stop.launcher_is_gone():
@@ -158,16 +158,17 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
         stop.hand_on(stopped)
 
 
-def run_jobs(jobs: Sequence[TrainConfig], job_number: int) -> None:
+def run_jobs(jobs: Sequence[TrainConfig]) -> None:
     for job in jobs:
         stop.check()
         check_machine(job)
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
-        device = resolve(job, job_number)
-        for trunk in make_trunks(job, store.vocab_size, store.recipe_hash, device.precision):
-            with marked(trunk, folder):
-                run_trunk(trunk, store, device, folder, code_version())
+        trunks = make_trunks(job, store.vocab_size, store.recipe_hash, precision(job))
+        with device_of(job, trunks) as device:
+            for trunk in trunks:
+                with marked(trunk, folder):
+                    run_trunk(trunk, store, device, folder, code_version())
 
 
 @contextlib.contextmanager

@@ -34,10 +34,11 @@ def check_machine(job: TrainConfig) -> None:
 
 def listed_gpus() -> list[str]:
     """What NVIDIA's driver lists, whether torch can use it or not."""
-    return [line for line in _asked("-L") if line.startswith("GPU ")]
+    return [line for line in asked("-L") if line.startswith("GPU ")]
 
 
-def _asked(*arguments: str) -> list[str]:
+def asked(*arguments: str) -> list[str]:
+    """What nvidia-smi prints; nothing where there is none."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -54,7 +55,7 @@ def _why() -> str:
     built = torch.version.cuda
     if built is None:
         return f"it is a build for CPUs, so {INDEX}"
-    driver = next(iter(_asked("--query-gpu=driver_version", "--format=csv,noheader")), "unknown")
+    driver = next(iter(asked("--query-gpu=driver_version", "--format=csv,noheader")), "unknown")
     oldest = OLDEST_DRIVER.get(built.split(".")[0], "a newer one")
     return f"CUDA {built} needs driver {oldest} or newer and this is {driver}, so update it, {INDEX}"
 

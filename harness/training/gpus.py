@@ -1,0 +1,173 @@
+"""Which GPU a job trains on: a slot of one that has the memory, held for as long as the job runs.
+
+A slot is a lock file for the whole machine, so that the jobs of two sweeps, or of two users, share its GPUs; beside it
+stands what its holder will need, since memory that is not allocated yet looks free.
+"""
+
+import contextlib
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from harness.config import TrainConfig
+from harness.grid import Trunk
+from harness.stop import stop
+from harness.training import machine
+from harness.training.device import Device, resolve
+from harness.training.memory import check_gpu_memory, needed_bytes
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """index is torch's in this process, name the same in every process; bytes, free for others and in all."""
+
+    index: int
+    name: str
+    free: int
+    total: int
+
+
+def seen() -> list[Gpu]:
+    """The GPUs that this process may use, with their memory now; makes no context on any of them."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    free = free_by_uuid()
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        total, uuid = properties.total_memory, str(getattr(properties, "uuid", index))
+        if index < len(shown) and shown[index].strip().startswith("MIG-"):  # a slice, which has its GPU's uuid
+            found.append(Gpu(index, shown[index].strip(), total, total))
+        else:
+            found.append(Gpu(index, uuid, min(total, free.get(uuid, total)), total))
+    return found
+
+
+def free_by_uuid() -> dict[str, int]:
+    """Bytes that the driver calls free; empty where it does not say."""
+    lines = machine.asked("--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits")
+    pairs = [line.removeprefix("GPU-").split(", ") for line in lines]
+    return {pair[0]: int(pair[1]) * 2**20 for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def choose(gpus: Sequence[Gpu], held: Sequence[Sequence[int]], needed: int, slots: int) -> int | None:
+    """Where in `gpus` the next job goes: to the fewest jobs, then the most memory left; None where it has no place.
+
+    held: what the jobs need that hold a slot of each; slots: the most of each.
+    """
+    left = [min(gpu.free, gpu.total - sum(needs)) for gpu, needs in zip(gpus, held, strict=True)]
+    able = [place for place in range(len(gpus)) if len(held[place]) < slots and left[place] >= needed]
+    return min(able, key=lambda place: (len(held[place]), -left[place]), default=None)
+
+
+def most_jobs(gpus: Sequence[Gpu], needs: Sequence[int], slots: int) -> int:
+    """How many jobs run at once, each GPU filled with the largest that it holds."""
+    total = 0
+    for gpu in gpus:
+        fitting = [needed for needed in needs if needed <= gpu.free]
+        total += min(slots, gpu.free // max(fitting)) if fitting else 0
+    return total
+
+
+@contextlib.contextmanager
+def device_of(job: TrainConfig, trunks: Sequence[Trunk]) -> Iterator[Device]:
+    """The device of a job; on GPUs a free slot of one that holds its trunks, waited for and held until the end.
+
+    Raises UserError where no GPU holds them, and Stopped where that is asked for first.
+    """
+    device = resolve(job)
+    if device.kind != "cuda":
+        yield device
+        return
+    for trunk in trunks:
+        check_gpu_memory(trunk, device)
+    needed = max(needed_bytes(trunk, device) for trunk in trunks)
+    with slot(needed, slots_a_gpu(job), device.torch_device.index if ":" in job.device else None) as index:
+        device = resolve(job, index)
+        try:
+            yield device
+        finally:
+            gc.collect()  # of the last trainer, whose graph may point to itself
+            device.release()
+
+
+def slots_a_gpu(job: TrainConfig) -> int:
+    """The most jobs of one GPU, as slots_per_gpu says, or as many as slots=N needs."""
+    asked = 0 if job.slots == "auto" else -(-job.slots // max(1, torch.cuda.device_count()))
+    return max(job.slots_per_gpu, asked)
+
+
+@contextlib.contextmanager
+def slot(needed: int, slots: int, index: int | None = None) -> Iterator[int]:
+    """Waits for a slot of a GPU with `needed` bytes left, of the one at `index` where that is given; its index.
+
+    Raises Stopped where that is asked for first.
+    """
+    folder = lock_folder()
+    while True:
+        stop.check()
+        with FileLock(folder / "choosing.lock", mode=0o666):
+            taken = _take(folder, [gpu for gpu in seen() if index in (None, gpu.index)], needed, slots)
+        if taken is not None:
+            gpu, lock = taken
+            try:
+                yield gpu.index
+            finally:
+                lock.release()
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def lock_folder() -> Path:
+    """Of the machine, for the jobs of every user."""
+    folder = Path(tempfile.gettempdir()) / "scaling-harness-gpus"
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # another user's
+        folder.chmod(0o777)
+    return folder
+
+
+def _take(folder: Path, gpus: Sequence[Gpu], needed: int, slots: int) -> tuple[Gpu, FileLock] | None:
+    """A locked slot of the GPU that is chosen; None where none can take the job now."""
+    held: list[list[int]] = []
+    free: list[list[FileLock]] = []
+    for gpu in gpus:
+        locks = [FileLock(path, mode=0o666) for path in _slots_of(folder, gpu, slots)]
+        taken = [lock for lock in locks if _acquired(lock)]
+        free.append(taken)
+        held.append([_need_of(lock) for lock in locks if lock not in taken])
+    place = choose(gpus, held, needed, slots)
+    kept = free[place][0] if place is not None else None
+    for lock in (lock for of_gpu in free for lock in of_gpu if lock is not kept):
+        lock.release()
+    if place is None or kept is None:
+        return None
+    Path(f"{kept.lock_file}.need").write_text(str(needed))
+    return gpus[place], kept
+
+
+def _slots_of(folder: Path, gpu: Gpu, slots: int) -> list[Path]:
+    """Its lock files, those of sweeps with more slots included."""
+    there = set(folder.glob(f"{gpu.name}-*.lock"))
+    return sorted(there | {folder / f"{gpu.name}-{number}.lock" for number in range(slots)})
+
+
+def _acquired(lock: FileLock) -> bool:
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+    return lock.is_locked
+
+
+def _need_of(lock: FileLock) -> int:
+    try:
+        return int(Path(f"{lock.lock_file}.need").read_text())
+    except (OSError, ValueError):
+        return 0

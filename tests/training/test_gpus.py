@@ -1,0 +1,159 @@
+"""Each job takes a free slot of a GPU with the memory for it: on one, two, four and eight GPUs, alike and unlike."""
+
+import heapq
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness.grid import make_trunks, schedule_makespan
+from harness.stop import Stopped, stop
+from harness.sweep.compose import machine_slots
+from harness.training import gpus
+from harness.training.gpus import Gpu, choose, most_jobs, seen, slot
+
+GB = 10**9
+
+
+def box(*gigabytes: float) -> list[Gpu]:
+    return [Gpu(index, f"uuid-{index}", int(size * GB), int(size * GB)) for index, size in enumerate(gigabytes)]
+
+
+def test_the_emptiest_gpu_is_chosen_and_none_beyond_its_memory():
+    two = box(24, 24)
+    assert choose(two, [[], []], 10 * GB, 2) == 0
+    assert choose(two, [[18 * GB], []], 10 * GB, 2) == 1
+    assert choose(two, [[18 * GB], [10 * GB]], 10 * GB, 2) == 1
+    assert choose(two, [[18 * GB], [10 * GB, 10 * GB]], 3 * GB, 2) == 0  # two slots a GPU
+    assert choose(two, [[18 * GB], [10 * GB]], 15 * GB, 2) is None
+    assert choose(box(24, 80), [[], []], 40 * GB, 2) == 1
+    # what others hold is not free; what a job has not allocated yet looks free
+    assert choose([Gpu(0, "a", 5 * GB, 24 * GB), Gpu(1, "b", 24 * GB, 24 * GB)], [[], [20 * GB]], 8 * GB, 2) is None
+
+
+def test_jobs_at_once_follow_each_gpu_s_own_memory():
+    assert most_jobs(box(24), [18 * GB, 5 * GB], 2) == 1
+    assert most_jobs(box(80, 80), [18 * GB], 2) == 4
+    assert most_jobs(box(80, 10), [18 * GB, 5 * GB], 4) == 4 + 2  # the small one holds only the small jobs
+    assert most_jobs(box(4), [18 * GB], 2) == 0
+
+
+def launched(box_: list[Gpu], jobs: list[tuple[float, int]], slots: int) -> tuple[float, float, bool]:
+    """Wall time of jobs (seconds, bytes) in their order; the most of its memory that a GPU held; whether one idled."""
+    held: list[dict[int, int]] = [{} for _ in box_]
+    waiting, running, now, most, idled = list(enumerate(jobs)), [], 0.0, 0.0, False
+    workers = max(1, most_jobs(box_, [needed for _, needed in jobs], slots))
+    while waiting or running:
+        for number, (seconds, needed) in waiting[: workers - len(running)]:
+            place = choose(box_, [list(of_gpu.values()) for of_gpu in held], needed, slots)
+            if place is not None:
+                held[place][number] = needed
+                heapq.heappush(running, (now + seconds, number, place))
+                most = max(most, sum(held[place].values()) / box_[place].total)
+        begun = {number for _, number, _ in running}
+        waiting = [job for job in waiting if job[0] not in begun]
+        idled |= bool(waiting) and any(not of_gpu for of_gpu in held)
+        now, number, place = heapq.heappop(running)
+        del held[place][number]
+    return now, most, idled
+
+
+# TFLOPs of the trunks of conf/sweep/gpu.yaml as they were measured by its plan, and what each needs compiled, in GB
+GRID = [(766, 21.2), (443, 16.1), (236, 12.2), (157, 10.2), (69, 7.6), (69, 7.6), (64, 6.8), (64, 6.8)]
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 8])
+@pytest.mark.parametrize(("size", "slots"), [(24, 1), (80, 1)])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_launch_is_near_the_best_list_schedule(number, size, slots, seeds):
+    jobs = sorted([(float(flops), int(need * GB)) for flops, need in GRID] * seeds, reverse=True)
+    wall, most, idled = launched(box(*[size] * number), jobs, slots)
+    assert wall <= 1.1 * schedule_makespan([seconds for seconds, _ in jobs], number * slots)
+    assert most <= 1 and not idled
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [24, 40, 80])
+def test_two_slots_a_gpu_never_hold_more_than_its_memory(number, size):
+    jobs = sorted([(float(flops), int(need * GB)) for flops, need in GRID] * 3, reverse=True)
+    _, most, idled = launched(box(*[size] * number), jobs, 2)
+    assert most <= 1 and not idled
+
+
+@pytest.fixture
+def gpu_grid(compose, monkeypatch):
+    """How many jobs of the gpu grid a box of GPUs of these sizes (GB) runs at once."""
+
+    def jobs_at_once(*sizes: float, **more: str) -> int:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (9, 0))
+        sized = [SimpleNamespace(uuid=f"uuid-{gpu}", total_memory=int(size * GB)) for gpu, size in enumerate(sizes)]
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: sized[gpu])
+        monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: [])
+        overrides = [f"{key}={value}" for key, value in more.items()]
+        jobs = [
+            compose("+sweep=gpu", "hydra.mode=RUN", f"shape={shape}", *overrides) for shape in ("w768-d12", "w256-d4")
+        ]
+        return machine_slots([trunk for job in jobs for trunk in make_trunks(job, 50_257, "", "bf16")])
+
+    return jobs_at_once
+
+
+def test_the_gpu_grid_has_as_many_jobs_as_the_gpus_hold(gpu_grid):
+    # the largest shape needs 23 GB with context, tokens and margin; a smaller GPU takes the smallest, 9 GB
+    assert [gpu_grid(size) for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
+    assert gpu_grid(80, 80) == 4 and gpu_grid(24, 24, 24, 24) == 4
+    assert gpu_grid(80, 20) == 2 + 2
+    assert gpu_grid(80, 80, device="cuda:1") == 2
+    assert gpu_grid(141, slots="5") == 5 and gpu_grid(80, slots_per_gpu="1") == 1
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Two GPUs of 24 GB, and lock files of this test alone."""
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus, "seen", lambda: box(24, 24))
+    monkeypatch.setattr(gpus, "POLL_SECONDS", 0.01)
+
+
+def test_a_slot_is_held_while_its_job_runs(two_gpus):
+    with slot(15 * GB, 2) as first, slot(15 * GB, 2) as second:
+        assert {first, second} == {0, 1}
+        with slot(5 * GB, 2) as third:
+            assert third == 0
+            with slot(5 * GB, 4, index=1) as asked_for:  # of another sweep, which has four slots a GPU
+                assert asked_for == 1
+                assert gpus._take(gpus.lock_folder(), box(24, 24), GB, 2) is None
+    with slot(24 * GB, 1) as again, slot(24 * GB, 1) as other:
+        assert {again, other} == {0, 1}
+
+
+def test_a_job_that_waits_for_a_slot_can_be_stopped(two_gpus, monkeypatch):
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) > 5:
+            raise Stopped(15)
+
+    with slot(20 * GB, 1), slot(20 * GB, 1):
+        monkeypatch.setattr(stop, "check", check)
+        with pytest.raises(Stopped), slot(20 * GB, 1):
+            pytest.fail("there is no slot")
+
+
+def test_gpus_are_named_alike_in_every_process(monkeypatch):
+    sizes = {"aaaa": 24, "bbbb": 80}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties",
+        lambda index: SimpleNamespace(uuid=list(sizes)[index], total_memory=list(sizes.values())[index] * 2**30),
+    )  # fmt: skip
+    lines = ["GPU-bbbb, 70000", "GPU-aaaa, 1000", "GPU-cccc, [N/A]"]
+    monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: lines)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert seen() == [Gpu(0, "aaaa", 1000 * 2**20, 24 * 2**30), Gpu(1, "bbbb", 70000 * 2**20, 80 * 2**30)]
+    monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
+    assert seen() == [Gpu(0, "MIG-1", 24 * 2**30, 24 * 2**30), Gpu(1, "MIG-2", 80 * 2**30, 80 * 2**30)]
