@@ -121,7 +121,7 @@ class TrainConfig:
     compile: bool | None = None  # null: on CUDA only
     threads: int = 1  # CPU threads of a job
     slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
-    slots_per_gpu: int = 2  # the most that auto gives one GPU, where its memory holds them
+    slots_per_gpu: int = 1  # the most jobs of one GPU, where its memory holds them; small models leave it idle alone
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return

@@ -22,7 +22,7 @@ from harness.laws.design import expect
 from harness.sweep import propose
 from harness.sweep.compose import compose_sweep
 from harness.sweep.plan import Plan
-from harness.sweep.run import prepare_plan, store_line
+from harness.sweep.run import prepare_plan
 
 
 def what_it_could_tell(plan: Plan) -> list[str]:
@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> int:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return 0
     sweep = compose_sweep(arguments)
-    store, plan = prepare_plan(sweep)
-    console.print(store_line(store))
+    _, plan = prepare_plan(sweep, console)
     console.print(plan.table())
     console.print(plan.summary())
     for line in what_it_could_tell(plan) if sweep.multirun else []:

@@ -1,14 +1,17 @@
 """How fast this device trains each shape: a short measurement, with as many processes at once as the sweep will run."""
 
+import contextlib
 import os
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from joblib import Parallel, delayed
 
 from harness.grid import Trunk
@@ -17,10 +20,13 @@ from harness.sweep.compose import ENVIRONMENT, Sweep, open_store
 from harness.training.device import configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.trainer import Trainer
+from harness.units import counted, duration
 
 WARM_STEPS, LEAST_STEPS, SECONDS = 2, 3, 0.5
 # A process that imports torch on a busy machine may be late.
 BARRIER_SECONDS = 60.0
+# A measurement that lasts says so this often.
+SAID_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,23 +45,25 @@ class Pace:
 def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
     """The pace of each trunk by its name; empty on a cluster, and where a worker was killed while it measured.
 
-    Two processes slow each other down: by the memory's bandwidth, the clock, a shared GPU. So every slot measures every
-    shape, each beginning with another one, and the mean counts. The workers stay, and the sweep's jobs find them warm.
+    On a CPU two processes slow each other down, by the memory's bandwidth and the clock, so every slot measures every
+    shape, each beginning with another one, and the mean counts. On GPUs a shape may compile for a minute: each is
+    measured, and compiled, by one process. The workers stay, and the sweep's jobs find them warm.
     """
     by_shape = {_shape(trunk): trunk for trunk in trunks}
     shapes = list(by_shape.values())
     if not shapes or sweep.cluster:
         return {}
-    if not sweep.multirun:
-        found = [measure_in_turn(shapes, 0, 1, None, sweep.folder.path)]
-    else:
-        with tempfile.TemporaryDirectory(prefix="measure-") as barrier:
+    with tempfile.TemporaryDirectory(prefix="measure-") as text, said_while_measuring(Path(text), len(shapes)):
+        barrier = Path(text)
+        if not sweep.multirun:
+            found = [measure_in_turn(shapes, 0, 1, barrier, None)]
+        else:
             # The arguments are those of conf/hydra/launcher/local.yaml: joblib keeps a pool for the same ones.
             pool = Parallel(
                 n_jobs=max(2, slots), backend="loky", prefer="processes", require=None, verbose=0, timeout=None,
                 pre_dispatch=slots, batch_size=1, temp_folder=None, max_nbytes=None, mmap_mode="r",
             )  # fmt: skip
-            turns = [(shapes[first:] + shapes[:first]) for first in (len(shapes) * k // slots for k in range(slots))]
+            turns = turns_of(shapes, slots, alone=resolve(shapes[0].job).kind == "cuda")
             try:
                 found = pool(
                     delayed(measure_in_turn)(turn, number, slots, barrier, sweep.folder.path)
@@ -63,8 +71,38 @@ def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace
                 )
             except BrokenProcessPool:
                 return {}
-    paces = {key: _mean([paces[trunk.name] for paces in found]) for key, trunk in by_shape.items()}
-    return {trunk.name: paces[_shape(trunk)] for trunk in trunks}
+    paces: dict[str, Pace] = {}
+    for key, trunk in by_shape.items():
+        measured = [of_process[trunk.name] for of_process in found if trunk.name in of_process]
+        paces |= {key: _mean(measured)} if measured else {}
+    return {trunk.name: paces[_shape(trunk)] for trunk in trunks if _shape(trunk) in paces}
+
+
+def turns_of(shapes: list[Trunk], slots: int, alone: bool) -> list[list[Trunk]]:
+    """What each process measures, in its order: `alone`, a part of the shapes; else all, each beginning elsewhere."""
+    if alone:
+        return [shapes[number::slots] for number in range(slots)]
+    return [shapes[first:] + shapes[:first] for first in (len(shapes) * number // slots for number in range(slots))]
+
+
+@contextlib.contextmanager
+def said_while_measuring(folder: Path, shapes: int) -> Iterator[None]:
+    """A line every SAID_SECONDS on how far the measurement is, which leaves a file a shape in `folder`."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def say() -> None:
+        while not ended.wait(SAID_SECONDS):
+            done = len({path.suffix for path in folder.glob("measured-*")})
+            print(f"measuring the pace of {counted(shapes, 'shape')}: {done} done after "
+                  f"{duration(time.monotonic() - began)}", flush=True)  # fmt: skip
+
+    thread = threading.Thread(target=say, name="measuring", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _shape(trunk: Trunk) -> str:
@@ -82,26 +120,40 @@ def _mean(paces: list[Pace]) -> Pace:
 
 
 def measure_in_turn(
-    trunks: Sequence[Trunk], number: int, slots: int, barrier: str | None, folder: Path
+    trunks: Sequence[Trunk], number: int, slots: int, barrier: Path, sweep_folder: Path | None
 ) -> dict[str, Pace]:
-    """The pace of each trunk by its name, in one of `slots` processes that all begin when the last is ready."""
+    """The pace of each trunk by its name, in one of `slots` processes that all begin when the last is ready.
+
+    sweep_folder is that of the sweep, None in the launcher itself. What does not fit into memory with half the
+    micro-batch is left out.
+    """
     os.environ.update(ENVIRONMENT)
-    if barrier is not None:
-        stop.listen_as_worker(folder, None)
-        (Path(barrier) / str(number)).touch()
-        deadline = time.monotonic() + BARRIER_SECONDS
-        while len(os.listdir(barrier)) < slots and time.monotonic() < deadline:
-            time.sleep(0.005)
-    return {trunk.name: measure_here(trunk, number) for trunk in trunks}
+    if sweep_folder is not None:
+        stop.listen_as_worker(sweep_folder, None)
+    (barrier / f"ready-{number}").touch()
+    deadline = time.monotonic() + BARRIER_SECONDS
+    while len(list(barrier.glob("ready-*"))) < slots and time.monotonic() < deadline:
+        time.sleep(0.005)
+    paces = {}
+    for trunk in trunks:
+        for halved in (False, True):
+            with contextlib.suppress(torch.OutOfMemoryError):
+                paces[trunk.name] = measure_here(trunk, number, halved)
+                break
+        (barrier / f"measured-{number}.{trunk.name}").touch()
+    return paces
 
 
-def measure_here(trunk: Trunk, number: int = 0) -> Pace:
-    """The pace of a trunk in this process; the learning rate is 0, so that nothing diverges."""
+def measure_here(trunk: Trunk, number: int = 0, halved: bool = False) -> Pace:
+    """The pace of a trunk in this process; the learning rate is 0, so that nothing diverges.
+
+    What comes before the first step is that of a shape that is compiled already, as it is by then.
+    """
     device = resolve(trunk.job, number)
     configure_process(trunk.job, device)
     store = open_store([trunk.job])
     began = time.perf_counter()
-    trainer = Trainer(trunk, store, device)
+    trainer = Trainer(trunk, store, device, halved)
     times: list[float] = []
     while len(times) < WARM_STEPS + LEAST_STEPS or sum(times[WARM_STEPS:]) < SECONDS:
         stop.check()
@@ -122,5 +174,10 @@ def measure_here(trunk: Trunk, number: int = 0) -> Pace:
     evaluation = (time.perf_counter() - start) * (len(evaluated) - 1) / (len(part) - 1)
     notes = tuple(trainer.notes)
     del trainer
+    if device.compile:
+        began = time.perf_counter()
+        Trainer(trunk, store, device, halved).gradients(0)
+        device.synchronize()
+        first = time.perf_counter() - began
     device.release()
     return Pace(step, evaluation, max(0.0, first - step), notes)

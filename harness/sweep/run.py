@@ -66,8 +66,8 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     )
 
 
-def prepare_plan(sweep: Sweep) -> tuple[TokenStore, Plan]:
-    """Everything that can be refused is refused here, before any training."""
+def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
+    """Everything that can be refused is refused here, before any training; says which tokens there are."""
     if sweep.jobs[0].law != "chinchilla":
         from harness.laws.forms import check_law  # half a second, which the start of every job would pay
 
@@ -79,6 +79,7 @@ def prepare_plan(sweep: Sweep) -> tuple[TokenStore, Plan]:
     check_fit(sweep, trunks)
     for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
+    console.print(store_line(store))
     return store, make_plan(sweep, by_job)
 
 
@@ -98,8 +99,7 @@ def _train(arguments: Sequence[str]) -> int:
     with folder_unless_refused(folder.path):
         check_schema(folder)
         check_stated(folder, sweep.jobs[0].law)
-        store, plan = prepare_plan(sweep)
-    console.print(store_line(store))
+        store, plan = prepare_plan(sweep, console)
     console.print(plan.table())
     console.print(plan.summary())
     for note in plan.notes:

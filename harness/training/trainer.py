@@ -20,7 +20,8 @@ from harness.training.optimizer import Optimizer, clip_gradients
 from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
 
 CURVE_POINTS = 200  # of a trunk
-CHECKPOINT_SECONDS = 60.0
+# Between two checkpoints, and so many times what one takes: a large model's takes seconds.
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 60.0, 50
 RAISES = 2  # torch.get_deterministic_debug_mode() where an operation that is not repeatable raises
 
 
@@ -151,6 +152,7 @@ class Trainer:
     ) -> None:
         ends = {cell.steps for cell in self.trunk.cells}
         saved = started = time.perf_counter()
+        pause = CHECKPOINT_SECONDS
         timed = self.step
         while self.step < until:
             if stop.asked():
@@ -172,9 +174,10 @@ class Trainer:
             if row["train_loss"] is None:
                 raise Diverged(f"the training loss is not finite at step {self.step}")
             self.seconds += now - started
-            if now - saved > CHECKPOINT_SECONDS and self.step < until:
+            if now - saved > pause and self.step < until:
                 checkpoint()
                 saved = time.perf_counter()
+                pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (saved - now))
             started, timed = time.perf_counter(), self.step
         self.seconds += time.perf_counter() - started
 

@@ -102,11 +102,11 @@ def gpu_grid(compose, monkeypatch):
 
 def test_the_gpu_grid_has_as_many_jobs_as_the_gpus_hold(gpu_grid):
     # the largest shape needs 23 GB with context, tokens and margin; a smaller GPU takes the smallest, 9 GB
-    assert [gpu_grid(size) for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
-    assert gpu_grid(80, 80) == 4 and gpu_grid(24, 24, 24, 24) == 4
-    assert gpu_grid(80, 20) == 2 + 2
-    assert gpu_grid(80, 80, device="cuda:1") == 2
-    assert gpu_grid(141, slots="5") == 5 and gpu_grid(80, slots_per_gpu="1") == 1
+    assert [gpu_grid(size, slots_per_gpu="2") for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
+    assert gpu_grid(80, 80) == 2 and gpu_grid(80, 80, slots_per_gpu="2") == 4 and gpu_grid(24, 24, 24, 24) == 4
+    assert gpu_grid(80, 20, slots_per_gpu="2") == 2 + 2
+    assert gpu_grid(80, 80, device="cuda:1") == 1
+    assert gpu_grid(141, slots="5") == 5
 
 
 @pytest.fixture
