@@ -43,9 +43,10 @@ T = TypeVar("T", bound=Text)
 
 
 def cores() -> int:
-    """How many processes encode where nothing else is said."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, MOST_PROCESSES)
+    """How many processes encode where nothing else is said: cores that this process may use, a container's quota."""
+    import joblib  # not in the processes that encode, which are started again and again
+
+    return min(joblib.cpu_count(), MOST_PROCESSES)
 
 
 def encode_all(texts: Iterable[T], encoder: Tokenizer, processes: int) -> Generator[tuple[T, np.ndarray], None, None]:

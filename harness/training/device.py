@@ -1,11 +1,13 @@
 """Where and how a job computes: device, precision, threads, allocator."""
 
+import contextlib
 import ctypes
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -100,10 +102,27 @@ def largest_gpu() -> int:
 
 
 def memory_bytes(device: Device) -> int:
-    """What the device has in all, of several GPUs the largest; MPS shares the machine's."""
+    """What the device has in all, of several GPUs the largest; MPS shares the machine's, a container has a limit."""
     if device.kind == "cuda":
         return device.memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *memory_limits(Path("/"))])
+
+
+def memory_limits(root: Path) -> list[int]:
+    """Bytes that the control groups of this process allow it, of either version; none where nothing limits it."""
+    limits = []
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            group = PurePosixPath(path.lstrip("/"))  # within a container its own group may be shown as the root
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):
+                    limits.append(int((top / folder / name).read_text()))
+    return limits
 
 
 def configure_process(job: TrainConfig, device: Device) -> None:

@@ -16,7 +16,7 @@ from harness.data import digests, encoding, meter
 from harness.data.corpus import DataConfig
 from harness.data.digests import DigestSet
 from harness.data.documents import START, Document
-from harness.data.encoding import encode_all
+from harness.data.encoding import MOST_PROCESSES, cores, encode_all
 from harness.data.meter import Meter
 from harness.data.synthetic import synthetic_texts
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, from_encoding, tiktoken_tokenizer, train_bpe
@@ -195,3 +195,10 @@ def test_a_set_of_digests_is_a_set(before, added, most_recent):
     finally:
         digests.MOST_RECENT = kept
     assert DigestSet(np.array([2**64 - 1], np.uint64)).add(2**64 - 1) is False
+
+
+def test_as_many_processes_as_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
+    assert cores() == 3
+    monkeypatch.setattr("joblib.cpu_count", lambda: 64)
+    assert cores() == MOST_PROCESSES

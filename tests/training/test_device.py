@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.grid import make_trunks
-from harness.training.device import Device, keep_freed_memory
+from harness.training.device import Device, keep_freed_memory, memory_limits
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.optimizer import clip_gradients
 from harness.training.trainer import Trainer
@@ -81,3 +81,38 @@ def test_no_float64_is_made_on_an_accelerator(compose, corpus, store, monkeypatc
             evaluate(one.model, store.validation, job.model.seq_len, store.bytes_per_token, meta)
         with pytest.raises(TypeError, match="makes float64 on meta"):
             torch.zeros(2, device="meta").double()
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        (
+            "0::/user.slice/job\n",
+            {"user.slice/job/memory.max": "max", "user.slice/memory.max": "8000000000"},
+            [8 * 10**9],
+        ),
+        ("0::/\n", {"memory.max": "4000000000\n"}, [4 * 10**9]),  # as a container with version 2 sees itself
+        ("0::/docker/abc\n", {"memory.max": "4000000000\n"}, [4 * 10**9]),  # or with its path on the host
+        (
+            "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n",
+            {
+                "memory/docker/abc/memory.limit_in_bytes": "2000000000",
+                "memory/memory.limit_in_bytes": str(2**63 - 4096),
+            },
+            [2 * 10**9, 2**63 - 4096],
+        ),
+        ("0::/init.scope\n", {}, []),
+    ],
+)
+def test_the_memory_of_a_container_is_its_limit(tmp_path, groups, files, limits):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert memory_limits(tmp_path) == limits
+
+
+def test_a_machine_without_control_groups_has_no_limit(tmp_path):
+    assert memory_limits(tmp_path) == []
