@@ -122,6 +122,7 @@ class TrainConfig:
     threads: int = 1  # CPU threads of a job
     slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
     slots_per_gpu: int = 1  # the most jobs of one GPU, where its memory holds them; small models leave it idle alone
+    price_per_hour: float | None = None  # of a GPU, or of a core on a CPU: what a sweep costs is told with it
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
@@ -145,6 +146,8 @@ class TrainConfig:
         for name in ("threads", "slots_per_gpu"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
+            raise UserError(f"price_per_hour={self.price_per_hour:g} is no price: give one above 0, or leave it out")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):

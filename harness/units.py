@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 
 def count_label(number: float, digits: int = 4) -> str:
@@ -38,14 +39,17 @@ def data_size(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def machine_hours(process_seconds: float, machine: Mapping[str, int | str]) -> str:
-    """What processes have occupied of a machine: 5.2 core-minutes, 12 GPU-hours.
+def machine_hours(process_seconds: float, machine: Mapping[str, Any]) -> str:
+    """What processes have occupied of a machine: 5.2 core-minutes, 12 GPU-hours (30.00 at 2.5 an hour).
 
-    machine: device, its kind; threads, of a process; slots, processes at once; gpus, that these share.
+    machine: device, its kind; threads, of a process; slots, processes at once; gpus, that these share; and where it is
+    known price_per_hour, of a GPU or a core.
     """
     device = str(machine["device"])
     share = int(machine["threads"]) if device == "cpu" else max(1, int(machine["gpus"])) / int(machine["slots"])
     size, unit = process_seconds * share / 60, "minutes"
     if size >= 60:
         size, unit = size / 60, "hours"
-    return f"{size:,.{0 if size >= 10 else 1}f} {'core' if device == 'cpu' else 'GPU'}-{unit}"
+    price = machine.get("price_per_hour")
+    paid = f" ({process_seconds * share / 3600 * price:,.2f} at {price:g} an hour)" if price else ""
+    return f"{size:,.{0 if size >= 10 else 1}f} {'core' if device == 'cpu' else 'GPU'}-{unit}{paid}"

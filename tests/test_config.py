@@ -29,6 +29,7 @@ from harness.sweep.compose import compose_sweep
         (["tokens=1e6", "seed=-1"], "seed=-1 must lie between"),
         (["tokens=1e6", "device=gpu"], "device=gpu is not known"),
         (["tokens=1e6", "precision=fp8"], "precision=fp8 is not known"),
+        (["tokens=1e6", "price_per_hour=-1"], "price_per_hour=-1 is no price: give one above 0"),
         (["tokens=1e6", "threads=0"], "threads=0 must be at least 1"),
         (["tokens=1e6", "name=../x"], "name=../x cannot name a folder"),
         (["tokens=1e6", "optimizer.learning_rate.value=0"], "optimizer.learning_rate.value=0"),

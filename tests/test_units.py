@@ -38,6 +38,12 @@ def test_sizes_of_data(size, label):
         (72_000, {"device": "cpu", "threads": 1, "slots": 2, "gpus": 0}, "20 core-hours"),
         # three processes share each of two GPUs
         (54_000, {"device": "cuda", "threads": 1, "slots": 6, "gpus": 2}, "5.0 GPU-hours"),
+        (
+            54_000,
+            {"device": "cuda", "threads": 1, "slots": 6, "gpus": 2, "price_per_hour": 2.5},
+            "5.0 GPU-hours (12.50 at 2.5 an hour)",
+        ),
+        (300, {"device": "cpu", "threads": 4, "slots": 2, "gpus": 0, "price_per_hour": None}, "20 core-minutes"),
     ],
 )
 def test_what_processes_occupy_of_a_machine(seconds, machine, label):

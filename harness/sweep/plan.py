@@ -1,6 +1,7 @@
 """What a sweep is going to train, and what it costs, before it does."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -80,9 +81,11 @@ class Plan:
         return total + CELL_BYTES * self.cells
 
     @property
-    def machine(self) -> dict[str, int | str]:
-        """What turns a process's seconds into hours of the machine."""
-        return {"device": self.device, "slots": self.slots, "gpus": self.gpus, "threads": self.trunks[0].job.threads}
+    def machine(self) -> dict[str, Any]:
+        """What turns a process's seconds into hours of the machine, and these into their price where one is given."""
+        job = self.trunks[0].job
+        found = {"device": self.device, "slots": self.slots, "gpus": self.gpus, "threads": job.threads}
+        return found | ({} if job.price_per_hour is None else {"price_per_hour": job.price_per_hour})
 
     @property
     def notes(self) -> list[str]:

@@ -22,7 +22,7 @@ QUIET_SECONDS = 300.0
 # The cooldown's share of a budget, where sweep.yaml does not give a cell's branch_step.
 COOLDOWN = 0.2
 # What one process occupies, where sweep.yaml does not say.
-MACHINE = {"device": "cpu", "slots": 1, "gpus": 0, "threads": 1}
+MACHINE = {"device": "cpu", "slots": 1, "gpus": 0, "threads": 1, "price_per_hour": None}
 # Longer than any row of curve.jsonl, so that the end of the file holds a whole one.
 TAIL_BYTES = 4096
 
