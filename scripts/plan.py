@@ -2,9 +2,10 @@
 
     python scripts/plan.py -m +sweep=cpu                          the cells of a sweep, their steps, FLOPs and time
     python scripts/plan.py budget=1e15                            a grid for so many FLOPs
-    python scripts/plan.py budget=10min model=llama               a grid for so much time (s, min, h, d)
+    python scripts/plan.py -m +sweep=gpu machine=h100             the same on a machine that is not here, estimated
 
-budget= is a key of this script alone; the others are those of scripts/train.py, given as key=value.
+budget= (FLOPs, or a time as 10min) and machine= (h200, h100, a100, l40s, 4090, 3090, mps) are keys of this script
+alone; the others are those of scripts/train.py, given as key=value.
 """
 
 import sys
@@ -21,6 +22,7 @@ from harness.commands import run_script
 from harness.laws.design import expect
 from harness.sweep import propose
 from harness.sweep.compose import compose_sweep
+from harness.sweep.machines import plan_elsewhere
 from harness.sweep.plan import Plan
 from harness.sweep.run import prepare_plan
 
@@ -37,17 +39,21 @@ def what_it_could_tell(plan: Plan) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     console = Console()
-    budgets = [argument for argument in arguments if argument.startswith("budget=")]
-    if budgets:
-        rest = [argument for argument in arguments if argument not in budgets]
-        for line in propose.proposal(budgets[-1].removeprefix("budget="), rest):
+    own = {key: [argument for argument in arguments if argument.startswith(f"{key}=")] for key in ("budget", "machine")}
+    rest = [argument for argument in arguments if argument not in own["budget"] + own["machine"]]
+    if own["budget"]:
+        for line in propose.proposal(own["budget"][-1].removeprefix("budget="), rest):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return 0
-    sweep = compose_sweep(arguments)
-    _, plan = prepare_plan(sweep, console)
+    sweep = compose_sweep(rest)
+    lines: list[str] = []
+    if own["machine"]:
+        plan, lines = plan_elsewhere(sweep, own["machine"][-1].removeprefix("machine="))
+    else:
+        _, plan = prepare_plan(sweep, console)
     console.print(plan.table())
     console.print(plan.summary())
-    for line in what_it_could_tell(plan) if sweep.multirun else []:
+    for line in lines + (what_it_could_tell(plan) if sweep.multirun else []):
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 

@@ -4,8 +4,6 @@ The constants were found where no GPU is: by counting the tensors of a step op b
 by running what inductor generates for an H100 with kernels that do nothing. tests/training/test_memory.py has both.
 """
 
-from dataclasses import dataclass
-
 from harness.errors import UserError
 from harness.grid import Trunk
 from harness.model.config import ModelConfig
@@ -32,25 +30,22 @@ OUTSIDE_BLOCKS = 16  # bytes a token for each feature of the width
 CONTEXT_BYTES, FRAGMENTS = 10**9, 1.1
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a model is run, as far as memory depends on it."""
-
-    precision: str
-    compiled: bool
-
-
-def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, way: Way) -> int:
+def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, device: Device) -> int:
     """The peak of one step over `tokens` at once; `params` counts all of them."""
-    if way.compiled:
-        each = 2 if way.precision == "bf16" else 4
+    if device.compile:
+        each = 2 if device.precision == "bf16" else 4
         logits = tokens * (vocab_size + -vocab_size % ALIGNED) * each
     else:
         logits = tokens * vocab_size * EAGER_BYTES
-    of_width, of_ff = KEPT[config.family, way.precision, way.compiled]
-    kept = config.depth * (of_width * config.width + of_ff * config.ff_width) + OUTSIDE_BLOCKS * config.width
-    state = COMPILED_STATE if way.compiled else EAGER_STATE
+    kept = kept_bytes(config, device) + OUTSIDE_BLOCKS * config.width
+    state = COMPILED_STATE if device.compile else EAGER_STATE
     return state * params + min(logits, LOGITS_BYTES["training"]) + tokens * kept
+
+
+def kept_bytes(config: ModelConfig, device: Device) -> int:
+    """What the blocks keep of a token for backward."""
+    of_width, of_ff = KEPT[config.family, device.precision, device.compile]
+    return config.depth * (of_width * config.width + of_ff * config.ff_width)
 
 
 def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precision: str) -> int:
@@ -66,7 +61,7 @@ def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None) -> 
         sequences = micro_sequences(trunk, device)
     model = trunk.job.model
     shape = (model, trunk.vocab_size, trunk.params.total)
-    step = step_bytes(*shape, sequences * model.seq_len, Way(device.precision, device.compile))
+    step = step_bytes(*shape, sequences * model.seq_len, device)
     resident = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
     return int(FRAGMENTS * max(step, evaluation_bytes(*shape, device.precision))) + resident + CONTEXT_BYTES
 

@@ -58,8 +58,8 @@ def launched(box_: list[Gpu], jobs: list[tuple[float, int]], slots: int) -> tupl
     return now, most, idled
 
 
-# TFLOPs of the trunks of conf/sweep/gpu.yaml as they were measured by its plan, and what each needs compiled, in GB
-GRID = [(766, 21.2), (443, 16.1), (236, 12.2), (157, 10.2), (69, 7.6), (69, 7.6), (64, 6.8), (64, 6.8)]
+# PFLOPs of the trunks of conf/sweep/gpu-large.yaml, and the GB that each needs compiled
+GRID = [(750, 21.2), (500, 16.1), (310, 12.2), (210, 10.2), (110, 7.6), (110, 7.6), (96, 6.8), (96, 6.8)]
 
 
 @pytest.mark.parametrize("number", [1, 2, 4, 8])
@@ -81,8 +81,8 @@ def test_two_slots_a_gpu_never_hold_more_than_its_memory(number, size):
 
 
 @pytest.fixture
-def gpu_grid(compose, monkeypatch):
-    """How many jobs of the gpu grid a box of GPUs of these sizes (GB) runs at once."""
+def large_grid(compose, monkeypatch):
+    """How many jobs of the large gpu grid a box of GPUs of these sizes (GB) runs at once."""
 
     def jobs_at_once(*sizes: float, **more: str) -> int:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -93,20 +93,21 @@ def gpu_grid(compose, monkeypatch):
         monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: [])
         overrides = [f"{key}={value}" for key, value in more.items()]
         jobs = [
-            compose("+sweep=gpu", "hydra.mode=RUN", f"shape={shape}", *overrides) for shape in ("w768-d12", "w256-d4")
+            compose("+sweep=gpu-large", "hydra.mode=RUN", f"shape={shape}", *overrides)
+            for shape in ("w768-d12", "w256-d4")
         ]
         return machine_slots([trunk for job in jobs for trunk in make_trunks(job, 50_257, "", "bf16")])
 
     return jobs_at_once
 
 
-def test_the_gpu_grid_has_as_many_jobs_as_the_gpus_hold(gpu_grid):
+def test_the_large_gpu_grid_has_as_many_jobs_as_the_gpus_hold(large_grid):
     # the largest shape needs 23 GB with context, tokens and margin; a smaller GPU takes the smallest, 9 GB
-    assert [gpu_grid(size, slots_per_gpu="2") for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
-    assert gpu_grid(80, 80) == 2 and gpu_grid(80, 80, slots_per_gpu="2") == 4 and gpu_grid(24, 24, 24, 24) == 4
-    assert gpu_grid(80, 20, slots_per_gpu="2") == 2 + 2
-    assert gpu_grid(80, 80, device="cuda:1") == 1
-    assert gpu_grid(141, slots="5") == 5
+    assert [large_grid(size, slots_per_gpu="2") for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
+    assert large_grid(80, 80) == 2 and large_grid(80, 80, slots_per_gpu="2") == 4 and large_grid(24, 24, 24, 24) == 4
+    assert large_grid(80, 20, slots_per_gpu="2") == 2 + 2
+    assert large_grid(80, 80, device="cuda:1") == 1
+    assert large_grid(141, slots="5") == 5
 
 
 @pytest.fixture

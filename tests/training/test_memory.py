@@ -16,7 +16,7 @@ from harness.grid import make_trunks
 from harness.model import GPT, ModelConfig
 from harness.training.device import Device
 from harness.training.evaluation import TOKENS_AT_ONCE
-from harness.training.memory import Way, check_gpu_memory, evaluation_bytes, micro_sequences, needed_bytes, step_bytes
+from harness.training.memory import check_gpu_memory, evaluation_bytes, micro_sequences, needed_bytes, step_bytes
 
 SHAPES = ((256, 4), (256, 6), (384, 8), (512, 8), (640, 10), (768, 12))
 COMPILED = {
@@ -75,8 +75,8 @@ def test_the_estimate_is_above_the_truth_and_below_1_4_of_it(family, precision, 
         step += CUDA_MORE.get((family, precision), 0) * TOKENS * depth * width / GB
         shape = (config, VOCAB, params)
         found = {
-            "compiled": step_bytes(*shape, TOKENS, Way(precision, True)) / GB / compiled,
-            "op by op": step_bytes(*shape, TOKENS, Way(precision, False)) / GB / step,
+            "compiled": step_bytes(*shape, TOKENS, Device(torch.device("cuda"), precision, True)) / GB / compiled,
+            "op by op": step_bytes(*shape, TOKENS, Device(torch.device("cuda"), precision, False)) / GB / step,
             "evaluation": evaluation_bytes(*shape, precision) / GB / evaluation,
         }
         assert all(1 <= ratio <= 1.4 for ratio in found.values()), (width, depth, found)
@@ -87,14 +87,19 @@ def test_the_estimate_is_above_the_truth_and_below_1_4_of_it(family, precision, 
 def test_it_follows_the_feed_forward_width(family, ff_ratio, monkeypatch):
     config = config_of(family, 256, 4, ff_ratio=ff_ratio)
     step, _ = counted_step(config, "float32", monkeypatch)
-    estimate = step_bytes(config, VOCAB, count_params(config, VOCAB).total, TOKENS, Way("float32", False)) / GB
+    estimate = (
+        step_bytes(
+            config, VOCAB, count_params(config, VOCAB).total, TOKENS, Device(torch.device("cuda"), "float32", False)
+        )
+        / GB
+    )
     assert 1 <= estimate / step <= 1.4
 
 
 @pytest.fixture
 def largest(compose):
-    """The largest trunk of the gpu grid."""
-    (trunk,) = make_trunks(compose("+sweep=gpu", "shape=w768-d12", "hydra.mode=RUN"), VOCAB, "", "bf16")
+    """The largest trunk of the large gpu grid."""
+    (trunk,) = make_trunks(compose("+sweep=gpu-large", "shape=w768-d12", "hydra.mode=RUN"), VOCAB, "", "bf16")
     return trunk
 
 

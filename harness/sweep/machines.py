@@ -1,0 +1,125 @@
+"""What a plan would be on a machine that is not here: an estimate from its peak rate, its bandwidth and its memory.
+
+A step lasts as long as the GPU's work, matrix products at a share of the peak rate and the traffic of all else, or as
+long as the host's launches, whichever is longer. No constant was measured on these machines.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.config import TrainConfig
+from harness.errors import UserError
+from harness.grid import Trunk, check_distinct, make_trunks
+from harness.sweep.compose import Sweep
+from harness.sweep.pace import Pace
+from harness.sweep.plan import Plan
+from harness.training.device import Device
+from harness.training.gpus import Gpu, most_jobs, slots_a_gpu
+from harness.training.memory import check_gpu_memory, kept_bytes, micro_sequences, needed_bytes
+from harness.units import data_size
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One GPU: dense FLOP/s at its precision without sparsity, the share of them that products reach, bytes a second,
+    bytes of memory; whether torch.compile fuses for it."""
+
+    name: str
+    precision: str
+    peak: float
+    share: float
+    bandwidth: float
+    memory: float
+    compiled: bool = True
+
+
+# Peak rates, bandwidths and memories are of NVIDIA's and Apple's data sheets (H100 SXM, A100 SXM 80 GB, M3 Max with 40
+# GPU cores); the shares are guesses between what large products reach elsewhere.
+MACHINES = {
+    "h200": Machine("H200", "bf16", 989e12, 0.55, 4.8e12, 141e9),
+    "h100": Machine("H100", "bf16", 989e12, 0.55, 3.35e12, 80e9),
+    "a100": Machine("A100", "bf16", 312e12, 0.65, 2.04e12, 80e9),
+    "l40s": Machine("L40S", "bf16", 362e12, 0.6, 0.864e12, 48e9),
+    "4090": Machine("RTX 4090", "bf16", 165e12, 0.75, 1.008e12, 24e9),
+    "3090": Machine("RTX 3090", "bf16", 71e12, 0.75, 0.936e12, 24e9),
+    "mps": Machine("Apple M3 Max", "float32", 14.2e12, 0.5, 0.4e12, 36e9, compiled=False),
+}
+# Of a step: kernels outside the blocks and in each, seconds of host time a launch and besides.
+LAUNCHES, LAUNCHES_A_BLOCK, LAUNCH_SECONDS, HOST_SECONDS = 57, 40, 7e-6, 0.8e-3
+# How often a step moves what it keeps for backward, and bytes that it moves for each logit.
+PASSES, LOGIT_TRAFFIC = 8.7, 12
+# Of a shape's first step in a process, where it compiles.
+COMPILE_SECONDS = 30.0
+# Ids of tiktoken's encodings, so that no file of theirs is asked for; and bytes of English text a token.
+ENCODINGS = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
+TEXT_BYTES = 4.0
+
+
+def estimated_pace(trunk: Trunk, machine: Machine, device: Device) -> Pace:
+    """Seconds of a step, of an evaluation and of the start of a trunk on another machine."""
+    model, tokens = trunk.job.model, trunk.batch_tokens
+    rate = machine.peak * machine.share
+    traffic = PASSES * tokens * kept_bytes(model, device) + LOGIT_TRAFFIC * tokens * trunk.vocab_size
+    work = tokens * trunk.flops_per_token / rate + traffic / machine.bandwidth
+    parts = -(-trunk.batch_sequences // micro_sequences(trunk, device))
+    op_by_op = 1 if machine.compiled else 4
+    launches = op_by_op * (LAUNCHES + LAUNCHES_A_BLOCK * model.depth) * parts
+    step = max(work, HOST_SECONDS + LAUNCH_SECONDS * launches)
+    evaluation = trunk.job.data.validation_tokens / tokens * work  # a third of its FLOPs, op by op
+    return Pace(step, evaluation, COMPILE_SECONDS if machine.compiled else 1.0)
+
+
+def vocabulary(job: TrainConfig) -> int:
+    """How many ids the configuration's tokenizer has, without opening it."""
+    tokenizer = job.tokenizer
+    if job.model.vocab_size is not None:
+        return job.model.vocab_size
+    if tokenizer.kind == "tiktoken":
+        if tokenizer.encoding not in ENCODINGS:
+            raise UserError(
+                f"tokenizer.encoding={tokenizer.encoding} has a vocabulary that is not known without it: give "
+                "model.vocab_size= for this plan"
+            )
+        return ENCODINGS[tokenizer.encoding]
+    return 257 if tokenizer.kind == "bytes" else tokenizer.vocab_size
+
+
+def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
+    """The plan of a sweep on the machine of that name, and sentences on what it is based; opens no corpus.
+
+    Raises UserError for a machine that is not known, and where the largest trunk does not fit into it.
+    """
+    if name not in MACHINES:
+        raise UserError(f"machine={name} is not known: choose {', '.join(MACHINES)}, or plan on the machine itself")
+    machine = MACHINES[name]
+    kind = "mps" if name == "mps" else "cuda"
+    job = sweep.jobs[0]
+    precision = machine.precision if job.precision == "auto" else job.precision
+    compiled = machine.compiled if job.compile is None else job.compile
+    device = Device(torch.device(kind), precision, compiled, int(machine.memory))
+    by_job = [tuple(make_trunks(job, vocabulary(job), "", precision)) for job in sweep.jobs]
+    trunks = [trunk for of_job in by_job for trunk in of_job]
+    check_distinct(trunks)
+    for trunk in trunks:
+        check_gpu_memory(trunk, device)
+    needs = [needed_bytes(trunk, device) for trunk in trunks]
+    slots = most_jobs([Gpu(0, machine.name, int(machine.memory), int(machine.memory))], needs, slots_a_gpu(job))
+    plan = Plan(
+        name=sweep.folder.path.name,
+        jobs=tuple(by_job),
+        slots=min(max(1, slots), len(by_job)) if job.slots == "auto" else min(job.slots, len(by_job)),
+        device=kind,
+        gpus=1,
+        finished=frozenset(),
+        resumed={},
+        pace={trunk.name: estimated_pace(trunk, machine, device) for trunk in trunks},
+    )
+    most = max(trunk.cells[-1].tokens for trunk in trunks)
+    lines = [
+        f"estimated for one {machine.name}, of which nothing was measured: a job takes up to {data_size(max(needs))} "
+        f"of its {data_size(machine.memory)}"
+    ]
+    if job.data.source == "hub":
+        lines.append(f"reads about {data_size(TEXT_BYTES * (most + job.data.validation_tokens))} of text from the hub")
+    return plan, lines
