@@ -147,6 +147,9 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
     """
     os.environ.update(ENVIRONMENT)
     job = to_config(composed)
+    if slurm.in_job():  # by the /tmp of its node each would compile anew
+        cache = Path(job.output_directory).resolve() / ".inductor"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
         with stop.working():

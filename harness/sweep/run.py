@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import joblib
 import torch
 from rich.console import Console
 
@@ -53,6 +54,8 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
     slots = min(sweep.slots or machine_slots(trunks), len(by_job))
     device = trunks[0].job.device
+    # Each process would start as many compilers as the machine has cores.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // slots)))
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
     return Plan(
         name=sweep.folder.path.name,
