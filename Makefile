@@ -6,7 +6,7 @@ PYTHON ?= python3
 OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
 
-.PHONY: sweep plan fit report status sync test lint lock bench reproduce calibrate clean
+.PHONY: sweep plan fit report status sync test lint lock bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 # detach=true returns before anything is trained.
@@ -47,7 +47,11 @@ lock: .venv/tested
 	for p in found if not p["name"].startswith(skip)), key=str.lower), sep="\n")' > requirements.lock; rm -f .lock.json
 
 bench: .venv/tested
-	@for benchmark in benchmarks/*.py; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
+	@for benchmark in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
+
+# Whether this GPU box trains as docs/machines.md says; writes docs/gpu.json.
+gpu-check: .venv/installed
+	@$(PY) benchmarks/gpu_check.py
 
 reproduce: .venv/tested
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/reproduce.py

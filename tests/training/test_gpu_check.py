@@ -1,0 +1,57 @@
+"""The script that says whether a GPU box trains as it should, on a CPU, where most of its checks can be made too."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def gpu_check():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "argv", ["gpu_check.py", "cpu"])
+    patch.syspath_prepend(ROOT / "benchmarks")
+    yield importlib.import_module("gpu_check")
+    patch.undo()
+
+
+def test_its_checks_hold_on_a_cpu(gpu_check):
+    checks = (gpu_check.box, gpu_check.memory, gpu_check.agreement, gpu_check.repeats)
+    found = [line for check in checks for line in gpu_check.looked_at(check)]
+    assert [line for line in found if line.holds is False] == []
+    assert sum(line.holds is True for line in found) == 1 + 3 + 8 + 2
+    assert found[-1].what == "w32-d2: resumed in a new process that compiles anew"
+
+
+def test_what_is_wrong_is_found(gpu_check, monkeypatch):
+    train, calls = gpu_check.train, []
+
+    def disturbed(one, last):
+        calls.append(last)
+        one.model.head.weight.data.mul_(1 + 1e-4 * len(calls))
+        return train(one, last)
+
+    monkeypatch.setattr(gpu_check, "train", disturbed)
+    same, resumed = gpu_check.looked_at(gpu_check.repeats)
+    assert (same.holds, resumed.holds) == (False, False) and (same.showed, resumed.showed) == ("others", "others")
+
+
+def test_a_check_that_raises_is_a_bound_missed(gpu_check, monkeypatch, tmp_path, capsys):
+    def breaks():
+        yield gpu_check.Found("first", "fine", "fine", True)
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    for name in ("box", "memory", "agreement", "repeats", "speed", "sweep"):
+        monkeypatch.setattr(gpu_check, name, breaks)
+    monkeypatch.setattr(gpu_check, "ON_CPU", False)
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    assert gpu_check.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "6 of 12 bounds missed"
+    written = json.loads((tmp_path / "docs" / "gpu.json").read_text())
+    showed = "RuntimeError: CUDA error: an illegal memory access"
+    assert written[1] == {"what": "breaks", "showed": showed, "bound": "no error", "holds": False}
