@@ -31,7 +31,7 @@ from harness.sweep.compose import compose_sweep
 from harness.training.device import Device, configure_process, matmul_rate, resolve
 from harness.training.evaluation import evaluate
 from harness.training.gpus import seen
-from harness.training.machine import asked, check_machine
+from harness.training.machine import check_machine, nvidia_smi
 from harness.training.memory import evaluation_bytes, step_bytes
 from harness.training.trainer import Trainer
 
@@ -90,11 +90,11 @@ def digest(one: Trainer) -> str:
 def box() -> Iterator[Found]:
     check_machine(job_of(SMALL))
     yield Found("torch", f"{torch.__version__}, CUDA {torch.version.cuda}")
-    for line in asked("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"):
+    for line in nvidia_smi("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"):
         yield Found("GPU, driver, memory", line)
     for gpu in [] if ON_CPU else seen():
         yield Found(f"free memory of GPU {gpu.index}", f"{gpu.free / 1e9:.1f} of {gpu.total / 1e9:.1f} GB")
-    others = asked("--query-compute-apps=pid,used_memory", "--format=csv,noheader")
+    others = nvidia_smi("--query-compute-apps=pid,used_memory", "--format=csv,noheader")
     yield Found("other processes on the GPUs", str(len(others)), "none", not others)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.commands import run_script
+from harness.errors import UserError
 from harness.laws.design import expect
 from harness.sweep import propose
 from harness.sweep.compose import compose_sweep
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
     console = Console()
     own = {key: [argument for argument in arguments if argument.startswith(f"{key}=")] for key in ("budget", "machine")}
     rest = [argument for argument in arguments if argument not in own["budget"] + own["machine"]]
+    if own["budget"] and own["machine"]:
+        raise UserError("budget= is measured on this machine: leave machine= out, or plan a grid with it")
     if own["budget"]:
         for line in propose.proposal(own["budget"][-1].removeprefix("budget="), rest):
             console.print(line, markup=False, highlight=False, soft_wrap=True)

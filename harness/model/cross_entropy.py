@@ -124,6 +124,7 @@ def bounded_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tenso
     if count <= rows:
         return _plain(hidden_ND, weight_VD, targets_N, scale, "mean")
     parts = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
-    sums = [checkpoint(_plain, hidden_CD, weight_VD, targets_C, scale, "sum", use_reentrant=False)
+    sums = [checkpoint(_plain, hidden_CD, weight_VD, targets_C, scale, "sum", use_reentrant=False,
+                       preserve_rng_state=False)
             for hidden_CD, targets_C in parts]  # fmt: skip
     return torch.stack(sums).sum() / count

@@ -1,6 +1,7 @@
 """The jobs that a command line stands for, their token store and their trunks."""
 
 import contextlib
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import joblib
+import torch
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -29,15 +31,23 @@ from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
 from harness.training.memory import check_gpu_memory, needed_bytes
 
-# Of this process and of every worker: libraries that draw their own progress or warn on the terminal are told not to.
-ENVIRONMENT = {
+# Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
+QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
-    # Shapes that follow each other in a process leave blocks that no tensor of the next one fits.
-    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
+# Shapes that follow each other in a process leave blocks of a GPU's memory that no tensor of the next one fits.
+ALLOCATOR = "expandable_segments:True"
+
+
+def set_environment() -> None:
+    """That of this process and of every worker; what the user set of the allocator stays."""
+    os.environ.update(QUIET)
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the first is read from 2.11 on
+    if not any(name in os.environ for name in names):
+        os.environ[names[tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11)]] = ALLOCATOR
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         if cluster and base.device == "auto" and "device" not in axes:
             lines.append(f"device={slurm.device(cluster)}")
         on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
-        if on_gpus and base.precision == "auto" and "precision" not in axes:
+        if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
             lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
         batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
@@ -142,8 +152,8 @@ def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
     """Raises UserError where a trunk that is to train on this machine has no device here, or is too large for it."""
     for trunk in trunks if not sweep.cluster else ():
         device = resolve(trunk.job)
-        check_memory(trunk, memory_bytes(device))
         check_gpu_memory(trunk, device)
+        check_memory(trunk, memory_bytes(device))
 
 
 @lru_cache

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -26,7 +27,7 @@ from harness.files import make_folder
 from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
-from harness.sweep.compose import ENVIRONMENT, Sweep, code_version, open_store
+from harness.sweep.compose import Sweep, code_version, open_store, set_environment
 from harness.sweep.snapshot import SweepReader
 from harness.training.device import precision, resolve
 from harness.training.gpus import device_of
@@ -145,11 +146,12 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
 
     One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
     """
-    os.environ.update(ENVIRONMENT)
+    set_environment()
     job = to_config(composed)
     if slurm.in_job():  # by the /tmp of its node each would compile anew
         cache = Path(job.output_directory).resolve() / ".inductor"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(joblib.cpu_count()))
     stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
     try:
         with stop.working():
@@ -168,7 +170,7 @@ def run_jobs(jobs: Sequence[TrainConfig]) -> None:
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
         trunks = make_trunks(job, store.vocab_size, store.recipe_hash, precision(job))
-        with device_of(job, trunks) as device:
+        with device_of(job, trunks, store.train.nbytes) as device:
             for trunk in trunks:
                 with marked(trunk, folder):
                     run_trunk(trunk, store, device, folder, code_version())

@@ -4,7 +4,7 @@ A step lasts as long as the GPU's work, matrix products at a share of the peak r
 long as the host's launches, whichever is longer. No constant was measured on these machines.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,35 +22,34 @@ from harness.units import data_size
 
 @dataclass(frozen=True)
 class Machine:
-    """One GPU: dense FLOP/s at its precision without sparsity, the share of them that products reach, bytes a second,
-    bytes of memory; whether torch.compile fuses for it."""
+    """One GPU: dense FLOP/s in bf16 without sparsity (None: it has none of use) and in float32, the share of them that
+    products reach, bytes a second, bytes of memory."""
 
     name: str
-    precision: str
-    peak: float
+    bf16: float | None
+    float32: float
     share: float
     bandwidth: float
     memory: float
-    compiled: bool = True
 
 
 # Peak rates, bandwidths and memories are of NVIDIA's and Apple's data sheets (H100 SXM, A100 SXM 80 GB, M3 Max with 40
 # GPU cores); the shares are guesses between what large products reach elsewhere.
 MACHINES = {
-    "h200": Machine("H200", "bf16", 989e12, 0.55, 4.8e12, 141e9),
-    "h100": Machine("H100", "bf16", 989e12, 0.55, 3.35e12, 80e9),
-    "a100": Machine("A100", "bf16", 312e12, 0.65, 2.04e12, 80e9),
-    "l40s": Machine("L40S", "bf16", 362e12, 0.6, 0.864e12, 48e9),
-    "4090": Machine("RTX 4090", "bf16", 165e12, 0.75, 1.008e12, 24e9),
-    "3090": Machine("RTX 3090", "bf16", 71e12, 0.75, 0.936e12, 24e9),
-    "mps": Machine("Apple M3 Max", "float32", 14.2e12, 0.5, 0.4e12, 36e9, compiled=False),
+    "h200": Machine("H200", 989e12, 67e12, 0.55, 4.8e12, 141e9),
+    "h100": Machine("H100", 989e12, 67e12, 0.55, 3.35e12, 80e9),
+    "a100": Machine("A100", 312e12, 19.5e12, 0.65, 2.04e12, 80e9),
+    "l40s": Machine("L40S", 362e12, 91.6e12, 0.6, 0.864e12, 48e9),
+    "4090": Machine("RTX 4090", 165e12, 82.6e12, 0.75, 1.008e12, 24e9),
+    "3090": Machine("RTX 3090", 71e12, 35.6e12, 0.75, 0.936e12, 24e9),
+    "mps": Machine("Apple M3 Max", None, 14.2e12, 0.5, 0.4e12, 36e9),
 }
 # Of a step: kernels outside the blocks and in each, seconds of host time a launch and besides.
 LAUNCHES, LAUNCHES_A_BLOCK, LAUNCH_SECONDS, HOST_SECONDS = 57, 40, 7e-6, 0.8e-3
 # How often a step moves what it keeps for backward, and bytes that it moves for each logit.
 PASSES, LOGIT_TRAFFIC = 8.7, 12
-# Of a shape's first step in a process, where it compiles.
-COMPILE_SECONDS = 30.0
+# Of what comes before a trunk's first step, and of the compiling of a shape, once.
+START_SECONDS, COMPILE_SECONDS = 2.0, 30.0
 # Ids of tiktoken's encodings, so that no file of theirs is asked for; and bytes of English text a token.
 ENCODINGS = {"gpt2": 50_257, "cl100k_base": 100_277, "o200k_base": 200_019}
 TEXT_BYTES = 4.0
@@ -59,15 +58,28 @@ TEXT_BYTES = 4.0
 def estimated_pace(trunk: Trunk, machine: Machine, device: Device) -> Pace:
     """Seconds of a step, of an evaluation and of the start of a trunk on another machine."""
     model, tokens = trunk.job.model, trunk.batch_tokens
-    rate = machine.peak * machine.share
+    peak = machine.bf16 if device.precision == "bf16" and machine.bf16 else machine.float32
+    rate = peak * machine.share
     traffic = PASSES * tokens * kept_bytes(model, device) + LOGIT_TRAFFIC * tokens * trunk.vocab_size
     work = tokens * trunk.flops_per_token / rate + traffic / machine.bandwidth
     parts = -(-trunk.batch_sequences // micro_sequences(trunk, device))
-    op_by_op = 1 if machine.compiled else 4
+    op_by_op = 1 if device.compile else 4
     launches = op_by_op * (LAUNCHES + LAUNCHES_A_BLOCK * model.depth) * parts
     step = max(work, HOST_SECONDS + LAUNCH_SECONDS * launches)
     evaluation = trunk.job.data.validation_tokens / tokens * work  # a third of its FLOPs, op by op
-    return Pace(step, evaluation, COMPILE_SECONDS if machine.compiled else 1.0)
+    return Pace(step, evaluation, START_SECONDS)
+
+
+def _paces(trunks: list[Trunk], machine: Machine, device: Device) -> dict[str, Pace]:
+    """Of each trunk by its name; the first of a shape compiles it."""
+    paces: dict[str, Pace] = {}
+    compiled: set[str] = set()
+    for trunk in trunks:
+        pace, shape = estimated_pace(trunk, machine, device), repr((trunk.job.model, trunk.batch_sequences))
+        compiles = device.compile and shape not in compiled
+        paces[trunk.name] = replace(pace, start=pace.start + COMPILE_SECONDS * compiles)
+        compiled.add(shape)
+    return paces
 
 
 def vocabulary(job: TrainConfig) -> int:
@@ -95,8 +107,8 @@ def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
     machine = MACHINES[name]
     kind = "mps" if name == "mps" else "cuda"
     job = sweep.jobs[0]
-    precision = machine.precision if job.precision == "auto" else job.precision
-    compiled = machine.compiled if job.compile is None else job.compile
+    precision = job.precision if job.precision != "auto" else "bf16" if machine.bf16 else "float32"
+    compiled = kind == "cuda" if job.compile is None else job.compile
     device = Device(torch.device(kind), precision, compiled, int(machine.memory))
     by_job = [tuple(make_trunks(job, vocabulary(job), "", precision)) for job in sweep.jobs]
     trunks = [trunk for of_job in by_job for trunk in of_job]
@@ -113,7 +125,7 @@ def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
         gpus=1,
         finished=frozenset(),
         resumed={},
-        pace={trunk.name: estimated_pace(trunk, machine, device) for trunk in trunks},
+        pace=_paces(trunks, machine, device),
     )
     most = max(trunk.cells[-1].tokens for trunk in trunks)
     lines = [

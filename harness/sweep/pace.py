@@ -1,8 +1,8 @@
 """How fast this device trains each shape: a short measurement, with as many processes at once as the sweep will run."""
 
 import contextlib
-import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -11,15 +11,16 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from joblib import Parallel, delayed
 
+from harness.data.tokens import TokenStore
 from harness.grid import Trunk
 from harness.stop import stop
-from harness.sweep.compose import ENVIRONMENT, Sweep, open_store
-from harness.training.device import configure_process, resolve
+from harness.sweep.compose import Sweep, open_store, set_environment
+from harness.training.device import Device, configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
-from harness.training.trainer import Trainer
+from harness.training.gpus import device_of
+from harness.training.trainer import Trainer, out_of_memory
 from harness.units import counted, duration
 
 WARM_STEPS, LEAST_STEPS, SECONDS = 2, 3, 0.5
@@ -47,13 +48,17 @@ def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace
 
     On a CPU two processes slow each other down, by the memory's bandwidth and the clock, so every slot measures every
     shape, each beginning with another one, and the mean counts. On GPUs a shape may compile for a minute: each is
-    measured, and compiled, by one process. The workers stay, and the sweep's jobs find them warm.
+    measured, and compiled, by one process, which tells nothing of jobs that share a GPU. The workers stay, and the
+    sweep's jobs find them warm.
     """
     by_shape = {_shape(trunk): trunk for trunk in trunks}
     shapes = list(by_shape.values())
     if not shapes or sweep.cluster:
         return {}
-    with tempfile.TemporaryDirectory(prefix="measure-") as text, said_while_measuring(Path(text), len(shapes)):
+    with (
+        tempfile.TemporaryDirectory(prefix="measure-", ignore_cleanup_errors=True) as text,
+        said_while_measuring(Path(text), len(shapes)),
+    ):
         barrier = Path(text)
         if not sweep.multirun:
             found = [measure_in_turn(shapes, 0, 1, barrier, None)]
@@ -94,7 +99,7 @@ def said_while_measuring(folder: Path, shapes: int) -> Iterator[None]:
         while not ended.wait(SAID_SECONDS):
             done = len({path.suffix for path in folder.glob("measured-*")})
             print(f"measuring the pace of {counted(shapes, 'shape')}: {done} done after "
-                  f"{duration(time.monotonic() - began)}", flush=True)  # fmt: skip
+                  f"{duration(time.monotonic() - began)}", file=sys.stderr, flush=True)  # fmt: skip
 
     thread = threading.Thread(target=say, name="measuring", daemon=True)
     thread.start()
@@ -127,7 +132,7 @@ def measure_in_turn(
     sweep_folder is that of the sweep, None in the launcher itself. What does not fit into memory with half the
     micro-batch is left out.
     """
-    os.environ.update(ENVIRONMENT)
+    set_environment()
     if sweep_folder is not None:
         stop.listen_as_worker(sweep_folder, None)
     (barrier / f"ready-{number}").touch()
@@ -137,21 +142,29 @@ def measure_in_turn(
     paces = {}
     for trunk in trunks:
         for halved in (False, True):
-            with contextlib.suppress(torch.OutOfMemoryError):
-                paces[trunk.name] = measure_here(trunk, number, halved)
+            try:
+                paces[trunk.name] = measure_here(trunk, halved)
                 break
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
         (barrier / f"measured-{number}.{trunk.name}").touch()
     return paces
 
 
-def measure_here(trunk: Trunk, number: int = 0, halved: bool = False) -> Pace:
-    """The pace of a trunk in this process; the learning rate is 0, so that nothing diverges.
+def measure_here(trunk: Trunk, halved: bool = False) -> Pace:
+    """The pace of a trunk in this process, on a GPU in a slot of its own."""
+    store = open_store([trunk.job])
+    with device_of(trunk.job, [trunk], store.train.nbytes) as device:
+        configure_process(trunk.job, device)
+        return _measured(trunk, store, device, halved)
+
+
+def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool) -> Pace:
+    """At a learning rate of 0, so that nothing diverges.
 
     What comes before the first step is that of a shape that is compiled already, as it is by then.
     """
-    device = resolve(trunk.job, number)
-    configure_process(trunk.job, device)
-    store = open_store([trunk.job])
     began = time.perf_counter()
     trainer = Trainer(trunk, store, device, halved)
     times: list[float] = []
@@ -179,5 +192,4 @@ def measure_here(trunk: Trunk, number: int = 0, halved: bool = False) -> Pace:
         Trainer(trunk, store, device, halved).gradients(0)
         device.synchronize()
         first = time.perf_counter() - began
-    device.release()
     return Pace(step, evaluation, max(0.0, first - step), notes)

@@ -28,7 +28,6 @@ from harness.records import (
 )
 from harness.stop import Stopped, stop
 from harness.sweep.compose import (
-    ENVIRONMENT,
     Sweep,
     check_fit,
     check_machine_for,
@@ -36,6 +35,7 @@ from harness.sweep.compose import (
     compose_sweep,
     machine_slots,
     open_store,
+    set_environment,
     trunks_by_job,
 )
 from harness.sweep.launch import launch_all
@@ -54,15 +54,15 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
     slots = min(sweep.slots or machine_slots(trunks), len(by_job))
     device = trunks[0].job.device
-    # Each process would start as many compilers as the machine has cores.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // slots)))
+    if not sweep.cluster:  # each process would start as many compilers as the machine has cores
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // slots)))
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
     return Plan(
         name=sweep.folder.path.name,
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
         device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
-        gpus=1 if ":" in device else slots if sweep.cluster else torch.cuda.device_count(),
+        gpus=1 if ":" in device else slots if sweep.cluster else min(slots, torch.cuda.device_count()),
         finished=finished,
         resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
         pace=measure(sweep, pending, slots),
@@ -93,7 +93,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    os.environ.update(ENVIRONMENT)
+    set_environment()
     console = Console()
     sweep = compose_sweep(arguments)
     folder = sweep.folder
@@ -216,10 +216,17 @@ def _warn_of_damage(folder: SweepFolder, plan: Plan, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _notes(folder: SweepFolder, plan: Plan) -> list[str]:
+    """What devices did not do while they trained, each once, less what the plan has said."""
+    files = [folder.trunk(trunk.name) / "notes.txt" for trunk in plan.trunks]
+    notes = dict.fromkeys(line for file in files if file.exists() for line in file.read_text().splitlines())
+    return [note for note in notes if note not in plan.notes]
+
+
 def tell(rows: list[dict[str, Any]], folder: SweepFolder, plan: Plan, console: Console) -> int:
     """Prints how the sweep ended and what it cost; 0 where every cell finished, else 1."""
     finished = sum(row["status"] == "finished" for row in rows)
     console.print(f"{finished} of {plan.cells} cells finished; run table: {folder.table}")
-    for line in outcome(snapshot(folder.path), disk_bytes(folder.path), ended=True):
+    for line in [*outcome(snapshot(folder.path), disk_bytes(folder.path), ended=True), *_notes(folder, plan)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0 if finished == plan.cells else 1

@@ -27,7 +27,8 @@ HUGE_BYTES, HUGE_PAGE, MADV_HUGEPAGE = 1 << 29, 1 << 21, 14
 class Device:
     """kind is cpu, cuda or mps; precision float32 or bf16 (autocast); compile: whether torch.compile is used.
 
-    memory: bytes of the largest GPU here, which decide how many sequences pass at once; 0 elsewhere.
+    memory: bytes of the largest GPU that the job may use, alike in all of its processes: they decide how many sequences
+    pass at once; 0 elsewhere.
     """
 
     torch_device: torch.device
@@ -47,7 +48,8 @@ class Device:
     def release(self) -> None:
         """Gives back what freed tensors left reserved, for the processes that share the device."""
         if self.kind == "cuda":
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # after a fault of the GPU, which is the error to tell
+                torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
         if self.kind == "cuda":
@@ -70,13 +72,21 @@ def precision(job: TrainConfig) -> str:
     """The resolved precision of a job, whose device need not be on this machine."""
     if job.precision != "auto":
         return job.precision
-    return "bf16" if device_name(job).startswith("cuda") and has_bf16() else "float32"
+    return "bf16" if device_name(job).startswith("cuda") and has_bf16(job) else "float32"
 
 
-def has_bf16() -> bool:
-    """Whether every GPU here multiplies in bf16; those before compute capability 8 only pretend to."""
-    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    return all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in gpus)
+def has_bf16(job: TrainConfig) -> bool:
+    """Whether every GPU that the job may use multiplies in bf16; those before capability 8 only pretend to."""
+    return all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in gpus_of(job))
+
+
+def gpus_of(job: TrainConfig) -> list[int]:
+    """The GPUs here that a job may use, by torch's index."""
+    if not torch.cuda.is_available():
+        return []
+    _, colon, index = job.device.partition(":")
+    count = torch.cuda.device_count()
+    return [int(index)] if colon and int(index) < count else list(range(count))
 
 
 def resolve(job: TrainConfig, number: int = 0) -> Device:
@@ -92,13 +102,12 @@ def resolve(job: TrainConfig, number: int = 0) -> Device:
         raise UserError("device=mps is not here: take device=auto or cpu")
     kind = name.split(":")[0]
     compiled = kind == "cuda" if job.compile is None else job.compile
-    return Device(torch.device(name), precision(job), compiled, largest_gpu() if kind == "cuda" else 0)
+    return Device(torch.device(name), precision(job), compiled, largest_gpu(job) if kind == "cuda" else 0)
 
 
-def largest_gpu() -> int:
-    """Bytes of the GPU here that has the most."""
-    gpus = range(torch.cuda.device_count())
-    return max(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
+def largest_gpu(job: TrainConfig) -> int:
+    """Bytes of the GPU that has the most of those that the job may use."""
+    return max(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus_of(job))
 
 
 def memory_bytes(device: Device) -> int:

@@ -7,6 +7,7 @@ stands what its holder will need, since memory that is not allocated yet looks f
 import contextlib
 import gc
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,17 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.config import TrainConfig
+from harness.errors import UserError
 from harness.grid import Trunk
 from harness.stop import stop
 from harness.training import machine
 from harness.training.device import Device, resolve
 from harness.training.memory import check_gpu_memory, needed_bytes
+from harness.units import data_size
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 3.0
+# A job is tried where this share of what it may need is free, if no other job would end.
+TRIED = 0.75
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def seen() -> list[Gpu]:
 
 def free_by_uuid() -> dict[str, int]:
     """Bytes that the driver calls free; empty where it does not say."""
-    lines = machine.asked("--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits")
+    lines = machine.nvidia_smi("--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits")
     pairs = [line.removeprefix("GPU-").split(", ") for line in lines]
     return {pair[0]: int(pair[1]) * 2**20 for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
@@ -61,10 +66,13 @@ def free_by_uuid() -> dict[str, int]:
 def choose(gpus: Sequence[Gpu], held: Sequence[Sequence[int]], needed: int, slots: int) -> int | None:
     """Where in `gpus` the next job goes: to the fewest jobs, then the most memory left; None where it has no place.
 
-    held: what the jobs need that hold a slot of each; slots: the most of each.
+    held: what the jobs need that hold a slot of each; slots: the most of each. Where no job holds any, one that needs
+    little more than is left is tried: its need is an upper estimate, and no job's end would leave more.
     """
     left = [min(gpu.free, gpu.total - sum(needs)) for gpu, needs in zip(gpus, held, strict=True)]
     able = [place for place in range(len(gpus)) if len(held[place]) < slots and left[place] >= needed]
+    if not able and not any(held):
+        able = [place for place in range(len(gpus)) if left[place] >= TRIED * needed]
     return min(able, key=lambda place: (len(held[place]), -left[place]), default=None)
 
 
@@ -78,10 +86,11 @@ def most_jobs(gpus: Sequence[Gpu], needs: Sequence[int], slots: int) -> int:
 
 
 @contextlib.contextmanager
-def device_of(job: TrainConfig, trunks: Sequence[Trunk]) -> Iterator[Device]:
+def device_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> Iterator[Device]:
     """The device of a job; on GPUs a free slot of one that holds its trunks, waited for and held until the end.
 
-    Raises UserError where no GPU holds them, and Stopped where that is asked for first.
+    token_bytes: of the whole training split. Raises UserError where no GPU holds them, and Stopped where that is asked
+    for first.
     """
     device = resolve(job)
     if device.kind != "cuda":
@@ -89,7 +98,7 @@ def device_of(job: TrainConfig, trunks: Sequence[Trunk]) -> Iterator[Device]:
         return
     for trunk in trunks:
         check_gpu_memory(trunk, device)
-    needed = max(needed_bytes(trunk, device) for trunk in trunks)
+    needed = max(needed_bytes(trunk, device, token_bytes=token_bytes) for trunk in trunks)
     with slot(needed, slots_a_gpu(job), device.torch_device.index if ":" in job.device else None) as index:
         device = resolve(job, index)
         try:
@@ -111,27 +120,36 @@ def slot(needed: int, slots: int, index: int | None = None) -> Iterator[int]:
 
     Raises Stopped where that is asked for first.
     """
-    folder = lock_folder()
+    folder, told = lock_folder(), False
     while True:
         stop.check()
-        with FileLock(folder / "choosing.lock", mode=0o666):
-            taken = _take(folder, [gpu for gpu in seen() if index in (None, gpu.index)], needed, slots)
+        gpus = [gpu for gpu in seen() if index in (None, gpu.index)]
+        choosing, taken = FileLock(folder / "choosing.lock", mode=0o666), None
+        with contextlib.suppress(Timeout), choosing.acquire(timeout=POLL_SECONDS):
+            taken = _take(folder, gpus, needed, slots)
         if taken is not None:
-            gpu, lock = taken
-            try:
-                yield gpu.index
-            finally:
-                lock.release()
-            return
+            break
+        if not told:
+            free = max((gpu.free for gpu in gpus), default=0)
+            print(f"waiting for a GPU: a job needs {data_size(needed)}, the most that is free is {data_size(free)}, or "
+                  "other jobs have its slots", file=sys.stderr, flush=True)  # fmt: skip
+            told = True
         time.sleep(POLL_SECONDS)
+    gpu, lock = taken
+    try:
+        yield gpu.index
+    finally:
+        lock.release()
 
 
 def lock_folder() -> Path:
-    """Of the machine, for the jobs of every user."""
+    """Of the machine, for the jobs of every user. Raises UserError where it is none."""
     folder = Path(tempfile.gettempdir()) / "scaling-harness-gpus"
-    folder.mkdir(exist_ok=True)
-    with contextlib.suppress(OSError):  # another user's
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
         folder.chmod(0o777)
+    if folder.is_symlink() or not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} is no folder in which jobs can lock GPUs: remove it, or set TMPDIR for all of them")
     return folder
 
 
@@ -143,14 +161,18 @@ def _take(folder: Path, gpus: Sequence[Gpu], needed: int, slots: int) -> tuple[G
         locks = [FileLock(path, mode=0o666) for path in _slots_of(folder, gpu, slots)]
         taken = [lock for lock in locks if _acquired(lock)]
         free.append(taken)
-        held.append([_need_of(lock) for lock in locks if lock not in taken])
+        held.append([_need_of(lock, gpu) for lock in locks if lock not in taken])
     place = choose(gpus, held, needed, slots)
     kept = free[place][0] if place is not None else None
     for lock in (lock for of_gpu in free for lock in of_gpu if lock is not kept):
         lock.release()
     if place is None or kept is None:
         return None
-    Path(f"{kept.lock_file}.need").write_text(str(needed))
+    need = Path(f"{kept.lock_file}.need")
+    fresh = need.with_name(f".{need.name}.{os.getpid()}")
+    fresh.write_text(str(needed))
+    fresh.chmod(0o644)
+    os.replace(fresh, need)  # whose file that is, or what it points to, does not matter so
     return gpus[place], kept
 
 
@@ -166,8 +188,9 @@ def _acquired(lock: FileLock) -> bool:
     return lock.is_locked
 
 
-def _need_of(lock: FileLock) -> int:
+def _need_of(lock: FileLock, gpu: Gpu) -> int:
+    """What the holder of a slot needs; all of the GPU where that cannot be read."""
     try:
         return int(Path(f"{lock.lock_file}.need").read_text())
     except (OSError, ValueError):
-        return 0
+        return gpu.total

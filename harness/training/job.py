@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
@@ -26,7 +24,7 @@ from harness.training import checkpoint
 from harness.training.curve import Curve, read_curve
 from harness.training.device import Device, configure_process, matmul_rate
 from harness.training.evaluation import Evaluation, evaluate
-from harness.training.trainer import Diverged, Trainer
+from harness.training.trainer import Diverged, Trainer, out_of_memory
 
 
 def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str) -> None:
@@ -54,10 +52,11 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                     for lost in pending[index:]:
                         run.record(lost, "diverged", error=str(diverged))
                     return
-                except torch.OutOfMemoryError as error:
-                    run.record(cell, "failed", error=f"out of memory, also with half the micro-batch: {error}")
-                    run.trainer = None
                 except Exception as error:
+                    if out_of_memory(error):
+                        run.record(cell, "failed", error=f"out of memory, also with half the micro-batch: {error}")
+                        run.trainer = None
+                        continue
                     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                     for lost in pending[index:]:
                         run.record(lost, "failed", error=text)
@@ -146,8 +145,8 @@ class _TrunkRun:
         """`cell`; the first that does not fit goes on from its checkpoint with half the micro-batch."""
         try:
             return self.cell(cell, live)
-        except torch.OutOfMemoryError:
-            if self.halved:
+        except Exception as error:
+            if self.halved or not out_of_memory(error):
                 raise
         # out of the handler, whose exception holds the tensors of the step
         self.halved, self.trainer = True, None
@@ -177,8 +176,8 @@ class _TrunkRun:
             checkpoint.save(cooldown_path, trainer.state())
 
         trainer.run_cooldown(cell, curve, save)
-        if slurm.in_job():  # elsewhere the plan has said it
-            print(*trainer.notes, sep="\n", end="", file=sys.stderr)
+        if trainer.notes:
+            write_atomically(self.trunk_folder / "notes.txt", "".join(f"{note}\n" for note in trainer.notes))
         try:
             result, seconds = self._evaluate(trainer.model)
         except Stopped:

@@ -10,10 +10,11 @@ import torch
 
 from harness.config import TrainConfig
 from harness.errors import UserError
-from harness.training.device import device_name
+from harness.training.device import device_name, gpus_of
 
 # The oldest driver that serves a major version of CUDA: NVIDIA's tables of compatibility.
-OLDEST_DRIVER = {"12": "525", "13": "580"}
+OLDEST_DRIVER = {"12": 525, "13": 580}
+NVIDIA_SMI_SECONDS = 30
 INDEX = "install torch from PyTorch's index cu126, which serves drivers from 525 on"
 
 
@@ -22,7 +23,7 @@ def check_machine(job: TrainConfig) -> None:
     name = device_name(job)
     if torch.cuda.is_available():
         if name.startswith("cuda"):
-            _check_architectures()
+            _check_architectures(job)
             if job.compile in (None, True):
                 _check_compiler()
     elif (name.startswith("cuda") or job.device == "auto") and not _hidden() and (gpus := listed_gpus()):
@@ -34,16 +35,22 @@ def check_machine(job: TrainConfig) -> None:
 
 def listed_gpus() -> list[str]:
     """What NVIDIA's driver lists, whether torch can use it or not."""
-    return [line for line in asked("-L") if line.startswith("GPU ")]
+    return [line for line in nvidia_smi("-L") if line.startswith("GPU ")]
 
 
-def asked(*arguments: str) -> list[str]:
-    """What nvidia-smi prints; nothing where there is none."""
+def nvidia_smi(*arguments: str) -> list[str]:
+    """What it prints; nothing where there is none, or where it does not answer, as of a GPU that fell off its bus."""
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+        process = subprocess.Popen(
+            ["nvidia-smi", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
         return []
-    return done.stdout.splitlines()
+    try:
+        return process.communicate(timeout=NVIDIA_SMI_SECONDS)[0].splitlines()
+    except subprocess.TimeoutExpired:
+        process.kill()  # and not waited for: it may never end
+        return []
 
 
 def _hidden() -> bool:
@@ -55,21 +62,38 @@ def _why() -> str:
     built = torch.version.cuda
     if built is None:
         return f"it is a build for CPUs, so {INDEX}"
-    driver = next(iter(asked("--query-gpu=driver_version", "--format=csv,noheader")), "unknown")
-    oldest = OLDEST_DRIVER.get(built.split(".")[0], "a newer one")
+    driver = next(iter(nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")), "unknown")
+    oldest, major = OLDEST_DRIVER.get(built.split(".")[0], 0), driver.split(".")[0]
+    if major.isdigit() and int(major) >= oldest:
+        return f"CUDA {built} says {_what_cuda_says()} with driver {driver}, so mend that"
+    if major.isdigit() and int(major) < OLDEST_DRIVER["12"]:
+        return f"CUDA {built} needs driver {oldest} or newer and this is {driver}, so update it"
     return f"CUDA {built} needs driver {oldest} or newer and this is {driver}, so update it, {INDEX}"
 
 
-def _check_architectures() -> None:
-    """torch's kernels run on the architectures that it was built for and on newer ones."""
-    built = [int(name[3:]) for name in torch.cuda.get_arch_list() if name.startswith("sm_") and name[3:].isdigit()]
-    for gpu in range(torch.cuda.device_count()):
+def _what_cuda_says() -> str:
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return " ".join(str(error).split())[:200]
+    return "nothing"
+
+
+def _check_architectures(job: TrainConfig) -> None:
+    """torch has kernels for an architecture, which newer ones of the same major version run, or code for any newer."""
+    names = torch.cuda.get_arch_list()
+    built = [int(name[3:]) for name in names if name.startswith("sm_") and name[3:].isdigit()]
+    portable = [int(name[8:]) for name in names if name.startswith("compute_") and name[8:].isdigit()]
+    for gpu in gpus_of(job):
         major, minor = torch.cuda.get_device_capability(gpu)
-        if built and 10 * major + minor < min(built):
+        able = [found for found in built if found // 10 == major and found % 10 <= minor]
+        able += [found for found in portable if found <= 10 * major + minor]
+        if built and not able:
+            index = "cu126" if major < 10 else "cu128 or newer"
             raise UserError(
-                f"device=cuda: GPU {gpu}, {torch.cuda.get_device_name(gpu)}, has compute capability {major}.{minor} "
-                f"and torch {torch.__version__} starts at {min(built) / 10:g}: install an older torch from PyTorch's "
-                "index cu126, hide that GPU by CUDA_VISIBLE_DEVICES, or take device=cpu"
+                f"device={job.device}: GPU {gpu}, {torch.cuda.get_device_name(gpu)}, has compute capability {major}."
+                f"{minor}, for which torch {torch.__version__} has no kernels: install one that has from PyTorch's "
+                f"index {index}, hide that GPU by CUDA_VISIBLE_DEVICES, or take device=cpu"
             )
 
 
@@ -79,7 +103,10 @@ def _check_compiler() -> None:
     if not any(shutil.which(compiler) for compiler in compilers if compiler):
         raise UserError("compile=true needs a C compiler, and gcc and clang are not on PATH: install gcc, or take "
                         "compile=false, which is slower and needs more memory")  # fmt: skip
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if not header.exists():
-        raise UserError(f"compile=true needs {header}, which is not there: install python3-dev (Debian, Ubuntu) or "
-                        "python3-devel, or take compile=false, which is slower and needs more memory")  # fmt: skip
+    # some distributions' default scheme is another one than that of their headers
+    schemes = [sysconfig.get_paths(), sysconfig.get_paths("posix_prefix")]
+    if not any((Path(paths["include"]) / "Python.h").exists() for paths in schemes):
+        raise UserError(
+            f"compile=true needs {schemes[0]['include']}/Python.h, which is not there: install python3-dev (Debian, "
+            "Ubuntu) or python3-devel, or take compile=false, which is slower and needs more memory"
+        )

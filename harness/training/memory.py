@@ -28,6 +28,8 @@ KEPT = {
 OUTSIDE_BLOCKS = 16  # bytes a token for each feature of the width
 # Of a process beside its tensors: CUDA's context and libraries; and what the allocator loses to fragments.
 CONTEXT_BYTES, FRAGMENTS = 10**9, 1.1
+# Of a GPU's memory; a screen, the driver and the contexts of idle processes have the rest.
+USABLE = 0.9
 
 
 def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, device: Device) -> int:
@@ -55,14 +57,20 @@ def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precisio
     return EVALUATED_STATE[precision] * params + logits + tokens * OUTSIDE_BLOCKS * config.width
 
 
-def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None) -> int:
-    """Of a process that trains `trunk` on a GPU, `sequences` at once: those of micro_sequences where none are given."""
+def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None, token_bytes: int | None = None) -> int:
+    """Of a process that trains `trunk` on a GPU, `sequences` at once: those of micro_sequences where none are given.
+
+    token_bytes: of the whole training split; where it is not open yet, what the largest cell sees. More than a quarter
+    of the GPU never lies on it.
+    """
     if sequences is None:
         sequences = micro_sequences(trunk, device)
     model = trunk.job.model
     shape = (model, trunk.vocab_size, trunk.params.total)
     step = step_bytes(*shape, sequences * model.seq_len, device)
-    resident = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
+    if token_bytes is None:
+        token_bytes = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
+    resident = min(token_bytes, device.memory // 4) if device.memory else 0
     return int(FRAGMENTS * max(step, evaluation_bytes(*shape, device.precision))) + resident + CONTEXT_BYTES
 
 
@@ -72,7 +80,7 @@ def micro_sequences(trunk: Trunk, device: Device) -> int:
     if not device.memory:
         return most
     most = min(most, trunk.batch_sequences)
-    while most > 1 and needed_bytes(trunk, device, most) > device.memory:
+    while most > 1 and needed_bytes(trunk, device, most) > USABLE * device.memory:
         most = -(-most // 2)
     return most
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,18 @@ CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 60.0, 50
 RAISES = 2  # torch.get_deterministic_debug_mode() where an operation that is not repeatable raises
 
 
+def of_the_compiler(error: BaseException) -> bool:
+    """Whether an error is one of dynamo, inductor or Triton."""
+    kinds = (kind.__module__ for kind in type(error).__mro__)
+    return any(module.startswith(("torch._dynamo", "torch._inductor", "triton")) for module in kinds)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU, or a library on it, could not allocate what it needed."""
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
 class Diverged(Exception):
     """The training loss is no longer a number."""
 
@@ -41,12 +54,16 @@ class Trainer:
         self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
         self.optimizer = Optimizer(self.model, trunk)
         self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
-        self.loss, self.compiled, self.proven = self.model.loss, device.compile, False
-        if self.compiled:
-            self.loss = torch.compile(self.model.loss, dynamic=False, fullgraph=True)
         self.notes: list[str] = []  # what this device did not do, and what is no longer promised
         self.micro_sequences = micro_sequences(trunk, device)
+        self.loss, self.compiled, self.proven = self.model.loss, device.compile, False
+        if self.compiled:
+            try:
+                self.loss = torch.compile(self.model.loss, dynamic=False, fullgraph=True)
+            except RuntimeError as error:  # of a Python that it does not know
+                self._run_op_by_op(error)
         if halved:
+            self.notes.append("a step did not fit into memory: half the micro-batch is taken, which moves last digits")
             self.micro_sequences = max(1, min(self.micro_sequences, trunk.batch_sequences) // 2)
         self.matmul_rate = matmul_rate(device)  # of this process, beside those that run now
         self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
@@ -100,17 +117,23 @@ class Trainer:
                 f"not every operation is exactly repeatable here ({said}): the losses of a sweep that is resumed or "
                 "repeated are no longer promised to the last bit"
             )
-        elif self.compiled and not self.proven and not isinstance(error, torch.OutOfMemoryError):
-            self.compiled, self.loss = False, self.model.loss
-            self.notes.append(
-                f"torch.compile fails here ({type(error).__name__}: {said}): models run op by op, slower and with more "
-                "memory, and their last bits are others than those of compiled code"
-            )
+        elif self.compiled and not self.proven and of_the_compiler(error) and not out_of_memory(error):
+            self._run_op_by_op(error)
         else:
             return False
         for parameter in self.parameters:
             parameter.grad = None
         return True
+
+    def _run_op_by_op(self, error: Exception) -> None:
+        said = " ".join(str(error).split())[:200]
+        self.compiled, self.loss = False, self.model.loss
+        most = micro_sequences(self.trunk, replace(self.device, compile=False))
+        self.micro_sequences = min(self.micro_sequences, most)
+        self.notes.append(
+            f"torch.compile fails here ({type(error).__name__}: {said}): models run op by op, slower and with more "
+            "memory, and their last bits are others than those of compiled code"
+        )
 
     def _gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         inputs_BT, targets_BT = self.batches.batch(step)

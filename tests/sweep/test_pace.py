@@ -29,25 +29,25 @@ def test_on_gpus_each_shape_is_compiled_by_one_process_and_on_a_cpu_all_measure_
 
 
 def test_a_measurement_that_lasts_says_how_far_it_is(sweep, trunk, monkeypatch, capsys):
-    def slow(one, number, halved):
+    def slow(one, halved):
         time.sleep(0.5)
         return Pace(1.0, 2.0, 3.0)
 
     monkeypatch.setattr(pace, "measure_here", slow)
     monkeypatch.setattr(pace, "SAID_SECONDS", 0.2)
     assert measure(sweep, [trunk], 1) == {trunk.name: Pace(1.0, 2.0, 3.0)}
-    said = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["measuring the pace of 1 shape: 0 done after 0 s"] * 2
     monkeypatch.setattr(pace, "SAID_SECONDS", 10.0)
     measure(sweep, [trunk], 1)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("fits", "found"), [("whole", [False]), ("halved", [False, True]), ("not", [False, True])])
 def test_a_shape_that_does_not_fit_is_measured_halved_or_not_at_all(trunk, tmp_path, monkeypatch, fits, found):
     tried = []
 
-    def limited(one, number, halved):
+    def limited(one, halved):
         tried.append(halved)
         if fits == "not" or (fits == "halved" and not halved):
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,6 +1,9 @@
 """Each job takes a free slot of a GPU with the memory for it: on one, two, four and eight GPUs, alike and unlike."""
 
 import heapq
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +32,9 @@ def test_the_emptiest_gpu_is_chosen_and_none_beyond_its_memory():
     assert choose(box(24, 80), [[], []], 40 * GB, 2) == 1
     # what others hold is not free; what a job has not allocated yet looks free
     assert choose([Gpu(0, "a", 5 * GB, 24 * GB), Gpu(1, "b", 24 * GB, 24 * GB)], [[], [20 * GB]], 8 * GB, 2) is None
+    # a screen has some of the only GPU, and no job's end would give more: the need is an upper estimate
+    alone = [Gpu(0, "a", 22 * GB, 24 * GB)]
+    assert choose(alone, [[]], 23 * GB, 1) == 0 and choose(alone, [[]], 30 * GB, 1) is None
 
 
 def test_jobs_at_once_follow_each_gpu_s_own_memory():
@@ -59,7 +65,7 @@ def launched(box_: list[Gpu], jobs: list[tuple[float, int]], slots: int) -> tupl
 
 
 # PFLOPs of the trunks of conf/sweep/gpu-large.yaml, and the GB that each needs compiled
-GRID = [(750, 21.2), (500, 16.1), (310, 12.2), (210, 10.2), (110, 7.6), (110, 7.6), (96, 6.8), (96, 6.8)]
+GRID = [(750, 23.5), (500, 18.3), (310, 14.1), (210, 12.0), (110, 9.2), (110, 9.2), (96, 8.4), (96, 8.4)]
 
 
 @pytest.mark.parametrize("number", [1, 2, 4, 8])
@@ -90,7 +96,7 @@ def large_grid(compose, monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (9, 0))
         sized = [SimpleNamespace(uuid=f"uuid-{gpu}", total_memory=int(size * GB)) for gpu, size in enumerate(sizes)]
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: sized[gpu])
-        monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: [])
+        monkeypatch.setattr(gpus.machine, "nvidia_smi", lambda *arguments: [])
         overrides = [f"{key}={value}" for key, value in more.items()]
         jobs = [
             compose("+sweep=gpu-large", "hydra.mode=RUN", f"shape={shape}", *overrides)
@@ -144,6 +150,56 @@ def test_a_job_that_waits_for_a_slot_can_be_stopped(two_gpus, monkeypatch):
             pytest.fail("there is no slot")
 
 
+def test_waiting_is_said_once(two_gpus, monkeypatch, capsys):
+    asked = iter(range(4))
+    monkeypatch.setattr(stop, "check", lambda: None if next(asked) < 3 else stop_now())
+
+    def stop_now():
+        raise Stopped(15)
+
+    with slot(20 * GB, 1), pytest.raises(Stopped), slot(20 * GB, 1), slot(20 * GB, 1):
+        pytest.fail("there is no slot")
+    said = "waiting for a GPU: a job needs 20 GB, the most that is free is 24 GB, or other jobs have its slots\n"
+    assert capsys.readouterr().err == said
+
+
+HOLDER = """
+import sys, time
+from harness.training import gpus
+gpus.seen = lambda: [gpus.Gpu(0, "uuid-0", 24 * 10**9, 24 * 10**9)]
+with gpus.slot(20 * 10**9, 1):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_another_process_s_slot_is_seen_and_ends_with_it(two_gpus, tmp_path):
+    command, environment = [sys.executable, "-c", HOLDER], os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        try:
+            with slot(5 * GB, 1, index=1) as other:
+                assert other == 1
+            assert gpus._take(gpus.lock_folder(), box(24), 5 * GB, 1) is None
+            taken = gpus._take(gpus.lock_folder(), box(24), 5 * GB, 2)  # beside the 20 GB of the other no 5
+            assert taken is None
+        finally:
+            holder.kill()
+    with slot(20 * GB, 1, index=0) as again:
+        assert again == 0
+
+
+def test_what_another_user_left_is_no_obstacle(two_gpus, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    need = gpus.lock_folder() / "uuid-0-0.lock.need"
+    need.symlink_to(precious)
+    with slot(20 * GB, 1, index=0):
+        assert precious.read_text() == "kept" and need.read_text() == str(20 * GB)
+        need.write_text("not a number")  # a need that cannot be read is all of the GPU
+        assert gpus._take(gpus.lock_folder(), box(24), GB, 2) is None
+
+
 def test_gpus_are_named_alike_in_every_process(monkeypatch):
     sizes = {"aaaa": 24, "bbbb": 80}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -152,9 +208,9 @@ def test_gpus_are_named_alike_in_every_process(monkeypatch):
         lambda index: SimpleNamespace(uuid=list(sizes)[index], total_memory=list(sizes.values())[index] * 2**30),
     )  # fmt: skip
     lines = ["GPU-bbbb, 70000", "GPU-aaaa, 1000", "GPU-cccc, [N/A]"]
-    monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: lines)
+    monkeypatch.setattr(gpus.machine, "nvidia_smi", lambda *arguments: lines)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert seen() == [Gpu(0, "aaaa", 1000 * 2**20, 24 * 2**30), Gpu(1, "bbbb", 70000 * 2**20, 80 * 2**30)]
-    monkeypatch.setattr(gpus.machine, "asked", lambda *arguments: [])
+    monkeypatch.setattr(gpus.machine, "nvidia_smi", lambda *arguments: [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
     assert seen() == [Gpu(0, "MIG-1", 24 * 2**30, 24 * 2**30), Gpu(1, "MIG-2", 80 * 2**30, 80 * 2**30)]

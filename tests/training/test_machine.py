@@ -1,5 +1,6 @@
 """What a machine lacks is one sentence, on machines that this one pretends to be."""
 
+import re
 import sysconfig
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from harness.config import TrainConfig
 from harness.errors import UserError
 from harness.training.device import device_name, precision
-from harness.training.machine import check_machine
+from harness.training.machine import check_machine, nvidia_smi
 
 
 def job(device: str = "auto", **more) -> TrainConfig:
@@ -73,15 +74,56 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA Test")
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_120"])
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
 
     return install
 
 
-def test_a_gpu_older_than_torch_s_kernels_is_refused(gpu):
+def test_a_gpu_that_torch_has_no_kernels_for_is_refused(gpu, monkeypatch):
     gpu(7, 0)
-    assert "GPU 0, NVIDIA Test, has compute capability 7.0 and" in lacks(job())
-    assert "starts at 7.5: install an older torch" in lacks(job("cuda"))
+    said = (
+        "GPU 0, NVIDIA Test, has compute capability 7.0, for which torch .* has no kernels: install one .* index cu126"
+    )
+    assert re.search(said, lacks(job("cuda")))
+    gpu(12, 0)
+    assert "index cu128 or newer, hide that GPU" in lacks(job())
+    for runs in ((7, 5), (8, 6), (9, 0)):  # 8.6 by the kernels of 8.0
+        gpu(*runs)
+        check_machine(job(compile=False))
+    gpu(12, 0)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90", "compute_90"])  # code for any newer one
+    check_machine(job(compile=False))
+
+
+def test_only_the_gpus_that_a_job_may_use_are_looked_at(gpu, monkeypatch):
+    gpu(9, 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(6, 1), (9, 0)][index])
+    check_machine(job("cuda:1", compile=False))
+    assert precision(job("cuda:1")) == "bf16"
+    assert "GPU 0" in lacks(job(compile=False))
+
+
+def test_a_driver_that_is_new_enough_is_not_told_to_be_renewed(driver, monkeypatch):
+    driver("580.65.06")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    def init():
+        raise RuntimeError("Error 802: system not yet initialized")
+
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert "CUDA 13.0 says Error 802: system not yet initialized with driver 580.65.06, so mend that" in lacks(job())
+    driver("470.82")
+    said = lacks(job())
+    assert "needs driver 580 or newer and this is 470.82, so update it, or take" in said and "cu126" not in said
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("harness.training.machine.NVIDIA_SMI_SECONDS", 0.2)
+    assert nvidia_smi("-L") == []
 
 
 @pytest.mark.parametrize(("capability", "resolved"), [((7, 5), "float32"), ((8, 0), "bf16"), ((12, 0), "bf16")])
@@ -98,7 +140,7 @@ def test_compiling_needs_a_compiler_and_python_s_header(gpu, monkeypatch, tmp_pa
     assert "compile=true needs a C compiler" in lacks(job())
     check_machine(job(compile=False))
     (tmp_path / "gcc").touch(mode=0o755)
-    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(sysconfig, "get_paths", lambda *scheme: {"include": str(tmp_path)})
     assert f"compile=true needs {tmp_path}/Python.h, which is not there: install python3-dev" in lacks(job())
     (tmp_path / "Python.h").touch()
     check_machine(job())

@@ -58,7 +58,7 @@ def test_the_rest_of_a_batch_is_compiled_too(trunk_of, store, counting):
 
 def test_a_model_that_does_not_compile_runs_op_by_op(trunk_of, store, monkeypatch):
     class InductorError(RuntimeError):
-        pass
+        __module__ = "torch._inductor.exc"
 
     def compiled(*batch):
         raise InductorError("fatal error: Python.h: No such file\nor directory")
@@ -73,6 +73,27 @@ def test_a_model_that_does_not_compile_runs_op_by_op(trunk_of, store, monkeypatc
     ]
     for one, other in zip(stepped_back.parameters, plain.parameters, strict=True):
         assert torch.equal(one.grad, other.grad)
+
+
+def test_a_fault_of_the_model_is_not_taken_for_one_of_the_compiler(trunk_of, store, monkeypatch):
+    def faulty(*batch):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: faulty)
+    one = Trainer(trunk_of("tokens=20e3"), store, COMPILED)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        one.gradients(0)
+    assert one.compiled and one.notes == []
+
+
+def test_a_python_that_cannot_compile_runs_op_by_op(trunk_of, store, monkeypatch):
+    def unknown(loss, **how):
+        raise RuntimeError("torch.compile is not supported on Python 3.15+")
+
+    monkeypatch.setattr(torch, "compile", unknown)
+    one = Trainer(trunk_of("tokens=20e3"), store, COMPILED)
+    one.gradients(0)
+    assert not one.compiled and "is not supported on Python 3.15+" in one.notes[0]
 
 
 def test_a_compiled_model_that_fails_later_is_not_run_op_by_op(trunk_of, store, monkeypatch):
@@ -117,10 +138,11 @@ def small(monkeypatch):
 
         def gradients(self, number):
             seen.append(min(self.micro_sequences, self.trunk.batch_sequences))
+            found = whole(self, number)
             if number == step and seen[-1] > sequences and len(failures) < times:
-                failures.append(number)
+                failures.append(number)  # with gradients there, as in the middle of backward
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.27 GiB")
-            return whole(self, number)
+            return found
 
         monkeypatch.setattr(Trainer, "_gradients", gradients)
         return seen
@@ -144,6 +166,10 @@ def test_half_the_micro_batch_is_taken_where_a_whole_one_does_not_fit(trunk_of, 
     assert found[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-4)
     # to step 50, again from the branch at 31, whose checkpoint is the newest
     assert seen.count(8) == 39 + (50 - 31) + 1 and seen.count(4) == 78 - 31
+    (notes,) = tmp_path.glob("halved/trunks/*/notes.txt")
+    said = "a step did not fit into memory: half the micro-batch is taken, which moves last digits\n"
+    assert notes.read_text() == said
+    assert not list(tmp_path.glob("whole/trunks/*/notes.txt"))
 
 
 def test_a_cell_that_does_not_fit_halved_fails_alone(trunk_of, store, small, tmp_path):
