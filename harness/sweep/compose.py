@@ -26,7 +26,7 @@ from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
-from harness.training.device import memory_bytes, precision, resolve
+from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
 from harness.training.memory import check_gpu_memory, needed_bytes
@@ -112,7 +112,7 @@ def machine_slots(trunks: Sequence[Trunk]) -> int:
     """As many jobs as this machine holds at once: of cores, or of jobs a GPU, and of memory for the largest trunk."""
     job, device = trunks[0].job, resolve(trunks[0].job)
     if device.kind == "cuda":
-        gpus = [gpu for gpu in seen() if ":" not in job.device or gpu.index == device.torch_device.index]
+        gpus = [gpu for gpu in seen() if gpu.index in gpus_of(job)]
         return max(1, most_jobs(gpus, [needed_bytes(trunk, device) for trunk in trunks], slots_a_gpu(job)))
     if device.kind == "mps":
         return 1

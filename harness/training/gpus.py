@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.grid import Trunk
 from harness.stop import stop
 from harness.training import machine
-from harness.training.device import Device, resolve
+from harness.training.device import Device, gpus_of, resolve
 from harness.training.memory import check_gpu_memory, needed_bytes
 from harness.units import data_size
 
@@ -110,7 +110,7 @@ def device_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> It
 
 def slots_a_gpu(job: TrainConfig) -> int:
     """The most jobs of one GPU, as slots_per_gpu says, or as many as slots=N needs."""
-    asked = 0 if job.slots == "auto" else -(-job.slots // max(1, torch.cuda.device_count()))
+    asked = 0 if job.slots == "auto" else -(-job.slots // max(1, len(gpus_of(job))))
     return max(job.slots_per_gpu, asked)
 
 

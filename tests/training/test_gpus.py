@@ -113,6 +113,7 @@ def test_the_large_gpu_grid_has_as_many_jobs_as_the_gpus_hold(large_grid):
     assert large_grid(80, 80) == 2 and large_grid(80, 80, slots_per_gpu="2") == 4 and large_grid(24, 24, 24, 24) == 4
     assert large_grid(80, 20, slots_per_gpu="2") == 2 + 2
     assert large_grid(80, 80, device="cuda:1") == 1
+    assert large_grid(80, 80, device="cuda:1", slots="2") == 2  # both on the one that is named
     assert large_grid(141, slots="5") == 5
 
 
