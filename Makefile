@@ -63,6 +63,7 @@ clean:
 	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"
 
 .venv/bin/python:
+	@$(PYTHON) scripts/check_python.py
 	@echo "setting up .venv (once; a few minutes)"
 	@$(PYTHON) -m venv .venv
 

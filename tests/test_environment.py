@@ -1,5 +1,6 @@
-"""What a script says where its Python lacks the package, or a module that it needs."""
+"""What a script says where its Python lacks the package or a module that it needs, and make where no wheel fits it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,40 @@ def test_a_fault_of_ours_keeps_its_traceback(check, monkeypatch, capsys):
     for error in (ModuleNotFoundError("No module named 'harness.x'", name="harness.x"), KeyError("x")):
         check.hook(type(error), error, None)
         assert type(error).__name__ in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "machine", "said"),
+    [
+        ((3, 9, 6), "darwin", "arm64", " is Python 3.9, and 3.10 to 3.14 is needed: install one, and name it as in "
+         "make sweep PYTHON=python3.13"),
+        ((3, 15, 0), "linux", "x86_64", " is Python 3.15, and 3.10 to 3.14 is needed: install one, "),
+        ((3, 12, 1), "darwin", "x86_64", " is Python 3.12 for Intel's processors, for which PyTorch has no wheels on a "
+         "Mac; Apple's take one for arm64: install one, and name it as in make sweep PYTHON=python3.13"),
+        ((3, 10, 0), "darwin", "arm64", None),
+        ((3, 14, 2), "linux", "x86_64", None),
+    ],
+)  # fmt: skip
+def test_a_python_without_wheels_is_named_before_it_is_used(monkeypatch, version, system, machine, said):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from check_python import sentence
+
+    found = sentence(version, system, machine, "/usr/bin/python3")
+    assert found is None if said is None else found.startswith(f"error: /usr/bin/python3{said}")
+
+
+def test_make_asks_before_it_sets_up(tmp_path):
+    """As with the python3 of a Mac's command line tools."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("Makefile", "pyproject.toml", "scripts/check_python.py"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    old = tmp_path / "python3.9"
+    old.write_text(
+        f"#!/bin/sh\n[ \"$1\" = -m ] && exit 9\nexec {sys.executable} -c \"import sys; sys.version_info = (3, 9, 6); "
+        'sys.argv = [sys.argv[1]]; __file__ = sys.argv[0]; exec(open(__file__).read())\" "$1"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(["make", "sweep", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.match(r"error: \S+ is Python 3.9, and 3.10 to 3.14 is needed", done.stderr)
+    assert not (tmp_path / ".venv").exists()

@@ -15,7 +15,7 @@ from harness.commands import configuration, run_script
 from harness.help import print_help
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem != "check_environment")
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.stem.startswith("check_"))
 CONFIGS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 
 
