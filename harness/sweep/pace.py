@@ -17,6 +17,7 @@ from harness.data.tokens import TokenStore
 from harness.grid import Trunk
 from harness.stop import stop
 from harness.sweep.compose import Sweep, open_store, set_environment
+from harness.training.agreement import check_agreement
 from harness.training.device import Device, configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.gpus import device_of
@@ -118,8 +119,9 @@ def _shape(trunk: Trunk) -> str:
 
 
 def _mean(paces: list[Pace]) -> Pace:
+    """Of processes on cores that may be unlike: what they do in an hour is the sum of their rates."""
     rows = [(pace.step, pace.evaluation, pace.start) for pace in paces]
-    step, evaluation, start = map(statistics.fmean, zip(*rows, strict=True))
+    step, evaluation, start = map(statistics.harmonic_mean, zip(*rows, strict=True))
     notes = dict.fromkeys(note for pace in paces for note in pace.notes)
     return Pace(step, evaluation, start, tuple(notes))
 
@@ -157,6 +159,8 @@ def measure_here(trunk: Trunk, halved: bool = False) -> Pace:
     store = open_store([trunk.job])
     with device_of(trunk.job, [trunk], store.train.nbytes) as device:
         configure_process(trunk.job, device)
+        if device.kind == "mps":
+            check_agreement(trunk, store, device)
         return _measured(trunk, store, device, halved)
 
 

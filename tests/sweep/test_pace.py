@@ -61,4 +61,10 @@ def test_a_shape_that_does_not_fit_is_measured_halved_or_not_at_all(trunk, tmp_p
 
 def test_the_notes_of_all_processes_are_kept_once():
     mean = pace._mean([Pace(1.0, 2.0, 3.0, ("a", "b")), Pace(3.0, 4.0, 5.0, ("b",))])
-    assert mean == Pace(2.0, 3.0, 4.0, ("a", "b"))
+    assert mean.notes == ("a", "b")
+
+
+def test_a_slow_core_counts_by_what_it_does():
+    # steps of 1 and 3 s: 4 in 3 s on two cores, 1.5 s each; evaluations of 2 and 2, starts of 1 and 4
+    mean = pace._mean([Pace(1.0, 2.0, 1.0), Pace(3.0, 2.0, 4.0)])
+    assert (mean.step, mean.evaluation, mean.start) == pytest.approx((1.5, 2.0, 1.6))
