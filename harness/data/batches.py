@@ -1,6 +1,5 @@
 """Batches of training rows as a pure function of tokens, seed and number."""
 
-import os
 import warnings
 
 import numpy as np
@@ -62,18 +61,19 @@ class Batches:
 
 def fits(token_bytes: int, device: torch.device) -> bool:
     """Whether an accelerator may hold all tokens: a quarter of its free memory leaves the training room."""
-    if device.type == "cpu":
-        return True
     if device.type == "cuda":
         return token_bytes <= torch.cuda.mem_get_info(device)[0] // 4
-    return token_bytes <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    return device.type != "mps" or token_bytes <= torch.mps.recommended_max_memory() // 4
 
 
 def sent(batch_BT: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the device; from pinned memory, so that the host does not wait for the copy."""
+    """On the device; to a CUDA GPU from pinned memory, so that the host does not wait for the copy.
+
+    Elsewhere it does: what is copied is freed as soon as this returns.
+    """
     if device.type == "cuda":
-        batch_BT = batch_BT.pin_memory()
-    return batch_BT.to(device, non_blocking=True)
+        return batch_BT.pin_memory().to(device, non_blocking=True)
+    return batch_BT.to(device)
 
 
 def rows_of(tokens: np.ndarray, seq_len: int, device: torch.device | str) -> torch.Tensor:

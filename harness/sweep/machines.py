@@ -34,7 +34,8 @@ class Machine:
 
 
 # Peak rates, bandwidths and memories are of NVIDIA's and Apple's data sheets (H100 SXM, A100 SXM 80 GB, M3 Max with 40
-# GPU cores); the shares are guesses between what large products reach elsewhere.
+# GPU cores, of whose 36 GB Metal recommends three quarters); the shares are guesses between what large products reach
+# elsewhere.
 MACHINES = {
     "h200": Machine("H200", 989e12, 67e12, 0.55, 4.8e12, 141e9),
     "h100": Machine("H100", 989e12, 67e12, 0.55, 3.35e12, 80e9),
@@ -42,10 +43,11 @@ MACHINES = {
     "l40s": Machine("L40S", 362e12, 91.6e12, 0.6, 0.864e12, 48e9),
     "4090": Machine("RTX 4090", 165e12, 82.6e12, 0.75, 1.008e12, 24e9),
     "3090": Machine("RTX 3090", 71e12, 35.6e12, 0.75, 0.936e12, 24e9),
-    "mps": Machine("Apple M3 Max", None, 14.2e12, 0.5, 0.4e12, 36e9),
+    "mps": Machine("Apple M3 Max", None, 14.2e12, 0.5, 0.4e12, 29e9),
 }
 # Of a step: kernels outside the blocks and in each, seconds of host time a launch and besides.
-LAUNCHES, LAUNCHES_A_BLOCK, LAUNCH_SECONDS, HOST_SECONDS = 57, 40, 7e-6, 0.8e-3
+LAUNCHES, LAUNCHES_A_BLOCK, HOST_SECONDS = 57, 40, 0.8e-3
+LAUNCH_SECONDS = {"cuda": 7e-6, "mps": 30e-6}  # of Metal a guess between ten and a hundred
 # How often a step moves what it keeps for backward, and bytes that it moves for each logit.
 PASSES, LOGIT_TRAFFIC = 8.7, 12
 # Of what comes before a trunk's first step, and of the compiling of a shape, once.
@@ -65,7 +67,7 @@ def estimated_pace(trunk: Trunk, machine: Machine, device: Device) -> Pace:
     parts = -(-trunk.batch_sequences // micro_sequences(trunk, device))
     op_by_op = 1 if device.compile else 4
     launches = op_by_op * (LAUNCHES + LAUNCHES_A_BLOCK * model.depth) * parts
-    step = max(work, HOST_SECONDS + LAUNCH_SECONDS * launches)
+    step = max(work, HOST_SECONDS + LAUNCH_SECONDS[device.kind] * launches)
     evaluation = trunk.job.data.validation_tokens / tokens * work  # a third of its FLOPs, op by op
     return Pace(step, evaluation, START_SECONDS)
 

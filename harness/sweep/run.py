@@ -27,6 +27,7 @@ from harness.records import (
     write_table,
 )
 from harness.stop import Stopped, stop
+from harness.sweep.apple import gpu_cores, gpu_line
 from harness.sweep.compose import (
     Sweep,
     check_fit,
@@ -56,6 +57,8 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     device = trunks[0].job.device
     if not sweep.cluster:  # each process would start as many compilers as the machine has cores
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // slots)))
+    # Of Apple's Accelerate, which torch.set_num_threads does not tell; joblib would give it more where fewer jobs run.
+    os.environ.setdefault("VECLIB_MAXIMUM_THREADS", str(trunks[0].job.threads))
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
     return Plan(
         name=sweep.folder.path.name,
@@ -83,7 +86,10 @@ def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
     for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
     console.print(store_line(store))
-    return store, make_plan(sweep, by_job)
+    plan = make_plan(sweep, by_job)
+    if not sweep.cluster and (line := gpu_line(plan, gpu_cores())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return store, plan
 
 
 def train(arguments: Sequence[str]) -> int:

@@ -28,7 +28,7 @@ class Device:
     """kind is cpu, cuda or mps; precision float32 or bf16 (autocast); compile: whether torch.compile is used.
 
     memory: bytes of the largest GPU that the job may use, alike in all of its processes: they decide how many sequences
-    pass at once; 0 elsewhere.
+    pass at once; what Metal recommends to take on an Apple GPU, 0 on a CPU.
     """
 
     torch_device: torch.device
@@ -50,6 +50,8 @@ class Device:
         if self.kind == "cuda":
             with contextlib.suppress(RuntimeError):  # after a fault of the GPU, which is the error to tell
                 torch.cuda.empty_cache()
+        elif self.kind == "mps":
+            torch.mps.empty_cache()
 
     def synchronize(self) -> None:
         if self.kind == "cuda":
@@ -61,7 +63,7 @@ class Device:
 def device_name(job: TrainConfig) -> str:
     """Of this machine where it is auto, else as asked for, here or not.
 
-    auto is never an Apple GPU: a step of a small model is some 500 launches there, op by op, and its cores are fast.
+    auto is never an Apple GPU, which was not seen to train yet; sweep/apple.py says where it is likely faster.
     """
     if job.device != "auto":
         return job.device
@@ -102,7 +104,8 @@ def resolve(job: TrainConfig, number: int = 0) -> Device:
         raise UserError("device=mps is not here: take device=auto or cpu")
     kind = name.split(":")[0]
     compiled = kind == "cuda" if job.compile is None else job.compile
-    return Device(torch.device(name), precision(job), compiled, largest_gpu(job) if kind == "cuda" else 0)
+    memory = largest_gpu(job) if kind == "cuda" else torch.mps.recommended_max_memory() if kind == "mps" else 0
+    return Device(torch.device(name), precision(job), compiled, memory)
 
 
 def largest_gpu(job: TrainConfig) -> int:
@@ -111,8 +114,8 @@ def largest_gpu(job: TrainConfig) -> int:
 
 
 def memory_bytes(device: Device) -> int:
-    """What the device has in all, of several GPUs the largest; MPS shares the machine's, a container has a limit."""
-    if device.kind == "cuda":
+    """What the device has in all, of several GPUs the largest; a container has a limit."""
+    if device.memory:
         return device.memory
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *memory_limits(Path("/"))])
 

@@ -26,6 +26,9 @@ KEPT = {
     ("llama", "float32", True): (44, 12), ("llama", "float32", False): (48, 16),
 }  # fmt: skip
 OUTSIDE_BLOCKS = 16  # bytes a token for each feature of the width
+# Bytes of each score of a query and a key, which torch keeps whole on an Apple GPU and nowhere else: of every block in
+# training, of one in evaluation.
+SCORE = 5
 # Of a process beside its tensors: CUDA's context and libraries; and what the allocator loses to fragments.
 CONTEXT_BYTES, FRAGMENTS = 10**9, 1.1
 # Of a GPU's memory; a screen, the driver and the contexts of idle processes have the rest.
@@ -39,7 +42,7 @@ def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, d
         logits = tokens * (vocab_size + -vocab_size % ALIGNED) * each
     else:
         logits = tokens * vocab_size * EAGER_BYTES
-    kept = kept_bytes(config, device) + OUTSIDE_BLOCKS * config.width
+    kept = kept_bytes(config, device) + OUTSIDE_BLOCKS * config.width + config.depth * score_bytes(config, device)
     state = COMPILED_STATE if device.compile else EAGER_STATE
     return state * params + min(logits, LOGITS_BYTES["training"]) + tokens * kept
 
@@ -50,11 +53,19 @@ def kept_bytes(config: ModelConfig, device: Device) -> int:
     return config.depth * (of_width * config.width + of_ff * config.ff_width)
 
 
-def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precision: str) -> int:
-    """The peak of an evaluation, which is never compiled, with the optimizer's moments beside it."""
+def score_bytes(config: ModelConfig, device: Device) -> int:
+    """What a block's attention holds of a token's scores."""
+    return SCORE * config.heads * config.seq_len if device.kind == "mps" else 0
+
+
+def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precision: str, scores: int = 0) -> int:
+    """The peak of an evaluation, which is never compiled, with the optimizer's moments beside it.
+
+    scores: bytes of a token, as score_bytes gives them.
+    """
     tokens = max(TOKENS_AT_ONCE["cuda"], config.seq_len)
     logits = min(tokens * vocab_size, LOGITS_BYTES["evaluation"] // EAGER_BYTES) * EVALUATED_LOGIT[precision]
-    return EVALUATED_STATE[precision] * params + logits + tokens * OUTSIDE_BLOCKS * config.width
+    return EVALUATED_STATE[precision] * params + logits + tokens * (OUTSIDE_BLOCKS * config.width + scores)
 
 
 def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None, token_bytes: int | None = None) -> int:
@@ -71,7 +82,8 @@ def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None, tok
     if token_bytes is None:
         token_bytes = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
     resident = min(token_bytes, device.memory // 4) if device.memory else 0
-    return int(FRAGMENTS * max(step, evaluation_bytes(*shape, device.precision))) + resident + CONTEXT_BYTES
+    evaluation = evaluation_bytes(*shape, device.precision, score_bytes(model, device))
+    return int(FRAGMENTS * max(step, evaluation)) + resident + CONTEXT_BYTES
 
 
 def micro_sequences(trunk: Trunk, device: Device) -> int:

@@ -55,6 +55,11 @@ class Trainer:
         self.optimizer = Optimizer(self.model, trunk)
         self.batches = Batches(store.train, job.model.seq_len, trunk.batch_sequences, job.seed, device.torch_device)
         self.notes: list[str] = []  # what this device did not do, and what is no longer promised
+        if device.kind == "mps":
+            self.notes.append(
+                "an Apple GPU may add up in another order each time: the losses of a sweep that is resumed or repeated "
+                "are not promised to the last bit there"
+            )
         self.micro_sequences = micro_sequences(trunk, device)
         self.loss, self.compiled, self.proven = self.model.loss, device.compile, False
         if self.compiled:

@@ -63,7 +63,7 @@ def test_no_corpus_and_no_encoding_is_opened(monkeypatch):
 
 def test_an_apple_gpu_is_not_taken_for_a_fast_one():
     plan, _ = planned("cpu", "mps", "shape=w48-d2")
-    assert plan.device == "mps" and plan.pace[plan.trunks[0].name].step == pytest.approx(0.8e-3 + 4 * 137 * 7e-6)
+    assert plan.device == "mps" and plan.pace[plan.trunks[0].name].step == pytest.approx(0.8e-3 + 4 * 137 * 30e-6)
 
 
 @pytest.mark.parametrize(
