@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.config as inductor_config
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +40,7 @@ ROOT = Path(__file__).parents[1]
 ON_CPU = sys.argv[1:2] == ["cpu"]
 SMALL, MIDDLE, LARGE = ("w32-d1", "w32-d2", "w64-d1") if ON_CPU else ("w64-d2", "w256-d4", "w768-d12")
 SWEEP, VOCAB, STEPS = ("smoke", 1024, 6) if ON_CPU else ("gpu-large", 50_257, 60)
+TURNS = 5  # of the two ways that are compared
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, 2**22 + 1).astype(np.uint16)
 STORE: Any = SimpleNamespace(train=TOKENS, bytes_per_token=4.0, evaluated=lambda seq_len: TOKENS[:100_001])
 
@@ -155,7 +157,7 @@ def apart(one: torch.Tensor, true: torch.Tensor) -> float:
 def repeats() -> Iterator[Found]:
     """The same steps twice; and half of them, then the rest from a state in a new process."""
     whole = trainer_of(MIDDLE)
-    strict = train(whole, STEPS)
+    train(whole, STEPS)
     expected = digest(whole)
     again = trainer_of(MIDDLE)
     train(again, STEPS)
@@ -173,10 +175,31 @@ def repeats() -> Iterator[Found]:
         same = done.stdout.strip() == expected
         yield Found(f"{MIDDLE}: resumed in a new process that compiles anew", "the same bits" if same else
                     (done.stderr.strip().splitlines() or ["others"])[-1][:200], "the same bits", same)  # fmt: skip
-    if not ON_CPU:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        loose = train(again, 2 * STEPS)
-        yield Found(f"{MIDDLE}: a step, strict and not", f"{1000 * strict:.1f} and {1000 * loose:.1f} ms")
+
+
+def strictness() -> Iterator[Found]:
+    """What exact repeatability costs: the same steps with it and without, each way compiled by itself, in turns."""
+    ways = {strict: trainer_of(MIDDLE) for strict in (True, False)}
+    times: dict[bool, list[float]] = {True: [], False: []}
+    kept = torch.are_deterministic_algorithms_enabled()
+    try:
+        for turn in range(TURNS + 1):
+            for strict in (True, False) if turn % 2 else (False, True):
+                set_strict(strict)  # before the first step, which compiles by it
+                one = ways[strict]
+                times[strict].append(train(one, one.step + STEPS // 3))
+    finally:
+        set_strict(kept)
+    strict, free = (statistics.median(times[way][1:]) for way in (True, False))  # the first turn warms up
+    yield Found(f"{MIDDLE}: a step, exactly repeatable and not", f"{1000 * strict:.2f} and {1000 * free:.2f} ms, "
+                f"{strict / free - 1:+.1%}")  # fmt: skip
+
+
+def set_strict(strict: bool) -> None:
+    """Kernels that repeat exactly, of torch and, in what is compiled from here on, of inductor; or whatever is fast."""
+    torch.use_deterministic_algorithms(strict)
+    if hasattr(inductor_config, "deterministic"):
+        inductor_config.deterministic = strict
 
 
 def resume(folder: str) -> None:
@@ -228,7 +251,7 @@ def looked_at(check: Callable[[], Iterator[Found]]) -> Iterator[Found]:
 def main() -> int:
     table = Table("check", "showed", "bound", "holds", box=None, padding=(0, 2, 0, 0))
     found = []
-    for check in (box, memory, agreement, repeats, speed, sweep):
+    for check in (box, memory, agreement, repeats, strictness, speed, sweep):
         for line in looked_at(check):
             found.append(line)
             holds = {True: "yes", False: "NO", None: ""}[line.holds]

@@ -2,10 +2,13 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch._inductor.config as inductor_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,18 +43,45 @@ def test_what_is_wrong_is_found(gpu_check, monkeypatch):
     assert (same.holds, resumed.holds) == (False, False) and (same.showed, resumed.showed) == ("others", "others")
 
 
+def test_repeatable_steps_take_turns_with_others_and_each_is_compiled_for_itself(gpu_check, monkeypatch):
+    """Both ways in one process, of one shape: torch would run what it has compiled unless it knows them apart."""
+    compiled, turns = [], []
+
+    def backend(graph, inputs):
+        compiled.append((torch.are_deterministic_algorithms_enabled(), inductor_config.deterministic))
+        return graph.forward
+
+    compile_, train, trainer_of = torch.compile, gpu_check.train, gpu_check.trainer_of
+    monkeypatch.setattr(torch, "compile", lambda loss, **how: compile_(loss, backend=backend, **how))
+    monkeypatch.setattr(gpu_check, "trainer_of", lambda shape: trainer_of(shape, None, "compile=true"))
+
+    def counted(one, last):
+        turns.append((torch.are_deterministic_algorithms_enabled(), one.step, last))
+        return train(one, last)
+
+    monkeypatch.setattr(gpu_check, "train", counted)
+    torch.compiler.reset()
+    (line,) = gpu_check.looked_at(gpu_check.strictness)
+    torch.compiler.reset()
+    assert re.fullmatch(r"[\d.]+ and [\d.]+ ms, [+-][\d.]+%", line.showed) and line.holds is None
+    assert compiled == [(False, False), (True, True)]
+    assert [strict for strict, *_ in turns] == [False, True, True, False] * 3
+    assert [steps for strict, *steps in turns if strict] == [[2 * turn, 2 * turn + 2] for turn in range(6)]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_check_that_raises_is_a_bound_missed(gpu_check, monkeypatch, tmp_path, capsys):
     def breaks():
         yield gpu_check.Found("first", "fine", "fine", True)
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    for name in ("box", "memory", "agreement", "repeats", "speed", "sweep"):
+    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "sweep"):
         monkeypatch.setattr(gpu_check, name, breaks)
     monkeypatch.setattr(gpu_check, "ON_CPU", False)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     assert gpu_check.main() == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "6 of 12 bounds missed"
+    assert capsys.readouterr().out.splitlines()[-1] == "7 of 14 bounds missed"
     written = json.loads((tmp_path / "docs" / "gpu.json").read_text())
     showed = "RuntimeError: CUDA error: an illegal memory access"
     assert written[1] == {"what": "breaks", "showed": showed, "bound": "no error", "holds": False}
