@@ -29,7 +29,8 @@ from rich.table import Table
 from harness.config import TrainConfig
 from harness.grid import make_trunks
 from harness.sweep.compose import compose_sweep
-from harness.training.device import Device, configure_process, matmul_rate, resolve
+from harness.training.device import Device, configure_process, matmul_rate, resolve, uuid_of
+from harness.training.energy import joules
 from harness.training.evaluation import evaluate
 from harness.training.gpus import seen
 from harness.training.machine import check_machine, nvidia_smi
@@ -179,15 +180,14 @@ def repeats() -> Iterator[Found]:
 
 def strictness() -> Iterator[Found]:
     """What exact repeatability costs: the same steps with it and without, each way compiled by itself, in turns."""
-    ways = {strict: trainer_of(MIDDLE) for strict in (True, False)}
+    ways = {way: trainer_of(MIDDLE) for way in (True, False)}
     times: dict[bool, list[float]] = {True: [], False: []}
     kept = torch.are_deterministic_algorithms_enabled()
     try:
         for turn in range(TURNS + 1):
-            for strict in (True, False) if turn % 2 else (False, True):
-                set_strict(strict)  # before the first step, which compiles by it
-                one = ways[strict]
-                times[strict].append(train(one, one.step + STEPS // 3))
+            for way in (True, False) if turn % 2 else (False, True):
+                set_strict(way)  # before the first step, which compiles by it
+                times[way].append(train(ways[way], ways[way].step + STEPS // 3))
     finally:
         set_strict(kept)
     strict, free = (statistics.median(times[way][1:]) for way in (True, False))  # the first turn warms up
@@ -212,9 +212,15 @@ def resume(folder: str) -> None:
 def speed() -> Iterator[Found]:
     for shape in (SMALL, MIDDLE, LARGE):
         one = trainer_of(shape)
-        seconds = train(one, 12)
+        uuid = uuid_of(one.device) or ""
+        train(one, 2)
+        before, began = joules(uuid), time.perf_counter()
+        seconds = train(one, 14)
+        after, took = joules(uuid), time.perf_counter() - began
         share = one.trunk.batch_tokens * one.trunk.flops_per_token / seconds / matmul_rate(one.device)
         yield Found(f"{shape}: a step", f"{1000 * seconds:.1f} ms, {share:.0%} of the rate of large products")
+        if shape == LARGE and before is not None and after is not None:
+            yield Found(f"{shape}: power over these steps", f"{(after - before) / took:.0f} W")
         del one
     muon = train(trainer_of(MIDDLE, None, "optimizer=muon"), 12)
     yield Found(f"{MIDDLE}: a step by Muon", f"{1000 * muon:.1f} ms")

@@ -29,7 +29,8 @@ from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
 from harness.sweep.compose import Sweep, code_version, open_store, set_environment
 from harness.sweep.snapshot import SweepReader
-from harness.training.device import precision, resolve
+from harness.training.device import precision, resolve, uuid_of
+from harness.training.energy import metered
 from harness.training.gpus import device_of
 from harness.training.job import record_lost, run_trunk
 from harness.training.machine import check_machine
@@ -172,7 +173,7 @@ def run_jobs(jobs: Sequence[TrainConfig]) -> None:
         trunks = make_trunks(job, store.vocab_size, store.recipe_hash, precision(job))
         with device_of(job, trunks, store.train.nbytes) as device:
             for trunk in trunks:
-                with marked(trunk, folder):
+                with marked(trunk, folder), metered(uuid_of(device), folder.path):
                     run_trunk(trunk, store, device, folder, code_version())
 
 

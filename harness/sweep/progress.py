@@ -118,6 +118,8 @@ def outcome(now: Snapshot, disk_bytes: int, ended: bool = False) -> list[str]:
         lines.append(f"took {duration(wall)}, {wall / estimate:.2f} of the {duration(estimate)} that were estimated")
     rate = f", at {_percent(now.utilization)} of the device's rate of matrix products" if now.utilization else ""
     lines.append(f"cost {machine_hours(now.process_seconds, now.machine)}{rate}, and {data_size(disk_bytes)} of disk")
+    if now.joules is not None:
+        lines.append(f"its GPUs took {now.joules / 3.6e6:.3g} kWh while its jobs ran, other programs on them included")
     for cell in now.of("failed", "diverged"):
         lines.append(f"{cell.status}: {cell.cell}: {' '.join((cell.error or '').split())}")
     missing = len(now.cells) - now.count(*ENDED)

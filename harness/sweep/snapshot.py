@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.records import SweepFolder, read_record, read_sweep
 from harness.slurm import job_of
+from harness.training.energy import taken
 
 ENDED = ("finished", "diverged", "failed")
 # Without a new row for this long a trunk is called quiet: no file tells a slow process from a dead one.
@@ -78,6 +79,7 @@ class Snapshot:
     machine: dict[str, Any]  # device, slots, gpus, threads
     launch: dict[str, Any]  # the last one: started, estimated_seconds, wall_seconds
     command: str  # that trains what is left
+    joules: float | None = None  # of its GPUs while its jobs ran, where their driver counts
 
     def count(self, *statuses: str) -> int:
         return sum(cell.status in statuses for cell in self.cells)
@@ -136,6 +138,7 @@ class SweepReader:
             machine={key: self._content.get(key, value) for key, value in MACHINE.items()},
             launch=launch,
             command=self._content.get("command", ""),
+            joules=taken(self.folder.path),
         )
 
     def _read_sweep(self) -> None:

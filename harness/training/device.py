@@ -108,6 +108,13 @@ def resolve(job: TrainConfig, number: int = 0) -> Device:
     return Device(torch.device(name), precision(job), compiled, memory)
 
 
+def uuid_of(device: Device) -> str | None:
+    """The driver's name of a GPU; None of what is no GPU of NVIDIA's."""
+    if device.kind != "cuda":
+        return None
+    return str(getattr(torch.cuda.get_device_properties(device.torch_device), "uuid", "")) or None
+
+
 def largest_gpu(job: TrainConfig) -> int:
     """Bytes of the GPU that has the most of those that the job may use."""
     return max(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus_of(job))
