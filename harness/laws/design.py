@@ -40,11 +40,13 @@ class Expectation:
         )
 
 
-def expect(params_R: Array, tokens_R: Array, trunk_R: Labels, centre: tuple[float, float] | None = None) -> Expectation:
+def expect(
+    params_R: Array, tokens_R: Array, trunk_R: Labels, centre: tuple[float, float] | None = None, seed: int = 0
+) -> Expectation:
     """Simulates sweeps over these cells and fits Chinchilla's law to each.
 
     centre: params and tokens where the terms have their heights, so that two grids are compared under one law; None is
-    the grid's own centre.
+    the grid's own centre. seed is the simulation's.
     """
     form = FORMS["chinchilla"]
     n_R, d_R = (np.log(values) - np.log(values).mean() for values in (params_R, tokens_R))
@@ -69,7 +71,7 @@ def expect(params_R: Array, tokens_R: Array, trunk_R: Labels, centre: tuple[floa
     problem = Problem(form, at, (loss_R / at.scale)[None], ones_R, Loss("log_mse"))
     trunk_sd, cell_sd = (NOISE * np.sqrt(share) for share in (TRUNK_SHARE, 1 - TRUNK_SHARE))
     noise = Measured(trunk_sd, cell_sd, np.inf, trunk_R)
-    draws = ci.refit(problem, theta_P, ci.simulate(problem, theta_P, noise, DRAWS, seed=0))
+    draws = ci.refit(problem, theta_P, ci.simulate(problem, theta_P, noise, DRAWS, seed))
     natural = form.natural(draws.theta_SP, at)
     ranges = {name: tuple(ci.quantiles(natural[name]).tolist()) for name in ("alpha", "beta", "a")}
     return Expectation(ranges, _warnings(tokens_R / params_R, ranges["a"]))

@@ -6,9 +6,10 @@ import pytest
 from harness.accounting import count_params
 from harness.errors import UserError
 from harness.laws.design import expect
+from harness.sweep.candidates import LEAST_STEPS
 from harness.sweep.compose import compose_sweep
 from harness.sweep.machines import MACHINES, plan_elsewhere, vocabulary
-from harness.sweep.propose import LEAST_STEPS, standard_errors
+from harness.sweep.propose import standard_errors
 
 
 def planned(sweep: str, machine: str, *more: str):

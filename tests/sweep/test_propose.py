@@ -8,13 +8,16 @@ import yaml
 
 from harness.errors import UserError
 from harness.grid import make_trunks
-from harness.laws.design import expect
+from harness.laws.design import Expectation, expect
 from harness.sweep import propose
+from harness.sweep.candidates import CENTRE, Candidate, Costs, make_shape, paced, standard_error
 from harness.sweep.compose import compose_sweep
 from harness.sweep.pace import Pace
-from harness.sweep.propose import CENTRE, Budget, Candidate, Costs, as_yaml, curvature_sd, make_shape, parse_budget
+from harness.sweep.propose import Budget, as_yaml, expected, parse_budget, standard_errors
+from harness.sweep.search import Bounds, neighbours, seeded
 
 VOCAB = 1024
+WIDTHS = [(48, 2), (64, 2), (80, 2), (96, 2), (112, 2), (144, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +43,12 @@ def test_budgets():
 
 
 def like_grid(job, tokens=(1.0e6, 1.55e6, 2.35e6, 3.6e6)):
-    shapes = [make_shape(job, VOCAB, width, 48) for width in (48, 64, 80, 96, 112, 144)]
-    return Candidate(tuple(shapes), tokens, 1)
+    shapes = [make_shape(job, VOCAB, width, depth) for width, depth in WIDTHS]
+    return Candidate(tuple(shapes), tokens, (2, 2, 1, 1, 1, 1))
 
 
 def test_a_candidate_costs_what_its_plan_says(job, grid):
     candidate = like_grid(job)
-    assert [shape.depth for shape in candidate.shapes] == [2, 2, 2, 2, 2, 3]
     assert [f"w{shape.width}-d{shape.depth}-s{seed}" for shape, seed in candidate.trunks] == [
         trunk.name.rsplit("-", 1)[0] for trunk in grid
     ]
@@ -58,8 +60,8 @@ def test_a_candidate_costs_what_its_plan_says(job, grid):
 def test_seconds_are_those_of_the_measured_pace(job):
     shapes = like_grid(job).shapes[:1]
     # .01 s a step of 512 tokens and an evaluation as long as 100 steps, for the one shape that was measured
-    costs = propose.paced(job, shapes, [Pace(0.01, 1.0, 0.0)], [512], slots=2)
-    candidate = Candidate(shapes, (512_000.0, 1_024_000.0), 1)
+    costs = paced(job, shapes, [Pace(0.01, 1.0, 0.0)], [512], slots=2)
+    candidate = Candidate(shapes, (512_000.0, 1_024_000.0), (2,))
     # trunk .8 * 2000 steps, cooldowns 200 + 400, two evaluations; two seeds side by side
     assert costs.seconds(candidate) == pytest.approx((1600 + 600 + 200) * 0.01)
 
@@ -67,33 +69,88 @@ def test_seconds_are_those_of_the_measured_pace(job):
 def test_the_curvature_is_what_the_simulation_finds(job):
     for tokens in [(0.52e6, 0.8e6, 1.22e6, 1.85e6), (1e6, 2e6, 4e6, 8e6)]:
         candidate = like_grid(job, tokens)
-        found = propose.standard_errors(expect(*candidate.cells(), centre=CENTRE))
+        found = standard_errors(expect(*candidate.cells(), centre=CENTRE))
         # 500 draws tell a standard error to 5 %
-        assert curvature_sd(candidate) == pytest.approx(found["a"], rel=0.15)
+        assert standard_error(candidate) == pytest.approx(found["a"], rel=0.15)
 
 
 def test_four_times_the_seeds_halve_the_error(job):
-    one, four = (Candidate(like_grid(job).shapes, (1e6, 2e6, 4e6), seeds) for seeds in (2, 8))
-    assert curvature_sd(four) / curvature_sd(one) == pytest.approx(0.5)
+    one, four = (Candidate(like_grid(job).shapes, (1e6, 2e6, 4e6), (seeds,) * 6) for seeds in (2, 8))
+    assert standard_error(four) / standard_error(one) == pytest.approx(0.5)
 
 
-def test_a_proposal_stays_within_every_bound(job):
+def test_seeds_go_where_they_tell_most_for_their_cost(job):
+    grid = like_grid(job)
     costs = Costs(job)
-    chosen, found, warnings = propose.propose(job, VOCAB, 4e6, Budget("1e14", flops=1e14), costs)
-    assert 0.9e14 < costs.flops(chosen) <= 1e14
+    limit = 1.35 * costs.flops(grid)
+    found = seeded(Bounds(job, VOCAB, math.inf, costs.flops, limit), grid)
+    assert found.shapes == grid.shapes and found.tokens == grid.tokens
+    assert sum(found.seeds) - 6 >= 2 and costs.flops(found) <= limit
+    # every other way to spend as much: one seed moved from a shape to others of no more cost
+    for place, seeds in enumerate(found.seeds):
+        for other in range(6):
+            moved = list(found.seeds)
+            moved[place], moved[other] = seeds - 1, moved[other] + (other != place)
+            moved = Candidate(found.shapes, found.tokens, tuple(moved))
+            if seeds > 1 and costs.flops(moved) <= limit:
+                assert standard_error(moved) > 0.99 * standard_error(found)
+
+
+def test_two_repeats_are_the_least(job):
+    grid = like_grid(job)
+    costs = Costs(job)
+    single = costs.flops(Candidate(grid.shapes, grid.tokens, (1,) * 6))
+    for limit in (0.99 * single, 1.01 * single):
+        assert seeded(Bounds(job, VOCAB, math.inf, costs.flops, limit), grid) is None
+
+
+@pytest.mark.parametrize("flops", [4e13, 1e14, 1e15])
+def test_a_proposal_stays_within_every_bound_and_no_grid_shown_beside_it_is_better(job, flops):
+    costs = Costs(job)
+    chosen, known, warnings = propose.propose(job, VOCAB, 4e6, Budget("", flops=flops), costs)
+    assert 0.9 * flops < costs.flops(chosen) <= flops
     assert len(chosen.shapes) >= 6 and len(chosen.tokens) >= 4 and warnings == []
     assert all(shape.width % job.model.head_size == 0 and shape.width >= 48 for shape in chosen.shapes)
     assert chosen.tokens[0] >= max(900 * 512, 100_000 / 0.2, 0.5 * chosen.shapes[-1].params)
     assert chosen.tokens[-1] <= 4e6
-    low, high = found.ranges["a"]
-    assert high - low < 0.1
+    assert sum(chosen.seeds) - len(chosen.seeds) >= 2
+    # the cpu grid costs 8.4e13
+    names = {4e13: set(), 1e14: {"scaled to as much"}, 1e15: {"scaled to as much", "with more seeds"}}
+    assert set(known) == names[flops]
+    # simulations that did not choose; each tells an error to 5 %
+    errors = [standard_errors(expected(grid, seed=7))["a"] for grid in (chosen, *known.values())]
+    assert all(errors[0] < 1.05 * other for other in errors)
+    assert all(costs.flops(grid) <= flops for grid in known.values())
 
 
-def test_a_proposal_for_the_cost_of_a_grid_by_hand_is_no_worse(job, grid):
-    # the simulation that has the last word tells an error to 5 %
+def test_a_proposal_for_a_time_is_no_worse_than_the_cpu_grid_in_that_time(job):
+    shapes = [make_shape(job, VOCAB, width, 2) for width in (48, 96, 192)]
+    # w96 at twice the FLOPs a second of w48, w192 at three times; a step of w48 in 1 ms
+    rate = shapes[0].flops_per_token / 1e-3
+    times = [shape.flops_per_token / rate / faster for shape, faster in zip(shapes, (1, 2, 3), strict=True)]
+    paces = [Pace(step, 0.1, 0.0) for step in times]
+    costs = paced(job, shapes, paces, [512, 512, 512], slots=2)
+    chosen, known, _ = propose.propose(job, VOCAB, 4e6, Budget("", seconds=300), costs)
+    assert 255 < costs.seconds(chosen) <= 300
+    assert known
+    for grid in known.values():
+        assert costs.seconds(grid) <= 300
+        assert standard_error(chosen) < standard_error(grid)
+
+
+def test_a_proposal_for_the_cost_of_a_grid_by_hand_is_better(job, grid):
     flops = sum(trunk.flops_to_train for trunk in grid)
     chosen, _, _ = propose.propose(job, VOCAB, 4e6, Budget("", flops=flops), Costs(job))
-    assert curvature_sd(chosen) <= 1.05 * curvature_sd(like_grid(job))
+    assert standard_error(chosen) < standard_error(like_grid(job))
+
+
+def test_neighbours_hold_one_change(job):
+    grid = like_grid(job, (0.55e6, 1e6, 2e6, 3e6))
+    near = list(neighbours(Bounds(job, VOCAB, math.inf, Costs(job).flops, math.inf), grid))
+    assert {len(one.shapes) - 6 for one in near} == {-1, 0, 1} and {len(one.tokens) for one in near} == {3, 4, 5}
+    for one in near:
+        assert len(set(one.shapes) - set(grid.shapes)) <= 1
+        assert one.tokens[0] >= 500_000
 
 
 def test_too_little_for_six_shapes_is_warned_of_and_for_any_refused(job):
@@ -117,4 +174,4 @@ def test_the_yaml_is_a_sweep(job):
             "sweeper": {"params": {"shape": "w144-d3,w112-d2,w96-d2,w80-d2,w64-d2,w64-d2-s1,w48-d2,w48-d2-s1"}},
         },
     }
-    assert np.isinf(propose.standard_errors(propose.Expectation({}, []))["a"])
+    assert np.isinf(standard_errors(Expectation({}, []))["a"])
