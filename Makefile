@@ -6,7 +6,7 @@ PYTHON ?= python3
 OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
 
-.PHONY: sweep plan fit report status sync test lint lock bench gpu-check reproduce calibrate clean
+.PHONY: sweep plan fit report status sync view test lint lock bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 # detach=true returns before anything is trained.
@@ -32,6 +32,9 @@ status: .venv/installed
 
 sync: .venv/installed
 	@$(PY) scripts/sync.py runs=$(OUTPUTS) $(ARGS)
+
+view: .venv/installed
+	@$(PY) scripts/view.py runs=$(OUTPUTS) $(ARGS)
 
 test: .venv/tested
 	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)

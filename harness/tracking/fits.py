@@ -22,7 +22,7 @@ def log(task: MirrorTask) -> None:
     name = folder.path.name
     fit_run = open_run(
         task,
-        id=hashlib.sha256(f"{name} fit {text}".encode()).hexdigest()[:8],
+        id=run_id(name, text),
         name=f"{name} fit",
         group=name,
         job_type=FIT,
@@ -44,6 +44,11 @@ def log(task: MirrorTask) -> None:
     if logged:
         fit_run.log(logged)
     finish_run(fit_run, task, FIT, exit_code=0)
+
+
+def run_id(sweep: str, text: str) -> str:
+    """Of the run of a fit; text is its fit.json."""
+    return hashlib.sha256(f"{sweep} fit {text}".encode()).hexdigest()[:8]
 
 
 def summary_of(fitted: dict[str, Any]) -> dict[str, Any]:

@@ -20,14 +20,14 @@ from typing import Any
 import yaml
 
 from harness.tracking.config import Mode, TrackingConfig, resolve_mode
-from harness.tracking.log import FIT, PLAN, last_words, say
+from harness.tracking.log import FIT, PLAN, VIEW, last_words, say
 
 FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class MirrorTask:
-    """What a mirror is told: its runs are cells, by name, PLAN and FIT; `why` says why it is offline.
+    """What a mirror is told: its runs are cells, by name, PLAN, FIT and VIEW; `why` says why it is offline.
 
     keep: whether what cannot be sent is kept as offline runs. beside: whether it runs beside training.
     """
@@ -143,7 +143,8 @@ def wait_for_own(timeout: float) -> None:
 def sentences(sweep_dir: Path, ended: bool) -> list[str]:
     """Where the runs of a sweep are; `ended`: no mirror is at work any more."""
     last = last_words(sweep_dir)
-    last.pop(FIT, None)
+    for name in (FIT, VIEW):
+        last.pop(name, None)
     what, why = last.pop("-", ("", "the mirror was killed"))
     if what and not last:
         return [f"W&B: nothing is mirrored ({why}); the local files are complete"]
@@ -169,16 +170,27 @@ def _sentence(runs: str, what: str, detail: str, sweep_dir: Path) -> str:
 
 
 def log_fit(sweep_dir: Path) -> list[str]:
-    """Logs the fit of a sweep as a run of its own; sentences that say where it is. Never raises."""
+    """Logs the fit of a sweep as a run of its own, with a view of all; sentences that say where. Never raises."""
     sweep_dir = Path(sweep_dir).resolve()
     tracking = tracking_of(sweep_dir)
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    task = MirrorTask(str(sweep_dir), [FIT], mode, why, tracking.project, tracking.entity, beside=False)
+    runs = [FIT, VIEW] if mode == "online" else [FIT]
+    task = MirrorTask(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity, beside=False)
     begin(task, subprocess.DEVNULL)
     wait_for_mirrors(sweep_dir, FIT_SECONDS)
-    return [_sentence("the fit", *last_words(sweep_dir).get(FIT, ("started", "")), sweep_dir)]
+    last = last_words(sweep_dir)
+    what, why = last.get(FIT, ("started", ""))
+    return [_sentence("the fit", what, why, sweep_dir)] + [view_sentence(sweep_dir)] * (what == "uploaded")
+
+
+def view_sentence(sweep_dir: Path) -> str:
+    """Where the saved view of a sweep is, or why there is none."""
+    what, detail = last_words(sweep_dir).get(VIEW, ("broken", "it was not made"))
+    if what == "started":
+        return f"W&B: its view still being made; {_shown(sweep_dir)}/tracking.log will say how it went"
+    return f"W&B: its view at {detail}" if what == "uploaded" else f"W&B: no view ({detail})"
 
 
 def tracking_of(sweep_dir: Path) -> TrackingConfig | None:

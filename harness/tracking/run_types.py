@@ -1,10 +1,10 @@
-"""The types of W&B runs: a cell, the plan of a sweep, its fit."""
+"""What a mirror makes in W&B: a cell's run, that of the plan of a sweep, that of its fit, a view of them."""
 
 from collections.abc import Callable
 
-from harness.tracking import fits, plans
+from harness.tracking import fits, plans, view
 from harness.tracking.cells import CellMirror
-from harness.tracking.log import FIT, PLAN
+from harness.tracking.log import FIT, PLAN, VIEW
 from harness.tracking.mirrors import MirrorTask
 
 
@@ -20,6 +20,5 @@ class AtOnce:
 
 
 def mirror_of(task: MirrorTask, name: str) -> AtOnce | CellMirror:
-    if name == PLAN:
-        return AtOnce(task, name, plans.log)
-    return AtOnce(task, name, fits.log) if name == FIT else CellMirror(task, name)
+    logs = {PLAN: plans.log, FIT: fits.log, VIEW: view.log}
+    return AtOnce(task, name, logs[name]) if name in logs else CellMirror(task, name)

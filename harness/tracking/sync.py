@@ -7,8 +7,8 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records import SweepFolder, read_sweep
 from harness.tracking.config import TrackingConfig, api_key
-from harness.tracking.log import FIT, PLAN, last_words, read_log
-from harness.tracking.mirrors import MirrorTask, begin, sentences, tracking_of, wait_for_mirrors
+from harness.tracking.log import FIT, PLAN, VIEW, last_words, read_log
+from harness.tracking.mirrors import MirrorTask, begin, sentences, tracking_of, view_sentence, wait_for_mirrors
 
 # How many runs one process is told of: its command line has a limit.
 BATCH = 500
@@ -20,6 +20,26 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     What is there is not sent again, unless another project or entity is asked for. Raises UserError.
     """
     sweep_dir = sweep_dir.resolve()
+    tracking = _online(sweep_dir, project, entity)
+    runs = [PLAN, *_cells(sweep_dir)] + [FIT] * (sweep_dir / "fit.json").exists()
+    sent = set() if project or entity else _sent(sweep_dir)
+    left = [run for run in runs if run not in sent]
+    for first in range(0, len(left), BATCH):
+        _send(sweep_dir, left[first : first + BATCH], tracking)
+    last = last_words(sweep_dir)
+    return sentences(sweep_dir, True), all(last.get(run, ("", ""))[0] == "uploaded" for run in runs)
+
+
+def make_view(sweep_dir: Path, project: str | None = None, entity: str | None = None) -> tuple[str, bool]:
+    """Saves a view of a sweep's runs, and a report of its fit, in its project; a sentence that says where, and whether
+    it is there. Raises UserError."""
+    sweep_dir = sweep_dir.resolve()
+    _send(sweep_dir, [VIEW], _online(sweep_dir, project, entity))
+    return view_sentence(sweep_dir), last_words(sweep_dir).get(VIEW, ("", ""))[0] == "uploaded"
+
+
+def _online(sweep_dir: Path, project: str | None, entity: str | None) -> TrackingConfig:
+    """Where a sweep is sent to: as it was trained, or as asked. Raises UserError where it cannot be."""
     read_sweep(SweepFolder(sweep_dir))
     if api_key() is None:
         raise UserError(f"runs={sweep_dir} needs a W&B API key to be sent: set WANDB_API_KEY, or run `wandb login`")
@@ -28,22 +48,17 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     trained = tracking_of(sweep_dir) or TrackingConfig()
     tracking = TrackingConfig("online", project or trained.project, entity or trained.entity)
     tracking.check()
-    runs = [PLAN, *_cells(sweep_dir)] + [FIT] * (sweep_dir / "fit.json").exists()
-    sent = set() if project or entity else _sent(sweep_dir)
-    left = [run for run in runs if run not in sent]
-    for first in range(0, len(left), BATCH):
-        part = left[first : first + BATCH]
-        task = MirrorTask(
-            str(sweep_dir), part, "online", "", tracking.project, tracking.entity, keep=False, beside=False
-        )  # fmt: skip
-        with begin(task, subprocess.DEVNULL) as mirror:
-            try:
-                wait_for_mirrors(sweep_dir, float("inf"))
-            except BaseException:
-                mirror.kill()
-                raise
-    last = last_words(sweep_dir)
-    return sentences(sweep_dir, True), all(last.get(run, ("", ""))[0] == "uploaded" for run in runs)
+    return tracking
+
+
+def _send(sweep_dir: Path, runs: list[str], tracking: TrackingConfig) -> None:
+    task = MirrorTask(str(sweep_dir), runs, "online", "", tracking.project, tracking.entity, keep=False, beside=False)
+    with begin(task, subprocess.DEVNULL) as mirror:
+        try:
+            wait_for_mirrors(sweep_dir, float("inf"))
+        except BaseException:
+            mirror.kill()
+            raise
 
 
 def _cells(sweep_dir: Path) -> list[str]:

@@ -29,7 +29,7 @@ def test_the_exponents_under_every_count_are_one_table():
 def test_the_fit_is_a_run_with_figures_table_and_artifact(tmp_path, server):
     sweep_dir = tmp_path / "cpu"
     write_fit(sweep_dir)
-    (message,) = tracking.log_fit(sweep_dir)
+    message, _ = tracking.log_fit(sweep_dir)
     ((name, run),) = server.runs.items()
     assert message == f"W&B: the fit at {server.url}/me/scaling/runs/{name}"
     assert (run.display_name, run.group, run.job_type, run.state) == ("cpu fit", "cpu", "fit", "finished")

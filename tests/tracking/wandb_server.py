@@ -65,6 +65,17 @@ class Artifact:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass
+class View:
+    """A saved view of a project (type project-view) or a report (type runs)."""
+
+    id: str
+    name: str
+    type: str
+    title: str
+    spec: dict[str, Any]
+
+
 class WandbServer:
     """Use as a context manager. `fault` may be set at any time, and rules every request from then on:
     an int (that HTTP status), a float (an answer after so many seconds), "hang" (no answer), "drop" (the connection
@@ -74,6 +85,7 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, View] = {}
         self.unknown: list[str] = []  # operations that this server does not speak
         self.requests = 0
         self.fault: float | str | None = None
@@ -196,10 +208,17 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"message": "permission denied", "path": ["upsertBucket"]}
             self._reply({"data": {"upsertBucket": None}, "errors": [error]}, 403)
             return
-        self._reply({"data": self.server.owner.answer(operation, variables)})
+        try:
+            self._reply({"data": self.server.owner.answer(operation, variables)})
+        except Refused as refused:
+            self._reply({"data": None, "errors": [{"message": str(refused)}]})
 
 
 Variables = dict[str, Any]
+
+
+class Refused(Exception):
+    """An answer of GraphQL that is an error."""
 
 
 def _id(name: str) -> str:
@@ -329,6 +348,29 @@ def _commit_artifact(server: WandbServer, given: Variables) -> dict[str, Any]:
     return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
 
 
+def _upsert_saved(server: WandbServer, given: Variables) -> dict[str, Any]:
+    new = given.get("id") is None
+    key = _id(f"view {len(server.views)}") if new else given["id"]
+    if key not in server.views and not new:
+        raise Refused(f"view {key} not found")
+    view = View(key, given["name"], given["type"], given["displayName"], json.loads(given["spec"]))
+    server.views[key] = view
+    about = {
+        "id": view.id, "type": view.type, "name": view.name, "displayName": view.title, "description": "",
+        "project": {"id": PROJECT_ID, "name": given["projectName"], "entityName": given["entityName"]},
+        "spec": json.dumps(view.spec), "updatedAt": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    return {"upsertView": {"view": about, "inserted": new}}
+
+
+def _projects(server: WandbServer, given: Variables) -> dict[str, Any]:
+    names = sorted({run.project for run in server.runs.values()})
+    about = {"entityName": "me", "createdAt": "", "isBenchmark": False, "user": None}
+    edges = [{"node": _project(name) | about} for name in names]
+    page = {"endCursor": None, "hasNextPage": False}
+    return {"models": {"edges": [edge | {"cursor": ""} for edge in edges], "pageInfo": page}}
+
+
 OPERATIONS: dict[str, Callable[[WandbServer, Variables], dict[str, Any]]] = {
     "Viewer": _viewer,
     "ServerInfo": _viewer,
@@ -345,6 +387,11 @@ OPERATIONS: dict[str, Callable[[WandbServer, Variables], dict[str, Any]]] = {
     "UpdateArtifactManifest": _update_manifest,
     "CreateArtifactFiles": _artifact_files,
     "CommitArtifact": _commit_artifact,
+    "UpsertView2": _upsert_saved,
+    "upsertView": _upsert_saved,
+    "GetProjects": _projects,
+    "Projects": _projects,
+    "ProjectInternalId": lambda server, given: {"project": {"id": PROJECT_ID, "internalId": "1"}},
     "Runs": _runs,
     "Run": _one_run,
 }
