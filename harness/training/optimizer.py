@@ -9,6 +9,7 @@ from torch import nn
 from harness.grid import Trunk
 from harness.model.gpt import GPT
 from harness.model.parameters import parameter_groups
+from harness.training.muon import Muon
 
 
 class AdamW:
@@ -19,6 +20,7 @@ class AdamW:
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]):
         self.param_groups, self.betas = groups, betas
+        self.rates: Sequence[torch.Tensor] = ()  # on the device, one a group, in place of each group's lr
         self.moments = [
             (
                 [torch.zeros_like(parameter) for parameter in group["params"]],
@@ -30,15 +32,16 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        for group, (mean, square, steps) in zip(self.param_groups, self.moments, strict=True):
+        for index, (group, (mean, square, steps)) in enumerate(zip(self.param_groups, self.moments, strict=True)):
+            rate = self.rates[index] if self.rates else group["lr"]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
                 group["params"], [parameter.grad for parameter in group["params"]], mean, square, [], steps,
-                lr=group["lr"], beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"],
+                lr=rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=group["weight_decay"],
                 eps=group["eps"], amsgrad=False, maximize=False,
             )  # fmt: skip
 
-    def _states(self) -> list[dict[str, torch.Tensor]]:
+    def states(self) -> list[dict[str, torch.Tensor]]:
         return [
             dict(zip(("exp_avg", "exp_avg_sq", "step"), state, strict=True))
             for moments in self.moments
@@ -46,12 +49,17 @@ class AdamW:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"state": dict(enumerate(self._states()))}
+        return {"state": dict(enumerate(self.states()))}
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
-        for index, state in enumerate(self._states()):
+        for index, state in enumerate(self.states()):
             for name, tensor in state.items():
                 tensor.copy_(kept["state"][index][name])
+
+
+def muon_class(device: torch.device) -> type[torch.optim.Muon]:
+    """torch's own, one matrix after another, but on a GPU, where a launch takes longer than a small product."""
+    return torch.optim.Muon if device.type in ("cpu", "mps") else Muon
 
 
 class Optimizer:
@@ -72,20 +80,55 @@ class Optimizer:
                 adamw.append(shared | {"eps": settings.eps * group.eps_scale})
         betas = (settings.beta1, settings.beta2)
         self.parts: list[AdamW | torch.optim.Muon] = [AdamW(adamw, betas)]
+        self.device = model.head.weight.device
         if muon:
             # Its update gets AdamW's RMS, so that one rate serves all groups (Liu et al. 2025).
-            self.parts.append(torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(muon_class(self.device)(muon, adjust_lr_fn="match_rms_adamw"))
         self.base_rates = [[group["lr"] for group in part.param_groups] for part in self.parts]
+        self.rates: torch.Tensor | None = None
 
-    def step(self, factor: float) -> None:
-        """One update at `factor` times the learning rate; the gradients are cleared."""
+    def hold_rates(self) -> None:
+        """Has updates read their rates from the device's memory from now on, so that a replayed one reads them anew.
+
+        In float32, as the kernels of a GPU want them; in float64 on a CPU, as exact as a number of Python.
+        """
+        dtype = torch.float64 if self.device.type == "cpu" else torch.float32
+        self.rates = torch.zeros(sum(map(len, self.base_rates)), dtype=dtype, device=self.device)
+        held = iter(self.rates.unbind())
+        for part, rates in zip(self.parts, self.base_rates, strict=True):
+            of_part = [next(held) for _ in rates]
+            if isinstance(part, AdamW | Muon):
+                part.rates = of_part
+
+    def set_rates(self, factor: float) -> None:
+        """Sets `factor` times the learning rate for the updates from here on; the host does not wait."""
         for part, rates in zip(self.parts, self.base_rates, strict=True):
             for group, rate in zip(part.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
+        if self.rates is not None:
+            found = torch.tensor([rate * factor for rates in self.base_rates for rate in rates], dtype=self.rates.dtype)
+            self.rates.copy_(found.pin_memory() if self.device.type == "cuda" else found, non_blocking=True)
+
+    def update(self) -> None:
+        """One update at the rates that are set; the gradients are cleared."""
+        for part in self.parts:
             part.step()
             for group in part.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` times the learning rate; the gradients are cleared."""
+        self.set_rates(factor)
+        self.update()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What an update changes beside the parameters."""
+        found: list[torch.Tensor] = []
+        for part in self.parts:
+            states = part.states() if isinstance(part, AdamW) else part.state.values()
+            found += [tensor for state in states for tensor in state.values()]
+        return found
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
