@@ -34,6 +34,10 @@ class Batches:
 
     def batch(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(inputs_BT, targets_BT), int64 on the device; the host never waits for it."""
+        return self.read(self.drawn(i))
+
+    def drawn(self, i: int) -> torch.Tensor:
+        """Of batch i what the host knows: the numbers of its rows where the tokens lie on the device, else the rows."""
         start, end = i * self.batch_sequences, (i + 1) * self.batch_sequences
         parts = []
         while start < end:
@@ -44,10 +48,11 @@ class Batches:
             parts.append(order[first : first + end - start])
             start += len(parts[-1])
         rows_B = parts[0] if len(parts) == 1 else torch.cat(parts)
-        batch_BT = self.rows_NT[rows_B]
-        if not self.resident:
-            batch_BT = sent(batch_BT, self.device)
-        batch_BT = widen(batch_BT, self.mask)
+        return rows_B if self.resident else sent(self.rows_NT[rows_B], self.device)
+
+    def read(self, drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch of what was drawn; nothing but operations on the device."""
+        batch_BT = widen(self.rows_NT[drawn] if self.resident else drawn, self.mask)
         return batch_BT[:, :-1].contiguous(), batch_BT[:, 1:].contiguous()
 
     def _order(self, epoch: int, window: int) -> torch.Tensor:

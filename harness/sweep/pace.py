@@ -21,6 +21,7 @@ from harness.training.agreement import check_agreement
 from harness.training.device import Device, configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
 from harness.training.gpus import device_of
+from harness.training.step_graph import SETTLED
 from harness.training.trainer import Trainer, out_of_memory
 from harness.units import counted, duration
 
@@ -172,16 +173,17 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool) -> 
     began = time.perf_counter()
     trainer = Trainer(trunk, store, device, halved)
     times: list[float] = []
-    while len(times) < WARM_STEPS + LEAST_STEPS or sum(times[WARM_STEPS:]) < SECONDS:
+    warm = SETTLED if trainer.graph else WARM_STEPS
+    while len(times) < warm + LEAST_STEPS or sum(times[warm:]) < SECONDS:
         stop.check()
         start = time.perf_counter()
-        trainer.gradients(len(times))
-        trainer.optimizer.step(0.0)
+        trainer.take(len(times), 0.0)
         device.synchronize()
         times.append(time.perf_counter() - start)
         if len(times) == 1:
             first = time.perf_counter() - began
-    step = statistics.fmean(times[WARM_STEPS:])
+    trainer.rest()
+    step = statistics.fmean(times[warm:])
     seq_len = trunk.job.model.seq_len
     evaluated = store.evaluated(seq_len)
     part = evaluated[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]

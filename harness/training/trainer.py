@@ -19,6 +19,7 @@ from harness.training.device import Device, matmul_rate
 from harness.training.memory import micro_sequences
 from harness.training.optimizer import Optimizer, clip_gradients
 from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
+from harness.training.step_graph import StepGraph
 
 CURVE_POINTS = 200  # of a trunk
 # Between two checkpoints, and so many times what one takes: a large model's takes seconds.
@@ -78,6 +79,12 @@ class Trainer:
         # branch would be the mean of a few batches, a spike in the curve.
         self.logged = 0
         self.loss_sum = torch.zeros((), device=device.torch_device)
+        self.graph = self.step_graph() if device.kind == "cuda" else None
+
+    def step_graph(self, **how: Any) -> StepGraph:
+        """What takes the steps on a GPU."""
+        return StepGraph(self.device, self.batches, self.parameters, self.optimizer, self.loss_sum, self.notes.append,
+                         **how)  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         return {
@@ -91,8 +98,9 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        self.rest()
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
-        self.loss_sum = state["loss_sum"].to(self.loss_sum.device, copy=True)
+        self.loss_sum.copy_(state["loss_sum"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"].cpu())
@@ -141,7 +149,9 @@ class Trainer:
         )
 
     def _gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs_BT, targets_BT = self.batches.batch(step)
+        return self._gradients_of(*self.batches.batch(step))
+
+    def _gradients_of(self, inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         loss = torch.zeros((), device=self.device.torch_device)
         for start in range(0, len(inputs_BT), self.micro_sequences):
             part = slice(start, start + self.micro_sequences)
@@ -151,6 +161,23 @@ class Trainer:
             part_loss.backward()
             loss += part_loss.detach()
         return loss, clip_gradients(self.parameters, self.trunk.job.optimizer.gradient_clip)
+
+    def take(self, step: int, rate_factor: float) -> torch.Tensor:
+        """One step of training, whose loss goes into the sum; the norm of its gradients, on the device."""
+        if self.graph:
+            return self.graph.take(step, rate_factor, self._take_plainly, self._gradients_of)
+        return self._take_plainly(step, rate_factor)
+
+    def _take_plainly(self, step: int, rate_factor: float) -> torch.Tensor:
+        loss, norm = self.gradients(step)
+        self.optimizer.step(rate_factor)
+        self.loss_sum += loss
+        return norm
+
+    def rest(self) -> None:
+        """Gives back what only steps need of the device's memory."""
+        if self.graph:
+            self.graph.release()
 
     def trunk_factor(self, step: int) -> float:
         """The learning-rate factor before any cooldown."""
@@ -188,9 +215,7 @@ class Trainer:
                 checkpoint()
                 stop.check()
             rate_factor = factor(self.step)
-            loss, norm = self.gradients(self.step)
-            self.optimizer.step(rate_factor)
-            self.loss_sum += loss
+            norm = self.take(self.step, rate_factor)
             self.step += 1
             if self.step % self.log_every and not (self.step == until and until in ends):
                 continue
@@ -207,12 +232,14 @@ class Trainer:
                 saved = time.perf_counter()
                 pause = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (saved - now))
             started, timed = time.perf_counter(), self.step
+        self.rest()
         self.seconds += time.perf_counter() - started
 
     def _row(self, phase: str, rate_factor: float, norm: torch.Tensor) -> dict[str, Any]:
         """The row of the curve for the steps since the last one, whose sums start anew; waits for the device."""
         train_loss, grad_norm = self.loss_sum.item() / (self.step - self.logged), norm.item()
-        self.logged, self.loss_sum = self.step, torch.zeros_like(self.loss_sum)
+        self.logged = self.step
+        self.loss_sum.zero_()
         tokens = self.step * self.trunk.batch_tokens
         return {
             "phase": phase,
