@@ -75,8 +75,7 @@ def train(one: Trainer, last: int) -> float:
     times = []
     while one.step < last:
         began = time.perf_counter()
-        one.gradients(one.step)
-        one.optimizer.step(1.0)
+        one.take(one.step, 1.0)
         one.device.synchronize()
         one.step += 1
         times.append(time.perf_counter() - began)
@@ -226,6 +225,31 @@ def speed() -> Iterator[Found]:
     yield Found(f"{MIDDLE}: a step by Muon", f"{1000 * muon:.1f} ms")
 
 
+class Call:
+    """What a CPU has for a graph: the step itself."""
+
+    def __init__(self, run: Callable[[], None], device: Device):
+        self.replay = run
+
+    def reset(self) -> None:
+        pass
+
+
+def graph() -> Iterator[Found]:
+    """A small model's steps launched one by one, and as one graph from the first on."""
+    few = "optimizer.batch_tokens.value=1024"
+    plain, whole = trainer_of(SMALL, None, few), trainer_of(SMALL, None, few)
+    plain.graph, whole.graph = plain.step_graph(), whole.step_graph(**({"capture": Call} if ON_CPU else {}))
+    plain.graph.wanted, whole.graph.wanted = False, True
+    seconds = train(plain, STEPS), train(whole, STEPS)
+    why = "; ".join(whole.notes) or "a step is captured"
+    yield Found(f"{SMALL}: a step as one graph", why, "no fall-back", whole.graph.graph is not None)
+    same = digest(plain) == digest(whole) and torch.equal(plain.loss_sum, whole.loss_sum)
+    yield Found(f"{SMALL}: {STEPS} steps by a graph", "the same bits" if same else "others", "the same bits", same)
+    times = f"{1000 * seconds[0]:.2f} and {1000 * seconds[1]:.2f} ms, {seconds[0] / seconds[1]:.1f} times as fast"
+    yield Found(f"{SMALL}: a step plainly and by a graph", times)
+
+
 def sweep() -> Iterator[Found]:
     """The smoke sweep on this device, and again: every cell, near its estimate, nothing trained twice."""
     with tempfile.TemporaryDirectory() as folder:
@@ -257,7 +281,7 @@ def looked_at(check: Callable[[], Iterator[Found]]) -> Iterator[Found]:
 def main() -> int:
     table = Table("check", "showed", "bound", "holds", box=None, padding=(0, 2, 0, 0))
     found = []
-    for check in (box, memory, agreement, repeats, strictness, speed, sweep):
+    for check in (box, memory, agreement, repeats, strictness, speed, graph, sweep):
         for line in looked_at(check):
             found.append(line)
             holds = {True: "yes", False: "NO", None: ""}[line.holds]

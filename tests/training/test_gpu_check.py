@@ -23,10 +23,10 @@ def gpu_check():
 
 
 def test_its_checks_hold_on_a_cpu(gpu_check):
-    checks = (gpu_check.box, gpu_check.memory, gpu_check.agreement, gpu_check.repeats)
+    checks = (gpu_check.box, gpu_check.memory, gpu_check.agreement, gpu_check.graph, gpu_check.repeats)
     found = [line for check in checks for line in gpu_check.looked_at(check)]
     assert [line for line in found if line.holds is False] == []
-    assert sum(line.holds is True for line in found) == 1 + 3 + 8 + 2
+    assert sum(line.holds is True for line in found) == 1 + 3 + 8 + 2 + 2
     assert found[-1].what == "w32-d2: resumed in a new process that compiles anew"
 
 
@@ -75,13 +75,13 @@ def test_a_check_that_raises_is_a_bound_missed(gpu_check, monkeypatch, tmp_path,
         yield gpu_check.Found("first", "fine", "fine", True)
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "sweep"):
+    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "graph", "sweep"):
         monkeypatch.setattr(gpu_check, name, breaks)
     monkeypatch.setattr(gpu_check, "ON_CPU", False)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     assert gpu_check.main() == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "7 of 14 bounds missed"
+    assert capsys.readouterr().out.splitlines()[-1] == "8 of 16 bounds missed"
     written = json.loads((tmp_path / "docs" / "gpu.json").read_text())
     showed = "RuntimeError: CUDA error: an illegal memory access"
     assert written[1] == {"what": "breaks", "showed": showed, "bound": "no error", "holds": False}
