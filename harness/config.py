@@ -120,6 +120,7 @@ class TrainConfig:
     precision: str = "auto"  # auto | float32 | bf16
     compile: bool | None = None  # null: on CUDA only
     threads: int = 1  # CPU threads of a job
+    gpus: int = 1  # that train one job together, each a part of every batch; on a CPU, processes
     slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
     slots_per_gpu: int = 1  # the most jobs of one GPU, where its memory holds them; small models leave it idle alone
     price_per_hour: float | None = None  # of a GPU, or of a core on a CPU: what a sweep costs is told with it
@@ -143,9 +144,13 @@ class TrainConfig:
             raise UserError(f"precision={self.precision} is not known: choose auto, float32 or bf16")
         if self.slots != "auto" and (type(self.slots) is not int or self.slots < 1):
             raise UserError(f"slots={self.slots} is no number of jobs: give auto, or 1 or more")
-        for name in ("threads", "slots_per_gpu"):
+        for name in ("threads", "gpus", "slots_per_gpu"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.gpus > 1 and self.device.startswith("cuda:"):
+            raise UserError(f"gpus={self.gpus} and device={self.device}, which is one: take device=cuda, or gpus=1")
+        if self.gpus > 1 and self.device == "mps":
+            raise UserError(f"gpus={self.gpus} and device=mps, of which a machine has one: take gpus=1")
         if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
             raise UserError(f"price_per_hour={self.price_per_hour:g} is no price: give one above 0, or leave it out")
         if not 0 <= self.seed < 2**31:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.accounting import ParamCounts, count_params, train_flops_per_token
 from harness.config import MOST_TOKENS, TrainConfig
 from harness.errors import UserError
-from harness.units import count_label
+from harness.units import count_label, counted
 
 # Raise by hand when a change of the training code changes losses: finished cells are then trained anew.
 TRAINING_REVISION = 6
@@ -50,6 +50,11 @@ class Trunk:
         return self.batch_sequences * self.job.model.seq_len
 
     @property
+    def rank_sequences(self) -> int:
+        """Of a batch, the most that one of the job's GPUs has."""
+        return -(-self.batch_sequences // self.job.gpus)
+
+    @property
     def flops_to_train(self) -> int:
         """FLOPs of the trunk, counted once, and its cooldowns."""
         cooldowns = sum(cell.steps - cell.branch_step for cell in self.cells)
@@ -57,11 +62,11 @@ class Trunk:
 
     @property
     def training_bytes(self) -> int:
-        """An upper estimate of what a process that trains this needs, in float32: itself; weights, gradients and
+        """An upper estimate of what each process that trains this needs, in float32: itself; weights, gradients and
         AdamW's two moments; what the backward pass keeps of a micro-batch: some 16 rows of the width and 4 of the
         feed-forward width a block."""
         model = self.job.model
-        tokens = min(self.batch_tokens, self.job.optimizer.micro_batch_tokens)
+        tokens = min(self.rank_sequences * model.seq_len, self.job.optimizer.micro_batch_tokens)
         kept = tokens * (model.depth * (16 * model.width + 4 * model.ff_width) + 4 * model.width)
         head = 2 * self.vocab_size * model.width
         return PROCESS_BYTES + 16 * self.params.total + 4 * (kept + head)
@@ -105,6 +110,9 @@ def _trunk(
     if job.schedule.name == "cosine":
         rules["learning_rate"] *= job.schedule.peak_factor
     sequences = max(1, round(rules["batch_tokens"] / job.model.seq_len))
+    if sequences < job.gpus:
+        more = "lower it, or raise optimizer.batch_tokens.value"
+        raise UserError(f"gpus={job.gpus} is more than the {counted(sequences, 'sequence')} of a batch: {more}")
     batch_tokens = sequences * job.model.seq_len
     warmup_steps = round(rules["warmup_tokens"] / batch_tokens)
     identity = {
@@ -124,6 +132,8 @@ def _trunk(
     }
     if job.schedule.name == "cosine":
         identity |= {"budget": budgets[0], "final_fraction": job.schedule.final_fraction}
+    if job.gpus > 1:  # whose sums round otherwise
+        identity["gpus"] = job.gpus
     trunk_hash = short_hash(identity)
     name = f"w{job.model.width}-d{job.model.depth}-s{job.seed}-{trunk_hash}"
     cells = tuple(_cell(job, budget, batch_tokens, warmup_steps, flops_per_token, name) for budget in budgets)

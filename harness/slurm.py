@@ -36,6 +36,14 @@ def device(launcher: Launcher) -> str:
     return "cuda" if gpus else "cpu"
 
 
+def check_gpus(launcher: Launcher, device: str, gpus: int) -> None:
+    """Raises UserError where a job is to train on more GPUs than it asks SLURM for; "a100:2" and "gpu:a100:2" are 2."""
+    for key in ("gpus_per_node", "gpus_per_task", "gres"):
+        asked = re.search(r"(?:^|:)(\d+)$", str(launcher[key]))
+        if device.startswith("cuda") and asked and int(asked[1]) < gpus:
+            raise UserError(f"gpus={gpus} is more than hydra.launcher.{key}={launcher[key]}: raise that, or lower gpus")
+
+
 def flags(launcher: Launcher, keys: Sequence[str]) -> list[str]:
     """The flags of sbatch that `keys` of the launcher stand for."""
     names = {key: RENAMED.get(key, key).replace("_", "-") for key in keys}

@@ -46,6 +46,16 @@ class Stop:
             assert self._number is not None
             raise Stopped(self._number)
 
+    @property
+    def number(self) -> int | None:
+        """The signal that asked."""
+        return self._number
+
+    def ask(self, number: int) -> None:
+        """Asks this process, and all of its sweep, as that signal would; nothing where one has."""
+        if not self.asked():
+            self._note(number)
+
     def asked(self) -> bool:
         if self._number is None and self._file is not None and os.path.exists(self._file):
             self._number = signal.SIGTERM
@@ -131,12 +141,15 @@ class Stop:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's SIGHUP, a background job's SIGINT
                 self._previous[number] = signal.signal(number, self._take)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        again = self._number is not None
+    def _note(self, number: int) -> None:
         self._number = number
         if self._file is not None:
             with suppress(OSError):
                 Path(self._file).write_text(str(number))
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        again = self._number is not None
+        self._note(number)
         if not self._deferred or (again and number == signal.SIGINT and self._launcher is None):
             raise Stopped(number)
 

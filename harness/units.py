@@ -42,11 +42,12 @@ def data_size(size: float) -> str:
 def machine_hours(process_seconds: float, machine: Mapping[str, Any]) -> str:
     """What processes have occupied of a machine: 5.2 core-minutes, 12 GPU-hours (30.00 at 2.5 an hour).
 
-    machine: device, its kind; threads, of a process; slots, processes at once; gpus, that these share; and where it is
-    known price_per_hour, of a GPU or a core.
+    machine: device, its kind; threads, of a process; slots, jobs at once, each of so many processes as ranks says (1);
+    gpus, that these share; and where it is known price_per_hour, of a GPU or a core.
     """
     device = str(machine["device"])
-    share = int(machine["threads"]) if device == "cpu" else max(1, int(machine["gpus"])) / int(machine["slots"])
+    processes = int(machine["slots"]) * int(machine.get("ranks", 1))
+    share = int(machine["threads"]) if device == "cpu" else max(1, int(machine["gpus"])) / processes
     size, unit = process_seconds * share / 60, "minutes"
     if size >= 60:
         size, unit = size / 60, "hours"

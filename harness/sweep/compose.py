@@ -109,15 +109,19 @@ def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
 
 
 def machine_slots(trunks: Sequence[Trunk]) -> int:
-    """As many jobs as this machine holds at once: of cores, or of jobs a GPU, and of memory for the largest trunk."""
-    job, device = trunks[0].job, resolve(trunks[0].job)
+    """As many jobs as this machine holds at once: of cores, or of jobs a GPU, and of memory for the largest trunk.
+
+    Where they differ in gpus=, as many as of those with the most.
+    """
+    job = max((trunk.job for trunk in trunks), key=lambda job: job.gpus)
+    device = resolve(job)
     if device.kind == "cuda":
         gpus = [gpu for gpu in seen() if gpu.index in gpus_of(job)]
-        return max(1, most_jobs(gpus, [needed_bytes(trunk, device) for trunk in trunks], slots_a_gpu(job)))
+        return max(1, most_jobs(gpus, [needed_bytes(trunk, device) for trunk in trunks], slots_a_gpu(job), job.gpus))
     if device.kind == "mps":
         return 1
-    fitting = int(memory_bytes(device) // max(trunk.training_bytes for trunk in trunks))
-    return max(1, min(joblib.cpu_count() // job.threads, fitting))
+    fitting = int(memory_bytes(device) // max(trunk.job.gpus * trunk.training_bytes for trunk in trunks))
+    return max(1, min(joblib.cpu_count() // (job.gpus * job.threads), fitting))
 
 
 def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
@@ -142,10 +146,13 @@ def trunks_by_job(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[T
 
 
 def check_machine_for(sweep: Sweep) -> None:
-    """Raises UserError where this machine, if the jobs are to train on it, lacks what they need."""
-    ways = {(job.device, job.compile): job for job in sweep.jobs}
-    for job in ways.values() if not sweep.cluster else ():
-        check_machine(job)
+    """Raises UserError where this machine, or what the jobs ask of a cluster, lacks what they need."""
+    ways = {(job.device, job.compile, job.gpus): job for job in sweep.jobs}
+    for job in ways.values():
+        if sweep.cluster:
+            slurm.check_gpus(sweep.cluster, job.device, job.gpus)
+        else:
+            check_machine(job)
 
 
 def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:

@@ -31,9 +31,10 @@ from harness.sweep.compose import Sweep, code_version, open_store, set_environme
 from harness.sweep.snapshot import SweepReader
 from harness.training.device import precision, resolve, uuid_of
 from harness.training.energy import metered
-from harness.training.gpus import device_of
+from harness.training.gpus import devices_of
 from harness.training.job import record_lost, run_trunk
 from harness.training.machine import check_machine
+from harness.training.spawn import run_trunk_on_ranks
 
 # How often what was killed is tried again without getting farther.
 RETRIES = 2
@@ -171,10 +172,13 @@ def run_jobs(jobs: Sequence[TrainConfig]) -> None:
         store = open_store([job])
         folder = SweepFolder(Path(job.output_directory) / job.name)
         trunks = make_trunks(job, store.vocab_size, store.recipe_hash, precision(job))
-        with device_of(job, trunks, store.train.nbytes) as device:
+        with devices_of(job, trunks, store.train.nbytes) as devices:
             for trunk in trunks:
-                with marked(trunk, folder), metered(uuid_of(device), folder.path):
-                    run_trunk(trunk, store, device, folder, code_version())
+                with marked(trunk, folder), metered([uuid_of(device) for device in devices], folder.path):
+                    if len(devices) == 1:
+                        run_trunk(trunk, store, devices[0], folder, code_version())
+                    else:
+                        run_trunk_on_ranks(trunk, store, devices, folder, code_version())
 
 
 @contextlib.contextmanager

@@ -102,10 +102,13 @@ def vocabulary(job: TrainConfig) -> int:
 def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
     """The plan of a sweep on the machine of that name, and sentences on what it is based; opens no corpus.
 
-    Raises UserError for a machine that is not known, and where the largest trunk does not fit into it.
+    Raises UserError for a machine that is not known, for jobs on several GPUs, and where a trunk does not fit.
     """
     if name not in MACHINES:
         raise UserError(f"machine={name} is not known: choose {', '.join(MACHINES)}, or plan on the machine itself")
+    if several := [job.gpus for job in sweep.jobs if job.gpus > 1]:
+        raise UserError(f"gpus={several[0]}: machine={name} is one GPU, and how fast several are joined is not known: "
+                        "leave gpus out of this plan")  # fmt: skip
     machine = MACHINES[name]
     kind = "mps" if name == "mps" else "cuda"
     job = sweep.jobs[0]

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -20,7 +21,9 @@ from harness.sweep.compose import Sweep, open_store, set_environment
 from harness.training.agreement import check_agreement
 from harness.training.device import Device, configure_process, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE, evaluate
-from harness.training.gpus import device_of
+from harness.training.gpus import devices_of
+from harness.training.ranks import Ranks
+from harness.training.spawn import RanksKilled, on_ranks
 from harness.training.step_graph import SETTLED
 from harness.training.trainer import Trainer, out_of_memory
 from harness.units import counted, duration
@@ -116,7 +119,7 @@ def _shape(trunk: Trunk) -> str:
     """What decides how fast a trunk trains."""
     job = trunk.job
     return repr((job.model, trunk.vocab_size, trunk.batch_sequences, job.optimizer.name, job.optimizer.gradient_clip,
-                 job.optimizer.micro_batch_tokens, job.precision, job.compile, job.threads))  # fmt: skip
+                 job.optimizer.micro_batch_tokens, job.precision, job.compile, job.threads, job.gpus))  # fmt: skip
 
 
 def _mean(paces: list[Pace]) -> Pace:
@@ -133,7 +136,7 @@ def measure_in_turn(
     """The pace of each trunk by its name, in one of `slots` processes that all begin when the last is ready.
 
     sweep_folder is that of the sweep, None in the launcher itself. What does not fit into memory with half the
-    micro-batch is left out.
+    micro-batch, or is killed, is left out.
     """
     set_environment()
     if sweep_folder is not None:
@@ -148,6 +151,8 @@ def measure_in_turn(
             try:
                 paces[trunk.name] = measure_here(trunk, halved)
                 break
+            except RanksKilled:
+                break
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -156,22 +161,33 @@ def measure_in_turn(
 
 
 def measure_here(trunk: Trunk, halved: bool = False) -> Pace:
-    """The pace of a trunk in this process, on a GPU in a slot of its own."""
+    """The pace of a trunk in this process, or in its ranks, on GPUs in slots of its own."""
     store = open_store([trunk.job])
-    with device_of(trunk.job, [trunk], store.train.nbytes) as device:
-        configure_process(trunk.job, device)
-        if device.kind == "mps":
-            check_agreement(trunk, store, device)
-        return _measured(trunk, store, device, halved)
+    with devices_of(trunk.job, [trunk], store.train.nbytes) as devices:
+        if len(devices) > 1:
+            return on_ranks(partial(_measured_by_ranks, trunk, halved, time.time()), trunk, devices, halved)
+        configure_process(trunk.job, devices[0])
+        if devices[0].kind == "mps":
+            check_agreement(trunk, store, devices[0])
+        return _measured(trunk, store, devices[0], halved)
 
 
-def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool) -> Pace:
+def _measured_by_ranks(
+    trunk: Trunk, halved: bool, asked: float, store: TokenStore, device: Device, ranks: Ranks
+) -> Pace:
+    """asked: when their processes were started, which takes seconds."""
+    waited = time.time() - asked
+    pace = _measured(trunk, store, device, halved, ranks)
+    return replace(pace, start=pace.start + waited)
+
+
+def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool, ranks: Ranks | None = None) -> Pace:
     """At a learning rate of 0, so that nothing diverges.
 
     What comes before the first step is that of a shape that is compiled already, as it is by then.
     """
     began = time.perf_counter()
-    trainer = Trainer(trunk, store, device, halved)
+    trainer = Trainer(trunk, store, device, halved, ranks)
     times: list[float] = []
     warm = SETTLED if trainer.graph else WARM_STEPS
     while len(times) < warm + LEAST_STEPS or sum(times[warm:]) < SECONDS:
@@ -195,7 +211,7 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool) -> 
     del trainer
     if device.compile:
         began = time.perf_counter()
-        Trainer(trunk, store, device, halved).gradients(0)
+        Trainer(trunk, store, device, halved, ranks).take(0, 0.0)
         device.synchronize()
         first = time.perf_counter() - began
     return Pace(step, evaluation, max(0.0, first - step), notes)

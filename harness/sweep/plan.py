@@ -58,6 +58,11 @@ class Plan:
         return [sum(part for part in job if part) for job in seconds]
 
     @property
+    def process_seconds(self) -> float:
+        """Of all processes, of which a job on several GPUs has one on each, as far as their paces are known."""
+        return sum(trunk.job.gpus * (self.seconds(trunk) or 0.0) for trunk in self.trunks)
+
+    @property
     def wall_seconds(self) -> float | None:
         jobs = self.job_seconds
         return None if jobs is None else schedule_makespan([seconds for seconds in jobs if seconds], self.slots)
@@ -85,6 +90,8 @@ class Plan:
         """What turns a process's seconds into hours of the machine, and these into their price where one is given."""
         job = self.trunks[0].job
         found = {"device": self.device, "slots": self.slots, "gpus": self.gpus, "threads": job.threads}
+        if (ranks := max(trunk.job.gpus for trunk in self.trunks)) > 1:
+            found["ranks"] = ranks
         return found | ({} if job.price_per_hour is None else {"price_per_hour": job.price_per_hour})
 
     @property
@@ -113,10 +120,9 @@ class Plan:
 
     def summary(self) -> str:
         done = f", {len(self.finished)} of them done" if self.finished else ""
-        jobs, wall = self.job_seconds, self.wall_seconds
-        cost = ""
-        if jobs is not None and wall is not None:
-            cost = f"about {duration(wall)} and {machine_hours(sum(jobs), self.machine)}, "
+        wall, cost = self.wall_seconds, ""
+        if wall is not None:
+            cost = f"about {duration(wall)} and {machine_hours(self.process_seconds, self.machine)}, "
         return (
             "params count the head, batch is in tokens, rate is the learning rate\n"
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "

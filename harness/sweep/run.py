@@ -54,9 +54,9 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     cells = [cell for trunk in trunks for cell in trunk.cells]
     finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
     slots = min(sweep.slots or machine_slots(trunks), len(by_job))
-    device = trunks[0].job.device
+    device, ranks = trunks[0].job.device, max(trunk.job.gpus for trunk in trunks)
     if not sweep.cluster:  # each process would start as many compilers as the machine has cores
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // slots)))
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // (slots * ranks))))
     # Of Apple's Accelerate, which torch.set_num_threads does not tell; joblib would give it more where fewer jobs run.
     os.environ.setdefault("VECLIB_MAXIMUM_THREADS", str(trunks[0].job.threads))
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
@@ -65,7 +65,7 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
         device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
-        gpus=1 if ":" in device else slots if sweep.cluster else min(slots, torch.cuda.device_count()),
+        gpus=1 if ":" in device else slots * ranks if sweep.cluster else min(slots * ranks, torch.cuda.device_count()),
         finished=finished,
         resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
         pace=measure(sweep, pending, slots),
@@ -190,6 +190,7 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, An
                 "params_with_head": trunk.params.with_head,
                 "flops": cell.flops,
             }
+            | ({"gpus": trunk.job.gpus} if trunk.job.gpus > 1 else {})
             for trunk in plan.trunks
             for cell in trunk.cells
         ],

@@ -23,7 +23,7 @@ QUIET_SECONDS = 300.0
 # The cooldown's share of a budget, where sweep.yaml does not give a cell's branch_step.
 COOLDOWN = 0.2
 # What one process occupies, where sweep.yaml does not say.
-MACHINE = {"device": "cpu", "slots": 1, "gpus": 0, "threads": 1, "price_per_hour": None}
+MACHINE = {"device": "cpu", "slots": 1, "ranks": 1, "gpus": 0, "threads": 1, "price_per_hour": None}
 # Longer than any row of curve.jsonl, so that the end of the file holds a whole one.
 TAIL_BYTES = 4096
 
@@ -76,7 +76,7 @@ class Snapshot:
     utilization: float | None
     seconds_left: float | None
     process_seconds: float  # of training and evaluation, over all processes
-    machine: dict[str, Any]  # device, slots, gpus, threads
+    machine: dict[str, Any]  # device, slots, ranks, gpus, threads
     launch: dict[str, Any]  # the last one: started, estimated_seconds, wall_seconds
     command: str  # that trains what is left
     joules: float | None = None  # of its GPUs while its jobs ran, where their driver counts
@@ -247,7 +247,7 @@ class TrunkWork:
     flops_per_token: float
     rate: float | None
     running: bool
-    seconds: float  # of its process, as far as files tell
+    seconds: float  # of its processes, as far as files tell
 
 
 def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> TrunkWork:
@@ -271,13 +271,14 @@ def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> T
     timed = [state for state in states if state.tokens_per_second and math.isfinite(state.tokens_per_second)]
     newest = max(timed, key=lambda state: (state.status == "running", state.changed), default=None)
     rate = newest.tokens_per_second * per_token if newest and newest.tokens_per_second else None
+    seconds = (trained_steps * per_step / rate if rate else 0.0) + sum(state.evaluation_seconds for state in states)
     return TrunkWork(
         done=(shared_done + own_done) * per_step,
         total=(shared_steps + own_steps) * per_step,
         flops_per_token=per_token,
         rate=rate,
         running=any(state.status == "running" for state in states),
-        seconds=(trained_steps * per_step / rate if rate else 0.0) + sum(state.evaluation_seconds for state in states),
+        seconds=seconds * members[0].get("gpus", 1),
     )
 
 

@@ -83,12 +83,17 @@ def has_bf16(job: TrainConfig) -> bool:
 
 
 def gpus_of(job: TrainConfig) -> list[int]:
-    """The GPUs here that a job may use, by torch's index."""
+    """The GPUs here that a job may use, by torch's index; of a job on several, whose ranks must round alike, those of
+    which there are as many of one model."""
     if not torch.cuda.is_available():
         return []
     _, colon, index = job.device.partition(":")
     count = torch.cuda.device_count()
-    return [int(index)] if colon and int(index) < count else list(range(count))
+    here = [int(index)] if colon and int(index) < count else list(range(count))
+    if job.gpus == 1:
+        return here
+    models = [torch.cuda.get_device_properties(gpu).name for gpu in here]
+    return [gpu for gpu, model in zip(here, models, strict=True) if models.count(model) >= job.gpus]
 
 
 def resolve(job: TrainConfig, number: int = 0) -> Device:

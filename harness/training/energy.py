@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Of the driver; nvidia-smi shows power, of which it sees a part of the time, and not this counter.
@@ -40,15 +40,17 @@ def joules(uuid: str) -> float | None:
 
 
 @contextlib.contextmanager
-def metered(uuid: str | None, sweep_dir: Path) -> Iterator[None]:
-    """Writes down what the GPU took within it; nothing for a device without a uuid or a counter."""
-    began, first = time.time(), joules(uuid) if uuid else None
+def metered(uuids: Iterable[str | None], sweep_dir: Path) -> Iterator[None]:
+    """Writes down what these GPUs took within it; nothing for a device without a uuid or a counter."""
+    began, first = time.time(), {uuid: joules(uuid) for uuid in uuids if uuid}
     try:
         yield
     finally:
-        last = joules(uuid) if uuid and first is not None else None
-        if first is not None and last is not None:
-            line = {"gpu": uuid, "began": began, "ended": time.time(), "first": first, "last": last}
+        for uuid, before in first.items():
+            last = None if before is None else joules(uuid)
+            if last is None:
+                continue
+            line = {"gpu": uuid, "began": began, "ended": time.time(), "first": before, "last": last}
             with contextlib.suppress(OSError):  # an account is not worth a cell
                 _append(sweep_dir / FILE, json.dumps(line) + "\n")
 

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,14 @@ TRIED = 0.75
 
 @dataclass(frozen=True)
 class Gpu:
-    """index is torch's in this process, name the same in every process; bytes, free for others and in all."""
+    """index is torch's in this process, name the same in every process; bytes, free for others and in all; model, as
+    NVIDIA calls it."""
 
     index: int
     name: str
     free: int
     total: int
+    model: str = ""
 
 
 def seen() -> list[Gpu]:
@@ -49,10 +51,11 @@ def seen() -> list[Gpu]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         total, uuid = properties.total_memory, str(getattr(properties, "uuid", index))
+        model = getattr(properties, "name", "")
         if index < len(shown) and shown[index].strip().startswith("MIG-"):  # a slice, which has its GPU's uuid
-            found.append(Gpu(index, shown[index].strip(), total, total))
+            found.append(Gpu(index, shown[index].strip(), total, total, model))
         else:
-            found.append(Gpu(index, uuid, min(total, free.get(uuid, total)), total))
+            found.append(Gpu(index, uuid, min(total, free.get(uuid, total)), total, model))
     return found
 
 
@@ -63,46 +66,69 @@ def free_by_uuid() -> dict[str, int]:
     return {pair[0]: int(pair[1]) * 2**20 for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
-def choose(gpus: Sequence[Gpu], held: Sequence[Sequence[int]], needed: int, slots: int) -> int | None:
+def choose(
+    gpus: Sequence[Gpu], held: Sequence[Sequence[int]], needed: int, slots: int, count: int = 1
+) -> list[int] | None:
     """Where in `gpus` the next job goes: to the fewest jobs, then the most memory left; None where it has no place.
 
-    held: what the jobs need that hold a slot of each; slots: the most of each. Where no job holds any, one that needs
-    little more than is left is tried: its need is an upper estimate, and no job's end would leave more.
+    held: what the jobs need that hold a slot of each; slots: the most of each; count: how many GPUs of one model the
+    job takes, `needed` of each. Where no job holds any, one that needs little more than is left is tried: its need is
+    an upper estimate, and no job's end would leave more.
     """
     left = [min(gpu.free, gpu.total - sum(needs)) for gpu, needs in zip(gpus, held, strict=True)]
     able = [place for place in range(len(gpus)) if len(held[place]) < slots and left[place] >= needed]
-    if not able and not any(held):
+    found = _together(gpus, able, held, left, count)
+    if found is None and not any(held):
         able = [place for place in range(len(gpus)) if left[place] >= TRIED * needed]
-    return min(able, key=lambda place: (len(held[place]), -left[place]), default=None)
+        found = _together(gpus, able, held, left, count)
+    return found
 
 
-def most_jobs(gpus: Sequence[Gpu], needs: Sequence[int], slots: int) -> int:
-    """How many jobs run at once, each GPU filled with the largest that it holds."""
-    total = 0
+def _together(
+    gpus: Sequence[Gpu], able: Sequence[int], held: Sequence[Sequence[int]], left: Sequence[int], count: int
+) -> list[int] | None:
+    """The best `count` of the places in `able`, of GPUs of one model where they are several."""
+    ordered = sorted(able, key=lambda place: (len(held[place]), -left[place]))
+    for first in ordered:
+        alike = [place for place in ordered if gpus[place].model == gpus[first].model]
+        if len(alike) >= count:
+            return alike[:count]
+    return None
+
+
+def most_jobs(gpus: Sequence[Gpu], needs: Sequence[int], slots: int, count: int = 1) -> int:
+    """How many jobs, each on `count` GPUs of one model, run at once, each GPU filled with the largest that it holds."""
+    places: dict[str, list[int]] = {}
     for gpu in gpus:
         fitting = [needed for needed in needs if needed <= gpu.free]
-        total += min(slots, gpu.free // max(fitting)) if fitting else 0
+        held = min(slots, gpu.free // max(fitting)) if fitting else 0
+        places.setdefault(gpu.model, []).append(held)
+    total = 0
+    for alike in places.values():
+        jobs = 0  # no two places of a job lie on one GPU
+        while sum(min(held, jobs + 1) for held in alike) >= count * (jobs + 1):
+            jobs += 1
+        total += jobs
     return total
 
 
 @contextlib.contextmanager
-def device_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> Iterator[Device]:
-    """The device of a job; on GPUs a free slot of one that holds its trunks, waited for and held until the end.
+def devices_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> Iterator[list[Device]]:
+    """The devices of a job, as many as it asks for; of GPUs a free slot each, waited for and held until the end.
 
     token_bytes: of the whole training split. Raises UserError where no GPU holds them, and Stopped where that is asked
     for first.
     """
     device = resolve(job)
     if device.kind != "cuda":
-        yield device
+        yield [device] * job.gpus
         return
     for trunk in trunks:
         check_gpu_memory(trunk, device)
     needed = max(needed_bytes(trunk, device, token_bytes=token_bytes) for trunk in trunks)
-    with slot(needed, slots_a_gpu(job), device.torch_device.index if ":" in job.device else None) as index:
-        device = resolve(job, index)
+    with slot(needed, slots_a_gpu(job), gpus_of(job), job.gpus) as indices:
         try:
-            yield device
+            yield [resolve(job, index) for index in indices]
         finally:
             gc.collect()  # of the last trainer, whose graph may point to itself
             device.release()
@@ -115,18 +141,19 @@ def slots_a_gpu(job: TrainConfig) -> int:
 
 
 @contextlib.contextmanager
-def slot(needed: int, slots: int, index: int | None = None) -> Iterator[int]:
-    """Waits for a slot of a GPU with `needed` bytes left, of the one at `index` where that is given; its index.
+def slot(needed: int, slots: int, among: Collection[int] | None = None, count: int = 1) -> Iterator[list[int]]:
+    """Waits for a slot of each of `count` GPUs with `needed` bytes left, of those `among` where given; their indices.
 
-    Raises Stopped where that is asked for first.
+    All are taken at once, or none, so that no job holds what another waits for. Raises Stopped where that is asked for
+    first.
     """
     folder, told = lock_folder(), False
     while True:
         stop.check()
-        gpus = [gpu for gpu in seen() if index in (None, gpu.index)]
+        gpus = [gpu for gpu in seen() if among is None or gpu.index in among]
         choosing, taken = FileLock(folder / "choosing.lock", mode=0o666), None
         with contextlib.suppress(Timeout), choosing.acquire(timeout=POLL_SECONDS):
-            taken = _take(folder, gpus, needed, slots)
+            taken = _take(folder, gpus, needed, slots, count)
         if taken is not None:
             break
         if not told:
@@ -135,11 +162,11 @@ def slot(needed: int, slots: int, index: int | None = None) -> Iterator[int]:
                   "other jobs have its slots", file=sys.stderr, flush=True)  # fmt: skip
             told = True
         time.sleep(POLL_SECONDS)
-    gpu, lock = taken
     try:
-        yield gpu.index
+        yield [gpu.index for gpu, _ in taken]
     finally:
-        lock.release()
+        for _, lock in taken:
+            lock.release()
 
 
 def lock_folder() -> Path:
@@ -153,8 +180,10 @@ def lock_folder() -> Path:
     return folder
 
 
-def _take(folder: Path, gpus: Sequence[Gpu], needed: int, slots: int) -> tuple[Gpu, FileLock] | None:
-    """A locked slot of the GPU that is chosen; None where none can take the job now."""
+def _take(
+    folder: Path, gpus: Sequence[Gpu], needed: int, slots: int, count: int = 1
+) -> list[tuple[Gpu, FileLock]] | None:
+    """A locked slot of each GPU that is chosen; None where the job has no place now."""
     held: list[list[int]] = []
     free: list[list[FileLock]] = []
     for gpu in gpus:
@@ -162,18 +191,17 @@ def _take(folder: Path, gpus: Sequence[Gpu], needed: int, slots: int) -> tuple[G
         taken = [lock for lock in locks if _acquired(lock)]
         free.append(taken)
         held.append([_need_of(lock, gpu) for lock in locks if lock not in taken])
-    place = choose(gpus, held, needed, slots)
-    kept = free[place][0] if place is not None else None
-    for lock in (lock for of_gpu in free for lock in of_gpu if lock is not kept):
+    places = choose(gpus, held, needed, slots, count)
+    kept = [(gpus[place], free[place][0]) for place in places or ()]
+    for lock in (lock for of_gpu in free for lock in of_gpu if lock not in [lock for _, lock in kept]):
         lock.release()
-    if place is None or kept is None:
-        return None
-    need = Path(f"{kept.lock_file}.need")
-    fresh = need.with_name(f".{need.name}.{os.getpid()}")
-    fresh.write_text(str(needed))
-    fresh.chmod(0o644)
-    os.replace(fresh, need)  # whose file that is, or what it points to, does not matter so
-    return gpus[place], kept
+    for _, lock in kept:
+        need = Path(f"{lock.lock_file}.need")
+        fresh = need.with_name(f".{need.name}.{os.getpid()}")
+        fresh.write_text(str(needed))
+        fresh.chmod(0o644)
+        os.replace(fresh, need)  # whose file that is, or what it points to, does not matter so
+    return kept or None
 
 
 def _slots_of(folder: Path, gpu: Gpu, slots: int) -> list[Path]:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,34 @@ from harness.training import checkpoint
 from harness.training.curve import Curve, read_curve
 from harness.training.device import Device, configure_process, matmul_rate
 from harness.training.evaluation import Evaluation, evaluate
+from harness.training.ranks import Ranks
 from harness.training.trainer import Diverged, Trainer, out_of_memory
 
 
-def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str) -> None:
+def run_trunk(
+    trunk: Trunk,
+    store: TokenStore,
+    device: Device,
+    folder: SweepFolder,
+    code_version: str,
+    ranks: Ranks | None = None,
+) -> None:
     """Trains every cell of `trunk` that has not ended for good, and writes their records.
 
     A cell that fails or diverges gets a record that says so; only an interrupt leaves this function as an
-    exception: Stopped, with a checkpoint written. Two processes never train one trunk at once.
+    exception: Stopped, with a checkpoint written. Two processes never train one trunk at once. Among ranks all but
+    divergence leaves it, for the job's own process to act on.
     """
     trunk_folder = make_folder(folder.trunk(trunk.name))
     with _locked(trunk_folder / "lock"):
-        pending = [cell for cell in trunk.cells if not is_final(folder.run(cell.name))]
+        pending = pending_cells(trunk, folder, ranks.failed if ranks else frozenset())
         if not pending:
             return
         remove_temporary(trunk_folder)
         slurm.link_log(trunk_folder)
         for cell in pending:
             _start_folder(trunk, cell, folder)
-        run = _TrunkRun(trunk, store, device, folder, code_version)
+        run = _TrunkRun(trunk, store, device, folder, code_version, ranks)
         with tracking.start(trunk.job.tracking, folder.path, [cell.name for cell in pending]):
             for index, cell in enumerate(pending):
                 try:
@@ -53,6 +62,8 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                         run.record(lost, "diverged", error=str(diverged))
                     return
                 except Exception as error:
+                    if ranks is not None:
+                        raise
                     if out_of_memory(error):
                         run.record(cell, "failed", error=f"out of memory, also with half the micro-batch: {error}")
                         run.trainer = None
@@ -64,13 +75,24 @@ def run_trunk(trunk: Trunk, store: TokenStore, device: Device, folder: SweepFold
                     return
 
 
+def pending_cells(trunk: Trunk, folder: SweepFolder, failed: Collection[str] = ()) -> list[Cell]:
+    """Those that have not ended for good, in the order in which they are trained, without those in `failed`."""
+    return [cell for cell in trunk.cells if cell.name not in failed and not is_final(folder.run(cell.name))]
+
+
 def record_lost(
-    trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str, error: str
+    trunk: Trunk,
+    store: TokenStore,
+    device: Device,
+    folder: SweepFolder,
+    code_version: str,
+    error: str,
+    cells: Sequence[Cell] | None = None,
 ) -> None:
-    """Records what has not ended for good as failed, where the process that trained it could not."""
+    """Records what has not ended for good as failed, where the process that trained it could not; all or `cells`."""
     with _locked(make_folder(folder.trunk(trunk.name)) / "lock"):
         run = _TrunkRun(trunk, store, device, folder, code_version)
-        for cell in trunk.cells:
+        for cell in trunk.cells if cells is None else cells:
             if not is_final(make_folder(folder.run(cell.name))):
                 run.record(cell, "failed", error=error)
 
@@ -132,11 +154,19 @@ def _description(trunk: Trunk, cell: Cell, folder: SweepFolder) -> dict[str, Any
 class _TrunkRun:
     """The state of one trunk's training across its cells."""
 
-    def __init__(self, trunk: Trunk, store: TokenStore, device: Device, folder: SweepFolder, code_version: str):
+    def __init__(
+        self,
+        trunk: Trunk,
+        store: TokenStore,
+        device: Device,
+        folder: SweepFolder,
+        code_version: str,
+        ranks: Ranks | None = None,
+    ):
         self.trunk, self.store, self.device = trunk, store, device
-        self.folder, self.code_version = folder, code_version
+        self.folder, self.code_version, self.ranks = folder, code_version, ranks
         self.trainer: Trainer | None = None
-        self.halved = False  # the micro-batch, since a whole one did not fit into memory
+        self.halved = ranks is not None and ranks.halved  # the micro-batch, since a whole one did not fit into memory
         self.trunk_folder = folder.trunk(trunk.name)
         self.trunk_curve = self.trunk_folder / "curve.jsonl"
         self.checkpoints = checkpoint.TrunkCheckpoints(self.trunk_folder, {cell.branch_step for cell in trunk.cells})
@@ -146,7 +176,7 @@ class _TrunkRun:
         try:
             return self.cell(cell, live)
         except Exception as error:
-            if self.halved or not out_of_memory(error):
+            if self.halved or self.ranks is not None or not out_of_memory(error):
                 raise
         # out of the handler, whose exception holds the tensors of the step
         self.halved, self.trainer = True, None
@@ -159,7 +189,7 @@ class _TrunkRun:
         cooldown_path = folder / "checkpoint.pt"
         if self.trainer is None:
             configure_process(self.trunk.job, self.device)
-            self.trainer = Trainer(self.trunk, self.store, self.device, self.halved)
+            self.trainer = Trainer(self.trunk, self.store, self.device, self.halved, self.ranks)
         cooldown = checkpoint.load(cooldown_path)
         if cooldown is not None and cell.branch_step <= cooldown["step"] <= cell.steps:
             self.trainer.restore(cooldown)
@@ -200,7 +230,7 @@ class _TrunkRun:
             trainer.restore(state)
         elif trainer.step:
             # Its checkpoints are damaged, and the trainer has moved on: begin again.
-            trainer = Trainer(self.trunk, self.store, self.device, self.halved)
+            trainer = Trainer(self.trunk, self.store, self.device, self.halved, self.ranks)
         live_path = self.folder.run(live.name) / "curve.jsonl"
         curve = Curve([self.trunk_curve, live_path], read_curve(self.trunk_curve, trainer.step))
 
@@ -252,7 +282,7 @@ class _TrunkRun:
             "bits_per_byte": result.bits_per_byte if result else None,
             "wall_seconds": seconds + evaluation_seconds,
             "tokens_per_second": cell.tokens / seconds if finished else None,
-            "flops_utilization": cell.flops / seconds / matmul_rate(self.device) if finished else None,
+            "flops_utilization": cell.flops / seconds / (job.gpus * matmul_rate(self.device)) if finished else None,
             "device": self.device.kind, "precision": self.device.precision,
             "code_version": self.code_version, "family": job.model.family,
             "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ def check_machine(job: TrainConfig) -> None:
     name = device_name(job)
     if torch.cuda.is_available():
         if name.startswith("cuda"):
+            if not gpus_of(job):
+                raise UserError(f"gpus={job.gpus}: {_gpus_here()}: take no more than there are of one model")
             _check_architectures(job)
             if job.compile in (None, True):
                 _check_compiler()
@@ -77,6 +80,11 @@ def _what_cuda_says() -> str:
     except Exception as error:
         return " ".join(str(error).split())[:200]
     return "nothing"
+
+
+def _gpus_here() -> str:
+    models = Counter(torch.cuda.get_device_properties(gpu).name for gpu in range(torch.cuda.device_count()))
+    return "here are " + " and ".join(f"{count} {model}" for model, count in models.items())
 
 
 def _check_architectures(job: TrainConfig) -> None:

@@ -25,6 +25,7 @@ KEPT = {
     ("llama", "bf16", True): (26, 6), ("llama", "bf16", False): (32, 8),
     ("llama", "float32", True): (44, 12), ("llama", "float32", False): (48, 16),
 }  # fmt: skip
+SUMMED = 4  # bytes a parameter: the gradients once more, in a row, where ranks add them up
 OUTSIDE_BLOCKS = 16  # bytes a token for each feature of the width
 # Bytes of each score of a query and a key, which torch keeps whole on an Apple GPU and nowhere else: of every block in
 # training, of one in evaluation.
@@ -79,6 +80,8 @@ def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None, tok
     model = trunk.job.model
     shape = (model, trunk.vocab_size, trunk.params.total)
     step = step_bytes(*shape, sequences * model.seq_len, device)
+    if trunk.job.gpus > 1:
+        step += SUMMED * trunk.params.total
     if token_bytes is None:
         token_bytes = trunk.cells[-1].tokens * (2 if trunk.vocab_size <= 2**16 else 4)
     resident = min(token_bytes, device.memory // 4) if device.memory else 0
@@ -91,7 +94,7 @@ def micro_sequences(trunk: Trunk, device: Device) -> int:
     most = max(1, trunk.job.optimizer.micro_batch_tokens // trunk.job.model.seq_len)
     if not device.memory:
         return most
-    most = min(most, trunk.batch_sequences)
+    most = min(most, trunk.rank_sequences)
     while most > 1 and needed_bytes(trunk, device, most) > USABLE * device.memory:
         most = -(-most // 2)
     return most

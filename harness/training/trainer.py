@@ -18,6 +18,7 @@ from harness.training.curve import Curve
 from harness.training.device import Device, matmul_rate
 from harness.training.memory import micro_sequences
 from harness.training.optimizer import Optimizer, clip_gradients
+from harness.training.ranks import Ranks
 from harness.training.schedule import cooldown_factor, cosine_factor, trunk_factor
 from harness.training.step_graph import StepGraph
 
@@ -44,11 +45,18 @@ class Diverged(Exception):
 
 
 class Trainer:
-    """A model with its optimizer at some step of a trunk or of one cell's cooldown."""
+    """A model with its optimizer at some step of a trunk or of one cell's cooldown.
 
-    def __init__(self, trunk: Trunk, store: TokenStore, device: Device, halved: bool = False):
-        self.trunk, self.device = trunk, device
+    ranks: those that train it together, each by a trainer of its own; None where this process is alone.
+    """
+
+    def __init__(
+        self, trunk: Trunk, store: TokenStore, device: Device, halved: bool = False, ranks: Ranks | None = None
+    ):
+        self.trunk, self.device, self.ranks = trunk, device, ranks
         job = trunk.job
+        if ranks is not None:
+            ranks.tell("trainer", halved)
         self.model = GPT(job.model, trunk.vocab_size)
         initialize(self.model, job.seed)
         self.model.to(device.torch_device)
@@ -70,8 +78,8 @@ class Trainer:
                 self._run_op_by_op(error)
         if halved:
             self.notes.append("a step did not fit into memory: half the micro-batch is taken, which moves last digits")
-            self.micro_sequences = max(1, min(self.micro_sequences, trunk.batch_sequences) // 2)
-        self.matmul_rate = matmul_rate(device)  # of this process, beside those that run now
+            self.micro_sequences = max(1, min(self.micro_sequences, trunk.rank_sequences) // 2)
+        self.matmul_rate = job.gpus * matmul_rate(device)  # of this process, beside those that run now
         self.log_every = max(1, round(trunk.cells[-1].steps / CURVE_POINTS))
         self.step = 0
         self.seconds = 0.0  # of training, from the first step of the trunk
@@ -79,7 +87,7 @@ class Trainer:
         # branch would be the mean of a few batches, a spike in the curve.
         self.logged = 0
         self.loss_sum = torch.zeros((), device=device.torch_device)
-        self.graph = self.step_graph() if device.kind == "cuda" else None
+        self.graph = self.step_graph() if device.kind == "cuda" and ranks is None else None
 
     def step_graph(self, **how: Any) -> StepGraph:
         """What takes the steps on a GPU."""
@@ -99,6 +107,8 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.rest()
+        if self.ranks is not None:
+            self.ranks.tell_state(state)
         self.step, self.seconds, self.logged = state["step"], state["seconds"], state["logged"]
         self.loss_sum.copy_(state["loss_sum"])
         self.model.load_state_dict(state["model"])
@@ -149,7 +159,10 @@ class Trainer:
         )
 
     def _gradients(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._gradients_of(*self.batches.batch(step))
+        inputs_BT, targets_BT = self.batches.batch(step)
+        if self.ranks is not None:
+            inputs_BT, targets_BT = self.ranks.part(inputs_BT), self.ranks.part(targets_BT)
+        return self._gradients_of(inputs_BT, targets_BT)
 
     def _gradients_of(self, inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         loss = torch.zeros((), device=self.device.torch_device)
@@ -157,13 +170,17 @@ class Trainer:
             part = slice(start, start + self.micro_sequences)
             with self.device.autocast():
                 part_loss = self.loss(inputs_BT[part], targets_BT[part])
-            part_loss = part_loss * (len(inputs_BT[part]) / len(inputs_BT))
+            part_loss = part_loss * (len(inputs_BT[part]) / self.trunk.batch_sequences)
             part_loss.backward()
             loss += part_loss.detach()
+        if self.ranks is not None:
+            loss = self.ranks.sum(self.parameters, loss)
         return loss, clip_gradients(self.parameters, self.trunk.job.optimizer.gradient_clip)
 
     def take(self, step: int, rate_factor: float) -> torch.Tensor:
-        """One step of training, whose loss goes into the sum; the norm of its gradients, on the device."""
+        """A step of training, in every rank, whose loss goes into the sum; the norm of its gradients, on the device."""
+        if self.ranks is not None:
+            self.ranks.tell("take", step, rate_factor)
         if self.graph:
             return self.graph.take(step, rate_factor, self._take_plainly, self._gradients_of)
         return self._take_plainly(step, rate_factor)

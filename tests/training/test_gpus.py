@@ -24,17 +24,17 @@ def box(*gigabytes: float) -> list[Gpu]:
 
 def test_the_emptiest_gpu_is_chosen_and_none_beyond_its_memory():
     two = box(24, 24)
-    assert choose(two, [[], []], 10 * GB, 2) == 0
-    assert choose(two, [[18 * GB], []], 10 * GB, 2) == 1
-    assert choose(two, [[18 * GB], [10 * GB]], 10 * GB, 2) == 1
-    assert choose(two, [[18 * GB], [10 * GB, 10 * GB]], 3 * GB, 2) == 0  # two slots a GPU
+    assert choose(two, [[], []], 10 * GB, 2) == [0]
+    assert choose(two, [[18 * GB], []], 10 * GB, 2) == [1]
+    assert choose(two, [[18 * GB], [10 * GB]], 10 * GB, 2) == [1]
+    assert choose(two, [[18 * GB], [10 * GB, 10 * GB]], 3 * GB, 2) == [0]  # two slots a GPU
     assert choose(two, [[18 * GB], [10 * GB]], 15 * GB, 2) is None
-    assert choose(box(24, 80), [[], []], 40 * GB, 2) == 1
+    assert choose(box(24, 80), [[], []], 40 * GB, 2) == [1]
     # what others hold is not free; what a job has not allocated yet looks free
     assert choose([Gpu(0, "a", 5 * GB, 24 * GB), Gpu(1, "b", 24 * GB, 24 * GB)], [[], [20 * GB]], 8 * GB, 2) is None
     # a screen has some of the only GPU, and no job's end would give more: the need is an upper estimate
     alone = [Gpu(0, "a", 22 * GB, 24 * GB)]
-    assert choose(alone, [[]], 23 * GB, 1) == 0 and choose(alone, [[]], 30 * GB, 1) is None
+    assert choose(alone, [[]], 23 * GB, 1) == [0] and choose(alone, [[]], 30 * GB, 1) is None
 
 
 def test_jobs_at_once_follow_each_gpu_s_own_memory():
