@@ -1,0 +1,213 @@
+"""Several processes that train one trunk: the bits of one process, whatever ends them, and none that stays."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rank_faults
+import torch
+
+from harness.grid import Trunk, make_trunks
+from harness.records import SweepFolder, is_final, read_record
+from harness.stop import Stopped, stop
+from harness.training import spawn
+from harness.training.checkpoint import newest_step
+from harness.training.device import Device
+from harness.training.job import run_trunk
+from harness.training.spawn import on_ranks, run_trunk_on_ranks, steps_done
+
+CPU = Device(torch.device("cpu"), "float32", False)
+ROOT = Path(__file__).parents[2]
+BUDGETS = "tokens=[10e3,20e3]"  # 39 and 78 steps of 8 rows, branches after 31 and 62
+LARGER = ("tokens=[30e3,60e3]", "shape=w64-d2")  # seconds: 117 and 234 steps, branches after 94 and 187
+
+
+@pytest.fixture(scope="session", autouse=True)
+def importable():
+    """For the ranks, which are given our sys.path."""
+    assert str(Path(__file__).parent) in sys.path
+
+
+@pytest.fixture
+def trunk_of(compose, corpus, store):
+    def make(*arguments: str) -> Trunk:
+        (trunk,) = make_trunks(compose(*corpus, *arguments), store.vocab_size, store.recipe_hash, "float32")
+        return trunk
+
+    return make
+
+
+def ranks_of(pid: int) -> list[int]:
+    """The processes of the ranks that `pid` has started, rank 0 first."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [child for child in map(int, path.read_text().split()) if is_rank(child)]
+    return sorted(found)
+
+
+def is_rank(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return b"harness.training.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def losses(folder: SweepFolder, trunk: Trunk) -> list[float]:
+    records = [read_record(folder.run(cell.name)) for cell in trunk.cells]
+    assert [record["status"] for record in records] == ["finished"] * len(records), [r["error"] for r in records]
+    return [record["loss"] for record in records]
+
+
+def one_process(trunk_of, store, folder: Path, *arguments: str) -> list[float]:
+    """The losses of a process alone that goes over each batch in two parts, which it adds up as two ranks do."""
+    trunk = trunk_of("optimizer.micro_batch_tokens=128", *arguments)
+    run_trunk(trunk, store, CPU, SweepFolder(folder), "test")
+    return losses(SweepFolder(folder), trunk)
+
+
+def test_gradients_are_those_of_the_whole_batch(trunk_of, store):
+    trunk = trunk_of(BUDGETS, "gpus=3")  # 8 rows in 2, 3, 3
+    loss, grads = on_ranks(partial(rank_faults.gradients, trunk, 5), trunk, [CPU] * 3)
+    expected_loss, expected = rank_faults.gradients(trunk_of(BUDGETS), 5, store, CPU)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert len(grads) == len(expected) > 5
+    whole, apart = (np.concatenate([np.ravel(grad) for grad in of]) for of in (expected, grads))
+    assert np.linalg.norm(apart - whole) <= 1e-6 * np.linalg.norm(whole)
+    assert ranks_of(os.getpid()) == []
+
+
+def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of, store, tmp_path):
+    trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    found = losses(folder, trunk)
+    assert found == one_process(trunk_of, store, tmp_path / "one", BUDGETS)
+    whole = trunk_of(BUDGETS)
+    run_trunk(whole, store, CPU, SweepFolder(tmp_path / "whole"), "test")
+    assert found == pytest.approx(losses(SweepFolder(tmp_path / "whole"), whole), rel=1e-4)
+    assert ranks_of(os.getpid()) == []
+    assert sorted(path.name for path in folder.trunk(trunk.name).iterdir()) == [
+        "curve.jsonl", "lock", "step-31.pt", "step-62.pt",
+    ]  # fmt: skip
+    row = json.loads((folder.run(trunk.cells[1].name) / "curve.jsonl").read_text().splitlines()[-1])
+    assert (row["step"], row["tokens"]) == (78, 78 * 256)
+
+
+def while_it_runs(act, folder: SweepFolder, trunk: Trunk, moments: list[int]) -> threading.Thread:
+    """Calls act(ranks) once they have come to each of the steps in `moments`, in their order."""
+
+    def watch() -> None:
+        for moment in moments:
+            acted = False
+            while not acted:
+                time.sleep(0.005)
+                ranks = ranks_of(os.getpid())
+                if len(ranks) == 2 and steps_done(trunk, folder) >= moment:
+                    act(ranks)
+                    acted = True
+            while ranks_of(os.getpid()) == ranks:
+                time.sleep(0.005)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_rank_that_is_killed_at_any_moment_costs_no_bits(trunk_of, store, tmp_path):
+    trunk, folder, chance = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path / "two"), random.Random(1)
+    order = [chance.choice((0, 1)) for _ in range(3)]
+    assert set(order) == {0, 1}
+    victims = iter(order)
+    thread = while_it_runs(
+        lambda ranks: os.kill(ranks[next(victims)], signal.SIGKILL), folder, trunk, [0, 40, 2 * 94 + 60]
+    )
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    thread.join(10)
+    assert list(victims) == [] and ranks_of(os.getpid()) == []
+    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", *LARGER)
+
+
+def test_ranks_that_are_always_killed_are_a_failure(trunk_of, store, tmp_path):
+    trunk, folder = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path)
+    thread = while_it_runs(lambda ranks: os.kill(ranks[1], signal.SIGKILL), folder, trunk, [0, 0])
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    thread.join(10)
+    errors = [read_record(folder.run(cell.name))["error"] for cell in trunk.cells]
+    assert errors == ["its process was killed 2 times: is there enough memory?"] * 2
+
+
+def test_a_stop_to_any_rank_is_saved_and_goes_on_to_the_same_bits(trunk_of, store, tmp_path):
+    trunk, folder = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path / "two")
+    while_it_runs(lambda ranks: os.kill(ranks[1], signal.SIGUSR2), folder, trunk, [20])
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.listening(), stop.deferred(tmp_path):
+        run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    assert ranks_of(os.getpid()) == []
+    assert 0 < newest_step(folder.trunk(trunk.name)) <= 187
+    assert not any(is_final(folder.run(cell.name)) for cell in trunk.cells[1:])
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", *LARGER)
+
+
+@pytest.fixture
+def fault(monkeypatch, tmp_path):
+    """Has a step of a rank fail so many times."""
+    monkeypatch.setattr(spawn, "run_trunk", rank_faults.run_trunk)
+
+    def of(rank: int, step: int, times: int, memory: bool = False) -> None:
+        what = {"rank": rank, "step": step, "times": times, "memory": memory, "seen": str(tmp_path / "seen")}
+        monkeypatch.setenv("RANK_FAULT", json.dumps(what))
+
+    return of
+
+
+def test_a_rank_that_raises_fails_the_cells_that_are_left(fault, trunk_of, store, tmp_path):
+    trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path)
+    fault(1, step=50, times=1)
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    first, second = (read_record(folder.run(cell.name)) for cell in trunk.cells)
+    assert (first["status"], second["status"]) == ("finished", "failed")
+    assert second["error"] == "ZeroDivisionError: of this rank"
+    assert 'raise ZeroDivisionError("of this rank")' in (folder.trunk(trunk.name) / "error.txt").read_text()
+    assert ranks_of(os.getpid()) == []
+
+
+def test_ranks_out_of_memory_go_on_with_half_and_then_fail_one_cell(fault, trunk_of, store, tmp_path):
+    trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
+    fault(0, step=35, times=2, memory=True)  # of the first one's cooldown, whole and halved
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    first, second = (read_record(folder.run(cell.name)) for cell in trunk.cells)
+    why = "out of memory, also with half the micro-batch: CUDA out of memory. Tried to allocate 12.27 GiB"
+    assert (first["status"], first["error"], second["status"]) == ("failed", why, "finished")
+    expected = one_process(trunk_of, store, tmp_path / "one", BUDGETS)[1]
+    assert second["loss"] == pytest.approx(expected, rel=1e-4) and second["loss"] != expected
+    said = "a step did not fit into memory: half the micro-batch is taken, which moves last digits\n"
+    assert (folder.trunk(trunk.name) / "notes.txt").read_text() == said
+
+
+def test_the_ranks_of_a_killed_job_save_and_leave(corpus, trunk_of, tmp_path):
+    arguments = [*LARGER, "gpus=2", f"output_directory={tmp_path}", "name=killed", "tracking=none"]
+    command = [sys.executable, "scripts/train.py", *corpus, *arguments]
+    trunk, folder = trunk_of(*arguments), SweepFolder(tmp_path / "killed")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not steps_done(trunk, folder):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    ranks = ranks_of(process.pid)
+    assert len(ranks) == 2
+    process.kill()
+    process.wait()
+    while any(map(is_rank, ranks)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert newest_step(folder.trunk(trunk.name)) > 0
+    assert not is_final(folder.run(trunk.cells[1].name))
