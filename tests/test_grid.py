@@ -39,6 +39,19 @@ def test_what_can_change_a_loss_changes_the_trunk(compose, change):
     assert trunks(compose(*base))[0].name != trunks(compose(*base, change))[0].name
 
 
+def test_names_are_those_of_before_there_were_several_gpus(compose):
+    assert trunks(compose("tokens=1e6", "gpus=1"))[0].name == "w64-d2-s0-a768df05"
+    assert trunks(compose("tokens=1e6", "gpus=2"))[0].name not in ("w64-d2-s0-a768df05",
+                                                                   trunks(compose("tokens=1e6", "gpus=3"))[0].name)  # fmt: skip
+
+
+def test_a_batch_has_a_row_for_each_gpu(compose):
+    (trunk,) = trunks(compose("tokens=1e6", "gpus=3"))  # a batch of four
+    assert (trunk.batch_sequences, trunk.rank_sequences) == (4, 2)
+    with pytest.raises(UserError, match="^gpus=5 is more than the 4 sequences of a batch: lower it, or raise optim"):
+        trunks(compose("tokens=1e6", "gpus=5"))
+
+
 @pytest.mark.parametrize("change", ["device=cpu", "threads=2", "tracking.project=x", "save_model=true", "name=y"])
 def test_what_cannot_change_a_loss_keeps_the_trunk(compose, change):
     assert trunks(compose("tokens=1e6"))[0].name == trunks(compose("tokens=1e6", change))[0].name

@@ -6,7 +6,7 @@ import pytest
 
 from harness import slurm
 from harness.errors import UserError
-from harness.sweep.compose import compose_sweep
+from harness.sweep.compose import check_machine_for, compose_sweep
 from harness.sweep.run import train
 from harness.training.device import precision
 
@@ -29,6 +29,14 @@ def test_a_job_trains_on_what_it_asks_for_whatever_plans_it(asked, device, resol
     assert [precision(job) for job in sweep.jobs] == [resolved] * 2
     assert [line.replace("\\", "") for line in sweep.job_overrides[0] if "device" in line] == [f"device={device}"]
     assert sweep.slots == 2  # as many as there are jobs
+
+
+def test_a_job_asks_for_as_many_gpus_as_it_trains_on():
+    for asked in ("hydra.launcher.gpus_per_node=1", "hydra.launcher.gres='gpu:a100:1'"):
+        with pytest.raises(UserError, match="^gpus=2 is more than hydra.launcher.g.*1: raise that, or lower gpus$"):
+            check_machine_for(compose_sweep([*ON_SLURM, asked, "gpus=2"]))
+    for asked in ("hydra.launcher.gpus_per_node=2", "hydra.launcher.gres='gpu:a100:8'", "device=cpu"):
+        check_machine_for(compose_sweep([*ON_SLURM, asked, "gpus=2"]))
 
 
 def test_the_flags_are_those_that_submitit_writes(tmp_path):

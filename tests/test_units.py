@@ -44,6 +44,8 @@ def test_sizes_of_data(size, label):
             "5.0 GPU-hours (12.50 at 2.5 an hour)",
         ),
         (300, {"device": "cpu", "threads": 4, "slots": 2, "gpus": 0, "price_per_hour": None}, "20 core-minutes"),
+        # two jobs of two processes each, and a GPU for each of these
+        (54_000, {"device": "cuda", "threads": 1, "slots": 2, "ranks": 2, "gpus": 4}, "15 GPU-hours"),
     ],
 )
 def test_what_processes_occupy_of_a_machine(seconds, machine, label):

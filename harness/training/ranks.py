@@ -30,6 +30,10 @@ class Lost(BaseException):
     """Another rank is gone. No Exception, so that no cell counts as failed by it."""
 
 
+class Apart(UserError):
+    """The ranks cannot be joined."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The place of this process among `size`.
@@ -91,7 +95,7 @@ def lost_ranks() -> Iterator[None]:
 def connect(ranks: Ranks, device: Device, file: Path) -> None:
     """Joins the ranks of one machine, by NCCL on GPUs and else by gloo; `file` is theirs alone.
 
-    Raises UserError where that fails.
+    Raises Apart where that fails.
     """
     backend = "nccl" if device.kind == "cuda" else "gloo"
     loopback = {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}
@@ -105,4 +109,5 @@ def connect(ranks: Ranks, device: Device, file: Path) -> None:
         device.synchronize()
     except RuntimeError as error:
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"gpus={ranks.size}: {backend} cannot connect them here ({said}): set gpus=1") from error
+        name = "NCCL" if backend == "nccl" else backend
+        raise Apart(f"gpus={ranks.size}: {name} cannot connect them here ({said}): set gpus=1") from error

@@ -36,7 +36,7 @@ from harness.stop import KILL_SECONDS, SIGNALS, Stopped, stop
 from harness.training.curve import read_curve
 from harness.training.device import Device, configure_process
 from harness.training.job import pending_cells, record_lost, run_trunk
-from harness.training.ranks import Lost, Ranks, connect
+from harness.training.ranks import Apart, Lost, Ranks, connect
 from harness.training.trainer import Trainer, out_of_memory
 
 WATCH_SECONDS = 0.2
@@ -54,7 +54,7 @@ class RanksKilled(Exception):
     """A rank ended without a word."""
 
 
-ERRORS = {"out of memory": torch.OutOfMemoryError, "refused": UserError, "failed": RankError}
+ERRORS = {"out of memory": torch.OutOfMemoryError, "refused": UserError, "apart": UserError, "failed": RankError}
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def _started(report: Connection, passed: Sequence[int]) -> "subprocess.Popen[byt
 
 def _first_word(reports: list[Connection], folder: Path) -> tuple[str, Any, str]:
     """How the first rank ended that did so by itself: kind, what it says, traceback."""
-    open_reports, deadline = list(reports), float("inf")
+    killed = ("killed", None, "")
+    last, open_reports, deadline = killed, list(reports), float("inf")
     while open_reports and time.monotonic() < deadline:
         if stop.asked() and not (folder / "stop").exists():
             (folder / "stop").write_text(str(stop.number))
@@ -181,11 +182,12 @@ def _first_word(reports: list[Connection], folder: Path) -> tuple[str, Any, str]
             try:
                 said = report.recv()
             except (EOFError, OSError):
-                return "killed", None, ""
-            if said[0] != "lost":
+                return killed
+            if said[0] not in ("lost", "apart"):
                 return said
+            last = said if said[0] == "apart" else last
             deadline = min(deadline, time.monotonic() + LAST_WORD_SECONDS)
-    return "killed", None, ""
+    return last
 
 
 def main(file: int) -> NoReturn:
@@ -232,7 +234,7 @@ def _said(order: Order) -> tuple[str, Any, str]:
         if out_of_memory(error):
             return "out of memory", str(error), traceback.format_exc()
         if isinstance(error, UserError):
-            return "refused", str(error), traceback.format_exc()
+            return "apart" if isinstance(error, Apart) else "refused", str(error), traceback.format_exc()
         return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
 
 

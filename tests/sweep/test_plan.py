@@ -38,6 +38,13 @@ def test_time_is_of_steps_evaluations_and_what_comes_besides(make):
     assert "about 1 min and 3.9 core-minutes" in make("threads=2").summary()
 
 
+def test_a_job_on_several_gpus_costs_each_of_them(make):
+    assert "2 at a time: about 1 min and 3.9 core-minutes" in make("gpus=2").summary()
+    assert make("gpus=2").machine == {"device": "cpu", "slots": 2, "gpus": 0, "threads": 1, "ranks": 2}
+    assert make().machine == {"device": "cpu", "slots": 2, "gpus": 0, "threads": 1}
+    assert make("gpus=2").wall_seconds == make().wall_seconds
+
+
 def test_the_longest_start_first_whatever_their_order(make):
     paces = {trunk.name: Pace(0.01, 0.0, 0.0) for trunk in make(shapes=("w48-d2", "w64-d2", "w96-d2")).trunks}
     plans = [

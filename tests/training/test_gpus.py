@@ -47,8 +47,8 @@ def test_jobs_at_once_follow_each_gpu_s_own_memory():
 
 
 def launched(box_: list[Gpu], jobs: list[tuple[float, int]], slots: int, count: int = 1) -> tuple[float, float, bool]:
-    """Wall time of jobs (seconds, bytes of each of `count` GPUs) in their order; the most of its memory that a GPU held;
-    whether as many as a job takes idled."""
+    """Wall time of jobs (seconds, bytes of each of `count` GPUs) in their order; the most of its memory that a GPU
+    held; whether as many as a job takes idled."""
     held: list[dict[int, int]] = [{} for _ in box_]
     waiting, running, now, most, idled = list(enumerate(jobs)), [], 0.0, 0.0, False
     workers = max(1, most_jobs(box_, [needed for _, needed in jobs], slots, count))
@@ -114,7 +114,8 @@ def test_a_job_on_two_gpus_takes_two_of_one_model_or_none():
 
 
 def test_jobs_on_two_gpus_at_once():
-    assert [most_jobs(box(*[24] * number), [18 * GB], 1, count=2) for number in (1, 2, 3, 4, 5, 8)] == [0, 1, 1, 2, 2, 4]
+    found = [most_jobs(box(*[24] * number), [18 * GB], 1, count=2) for number in (1, 2, 3, 4, 5, 8)]
+    assert found == [0, 1, 1, 2, 2, 4]
     assert most_jobs(box(24, 24, 24), [10 * GB], 2, count=2) == 3  # six places, two of each job on two GPUs
     assert most_jobs(box(80, 24), [10 * GB], 4, count=2) == 2  # the smaller one has two places
     mixed = [Gpu(n, f"{n}", 24 * GB, 24 * GB, model) for n, model in enumerate(("a", "a", "b", "b", "b", "c"))]
@@ -153,7 +154,7 @@ def test_the_large_gpu_grid_has_as_many_jobs_as_the_gpus_hold(large_grid):
     assert large_grid(80, 80, device="cuda:1") == 1
     assert large_grid(80, 80, device="cuda:1", slots="2") == 2  # both on the one that is named
     assert large_grid(141, slots="5") == 5
-    # 16 GB with 32 sequences each and their gradients once more, so that one of 24 GB holds one rank of one job
+    # 15 GB of each GPU, with 32 sequences and the gradients once more
     assert [large_grid(*[24] * number, gpus="2") for number in (2, 3, 4)] == [1, 1, 2]
     assert large_grid(80, 80, gpus="2", slots_per_gpu="2") == 2
 

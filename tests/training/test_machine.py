@@ -2,13 +2,14 @@
 
 import re
 import sysconfig
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from harness.config import TrainConfig
 from harness.errors import UserError
-from harness.training.device import device_name, precision
+from harness.training.device import device_name, gpus_of, precision
 from harness.training.machine import check_machine, nvidia_smi
 
 
@@ -102,6 +103,17 @@ def test_only_the_gpus_that_a_job_may_use_are_looked_at(gpu, monkeypatch):
     check_machine(job("cuda:1", compile=False))
     assert precision(job("cuda:1")) == "bf16"
     assert "GPU 0" in lacks(job(compile=False))
+
+
+def test_a_job_takes_no_more_gpus_than_are_alike(gpu, monkeypatch):
+    gpu(9, 0)
+    models = ["H100", "4090", "4090"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=models[index]))
+    assert [gpus_of(job(gpus=count)) for count in (1, 2)] == [[0, 1, 2], [1, 2]]
+    check_machine(job(gpus=2, compile=False))
+    assert lacks(job(gpus=3)) == "gpus=3: here are 1 H100 and 2 4090: take no more than there are of one model"
+    check_machine(job("cpu", gpus=3))
 
 
 def test_a_driver_that_is_new_enough_is_not_told_to_be_renewed(driver, monkeypatch):

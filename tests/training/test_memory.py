@@ -115,6 +115,13 @@ def test_the_micro_batch_is_what_the_gpu_holds(largest):
         assert needed_bytes(largest, gpu(size)) <= 0.9 * size * GB
 
 
+def test_a_rank_holds_its_rows_and_the_gradients_once_more(largest):
+    two = replace(largest, job=replace(largest.job, gpus=2))  # 32 sequences each
+    assert [micro_sequences(two, gpu(size)) for size in (80, 24, 16)] == [32, 32, 16]
+    more = needed_bytes(two, gpu(80)) - needed_bytes(largest, gpu(80), sequences=32)
+    assert more == pytest.approx(1.1 * 4 * largest.params.total, abs=2)
+
+
 def test_tokens_beyond_a_quarter_of_a_gpu_do_not_lie_on_it(largest):
     many = replace(largest, cells=(replace(largest.cells[-1], tokens=10**12),))
     check_gpu_memory(many, gpu(40))

@@ -102,6 +102,15 @@ def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of,
     assert (row["step"], row["tokens"]) == (78, 78 * 256)
 
 
+def test_ranks_that_cannot_be_connected_say_so(trunk_of, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")
+    trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path)
+    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    errors = [read_record(folder.run(cell.name))["error"] for cell in trunk.cells]
+    assert errors[0] == errors[1]
+    assert errors[0].startswith("gpus=2: gloo cannot connect them here (") and errors[0].endswith("): set gpus=1")
+
+
 def while_it_runs(act, folder: SweepFolder, trunk: Trunk, moments: list[int]) -> threading.Thread:
     """Calls act(ranks) once they have come to each of the steps in `moments`, in their order."""
 
