@@ -6,6 +6,7 @@ CPU and writes nothing: it shows that this script works.
 """
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,14 +29,17 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.config import TrainConfig
-from harness.grid import make_trunks
-from harness.sweep.compose import compose_sweep
+from harness.data.tokens import TokenStore
+from harness.grid import Trunk, make_trunks
+from harness.sweep.compose import compose_sweep, open_store
 from harness.training.device import Device, configure_process, matmul_rate, resolve, uuid_of
 from harness.training.energy import joules
 from harness.training.evaluation import evaluate
 from harness.training.gpus import seen
 from harness.training.machine import check_machine, nvidia_smi
 from harness.training.memory import evaluation_bytes, step_bytes
+from harness.training.ranks import Ranks
+from harness.training.spawn import on_ranks
 from harness.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -250,6 +255,42 @@ def graph() -> Iterator[Found]:
     yield Found(f"{SMALL}: a step plainly and by a graph", times)
 
 
+def several() -> Iterator[Found]:
+    """Two ranks, twice, against a process that adds up the same two halves of each batch."""
+    if not ON_CPU and torch.cuda.device_count() < 2:
+        yield Found("two GPUs", "not looked at: here is one")
+        return
+    more = [] if ON_CPU else ["optimizer.batch_tokens.value=32768"]
+    device = "cpu" if ON_CPU else "cuda"
+    asked = ["+sweep=smoke", "hydra.mode=RUN", f"shape={MIDDLE}", f"device={device}", "tracking=none", "gpus=2", *more]
+    job = compose_sweep(asked).jobs[0]
+    check_machine(job)
+    store = open_store([job])
+    devices = [resolve(job, number) for number in (0, 1)]
+    trunk = make_trunks(job, store.vocab_size, store.recipe_hash, devices[0].precision)[0]
+    work = importlib.import_module(Path(__file__).stem).stepped  # by a name that the ranks know, too
+    once, again = (on_ranks(partial(work, trunk, STEPS), trunk, devices) for _ in range(2))
+    halves = replace(job.optimizer, micro_batch_tokens=trunk.batch_tokens // 2)
+    configure_process(job, devices[0])
+    alone = stepped(replace(trunk, job=replace(job, gpus=1, optimizer=halves)), STEPS, store, devices[0])
+    same = once[0] == again[0]
+    yield Found(f"{MIDDLE}: {STEPS} steps by two ranks, twice", "the same bits" if same else "others",
+                "the same bits", same)  # fmt: skip
+    error = abs(once[1] / alone[1] - 1)
+    bits = "the same bits" if once[0] == alone[0] else "other bits"
+    yield Found(f"{MIDDLE}: their loss, against one process", f"off by {error:.1e}, {bits}", "1e-4", error <= 1e-4)
+    yield Found(f"{MIDDLE}: a step by two ranks and by one", f"{1000 * once[2]:.1f} and {1000 * alone[2]:.1f} ms")
+
+
+def stepped(
+    trunk: Trunk, steps: int, store: TokenStore, device: Device, ranks: Ranks | None = None
+) -> tuple[str, float, float]:
+    """The weights after so many steps, the sum of their losses, and the seconds of one."""
+    one = Trainer(trunk, store, device, ranks=ranks)
+    seconds = train(one, steps)
+    return digest(one), one.loss_sum.item(), seconds
+
+
 def sweep() -> Iterator[Found]:
     """The smoke sweep on this device, and again: every cell, near its estimate, nothing trained twice."""
     with tempfile.TemporaryDirectory() as folder:
@@ -281,7 +322,7 @@ def looked_at(check: Callable[[], Iterator[Found]]) -> Iterator[Found]:
 def main() -> int:
     table = Table("check", "showed", "bound", "holds", box=None, padding=(0, 2, 0, 0))
     found = []
-    for check in (box, memory, agreement, repeats, strictness, speed, graph, sweep):
+    for check in (box, memory, agreement, repeats, strictness, speed, graph, several, sweep):
         for line in looked_at(check):
             found.append(line)
             holds = {True: "yes", False: "NO", None: ""}[line.holds]

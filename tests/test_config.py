@@ -32,7 +32,7 @@ from harness.sweep.compose import compose_sweep
         (["tokens=1e6", "price_per_hour=-1"], "price_per_hour=-1 is no price: give one above 0"),
         (["tokens=1e6", "threads=0"], "threads=0 must be at least 1"),
         (["tokens=1e6", "gpus=0"], "gpus=0 must be at least 1"),
-        (["tokens=1e6", "gpus=2", "device=cuda:1"], "gpus=2 and device=cuda:1, which is one: take device=cuda, or"),
+        (["tokens=1e6", "gpus=2", "device=cuda:1"], "gpus=2 and device=cuda:1, which is one: take device"),
         (["tokens=1e6", "gpus=2", "device=mps"], "gpus=2 and device=mps, of which a machine has one: take gpus=1"),
         (["tokens=1e6", "name=../x"], "name=../x cannot name a folder"),
         (["tokens=1e6", "optimizer.learning_rate.value=0"], "optimizer.learning_rate.value=0"),

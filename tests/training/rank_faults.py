@@ -1,4 +1,4 @@
-"""What a rank does in tests. Each rank imports this to read its order, and meets the fault that RANK_FAULT describes."""
+"""What ranks do in tests. Each imports this to read its order, and meets the fault that RANK_FAULT describes."""
 
 import json
 import os

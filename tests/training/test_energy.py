@@ -59,14 +59,14 @@ def test_without_a_driver_nothing_is_read(tmp_path, monkeypatch):
 
 def test_a_job_writes_down_what_its_gpu_took(driver, tmp_path):
     for uuid in ("1-2-3", None, "old", "4-5-6"):
-        with metered(uuid, tmp_path):
+        with metered([uuid], tmp_path):
             pass
     (line,) = map(json.loads, (tmp_path / "energy.jsonl").read_text().splitlines())
     assert (line["gpu"], line["last"] - line["first"]) == ("1-2-3", 1.5e6) and line["began"] <= line["ended"]
-    with pytest.raises(ZeroDivisionError), metered("1-2-3", tmp_path):
+    with pytest.raises(ZeroDivisionError), metered(["1-2-3"], tmp_path):
         raise ZeroDivisionError
     assert taken(tmp_path) == 3e6
-    with metered("1-2-3", tmp_path / "gone"):
+    with metered(["1-2-3"], tmp_path / "gone"):
         pass
 
 

@@ -30,6 +30,17 @@ def test_its_checks_hold_on_a_cpu(gpu_check):
     assert found[-1].what == "w32-d2: resumed in a new process that compiles anew"
 
 
+def test_two_ranks_are_looked_at_where_there_are_two_gpus(gpu_check, monkeypatch):
+    twice, loss, _ = gpu_check.looked_at(gpu_check.several)
+    assert (twice.showed, twice.holds, loss.showed, loss.holds) == (
+        "the same bits", True, "off by 0.0e+00, the same bits", True,
+    )  # fmt: skip
+    monkeypatch.setattr(gpu_check, "ON_CPU", False)
+    monkeypatch.setattr(gpu_check.torch.cuda, "device_count", lambda: 1)
+    (line,) = gpu_check.looked_at(gpu_check.several)
+    assert (line.showed, line.holds) == ("not looked at: here is one", None)
+
+
 def test_what_is_wrong_is_found(gpu_check, monkeypatch):
     train, calls = gpu_check.train, []
 
@@ -75,13 +86,13 @@ def test_a_check_that_raises_is_a_bound_missed(gpu_check, monkeypatch, tmp_path,
         yield gpu_check.Found("first", "fine", "fine", True)
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "graph", "sweep"):
+    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "graph", "several", "sweep"):
         monkeypatch.setattr(gpu_check, name, breaks)
     monkeypatch.setattr(gpu_check, "ON_CPU", False)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     assert gpu_check.main() == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "8 of 16 bounds missed"
+    assert capsys.readouterr().out.splitlines()[-1] == "9 of 18 bounds missed"
     written = json.loads((tmp_path / "docs" / "gpu.json").read_text())
     showed = "RuntimeError: CUDA error: an illegal memory access"
     assert written[1] == {"what": "breaks", "showed": showed, "bound": "no error", "holds": False}
