@@ -136,7 +136,7 @@ def devices_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> I
 
 def slots_a_gpu(job: TrainConfig) -> int:
     """The most jobs of one GPU, as slots_per_gpu says, or as many as slots=N needs."""
-    asked = 0 if job.slots == "auto" else -(-job.slots // max(1, len(gpus_of(job))))
+    asked = 0 if job.slots == "auto" else -(-job.slots * job.gpus // max(1, len(gpus_of(job))))
     return max(job.slots_per_gpu, asked)
 
 

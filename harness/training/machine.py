@@ -34,6 +34,8 @@ def check_machine(job: TrainConfig) -> None:
             f"device={job.device}: the driver lists {len(gpus)} GPU{'s' * (len(gpus) > 1)} and torch "
             f"{torch.__version__} can use none: {_why()}, or take device=cpu"
         )
+    if job.gpus > 1 and job.device == "auto" and name == "cpu":
+        raise UserError(f"gpus={job.gpus}: here is no GPU: take gpus=1, or device=cpu for so many processes of a CPU")
 
 
 def listed_gpus() -> list[str]:

@@ -157,6 +157,7 @@ def test_the_large_gpu_grid_has_as_many_jobs_as_the_gpus_hold(large_grid):
     # 15 GB of each GPU, with 32 sequences and the gradients once more
     assert [large_grid(*[24] * number, gpus="2") for number in (2, 3, 4)] == [1, 1, 2]
     assert large_grid(80, 80, gpus="2", slots_per_gpu="2") == 2
+    assert large_grid(141, 141, gpus="2", slots="3") == 3
 
 
 @pytest.fixture

@@ -114,6 +114,8 @@ def test_a_job_takes_no_more_gpus_than_are_alike(gpu, monkeypatch):
     check_machine(job(gpus=2, compile=False))
     assert lacks(job(gpus=3)) == "gpus=3: here are 1 H100 and 2 4090: take no more than there are of one model"
     check_machine(job("cpu", gpus=3))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert lacks(job(gpus=2)) == "gpus=2: here is no GPU: take gpus=1, or device=cpu for so many processes of a CPU"
 
 
 def test_a_driver_that_is_new_enough_is_not_told_to_be_renewed(driver, monkeypatch):
