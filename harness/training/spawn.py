@@ -29,7 +29,7 @@ import torch.distributed as dist
 from harness import slurm
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import make_folder, write_atomically
 from harness.grid import Trunk
 from harness.records import SweepFolder
 from harness.stop import KILL_SECONDS, SIGNALS, Stopped, stop
@@ -97,7 +97,7 @@ def run_trunk_on_ranks(
             halved = True
         except (UserError, RankError) as error:
             why = str(error)
-            write_atomically(folder.trunk(trunk.name) / "error.txt", str(error.__cause__))
+            write_atomically(make_folder(folder.trunk(trunk.name)) / "error.txt", str(error.__cause__))
         if why:
             cells = pending_cells(trunk, folder, failed)[: 1 if alone else None]
             record_lost(trunk, store, devices[0], folder, code_version, why, cells)
@@ -201,24 +201,29 @@ def main(file: int) -> NoReturn:
     stop.listen_as_worker(order.folder, "stop")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if os.getppid() != order.job:
-        os._exit(1)
-    threading.Thread(target=_leave_with_job, name="job", daemon=True).start()
+        _leave(order)
+    threading.Thread(target=_leave_with_job, args=[order], name="job", daemon=True).start()
     said = _said(order)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         report.send(said)
-    except OSError:  # of a job that is gone
-        shutil.rmtree(order.folder, ignore_errors=True)
-        os._exit(1)
+    except OSError:
+        _leave(order)
     os._exit(0)  # without the hooks of NCCL and gloo, which would wait for the other ranks
 
 
-def _leave_with_job() -> None:
+def _leave_with_job(order: Order) -> None:
     """Ends a rank that cannot save and leave by itself when its job is gone, since it waits for another."""
     while not stop.launcher_is_gone():
         time.sleep(WATCH_SECONDS)
     time.sleep(KILL_SECONDS)
+    _leave(order)
+
+
+def _leave(order: Order) -> NoReturn:
+    """Ends a rank whose job is gone, and cannot remove its folder."""
+    shutil.rmtree(order.folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -206,7 +206,8 @@ def test_the_ranks_of_a_killed_job_save_and_leave(corpus, trunk_of, tmp_path):
     arguments = [*LARGER, "gpus=2", f"output_directory={tmp_path}", "name=killed", "tracking=none"]
     command = [sys.executable, "scripts/train.py", *corpus, *arguments]
     trunk, folder = trunk_of(*arguments), SweepFolder(tmp_path / "killed")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not steps_done(trunk, folder):
         assert process.poll() is None and time.monotonic() < deadline
@@ -218,5 +219,5 @@ def test_the_ranks_of_a_killed_job_save_and_leave(corpus, trunk_of, tmp_path):
     while any(map(is_rank, ranks)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert newest_step(folder.trunk(trunk.name)) > 0
+    assert newest_step(folder.trunk(trunk.name)) > 0 and list(tmp_path.glob("ranks-*")) == []
     assert not is_final(folder.run(trunk.cells[1].name))
