@@ -1,37 +1,23 @@
 # `make sweep` and `make test` set up what is missing by themselves.
-SWEEP ?= $(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),gpu,cpu)
 LAUNCHER ?= local
 ARGS ?=
 PYTHON ?= python3
-OUTPUTS := outputs/$(SWEEP)
 PY := .venv/bin/python
+# As it was typed, for a script to take apart: neither make nor a shell reads its $, quotes, brackets or <.
+export HARNESS_ARGS = $(value ARGS)
+ifeq ($(origin OUTPUTS),command line)
+$(error OUTPUTS is no variable of this Makefile: give ARGS="output_directory=... name=..." instead)
+endif
 
 .PHONY: sweep plan fit report status sync view test lint lock bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
-# detach=true returns before anything is trained.
+# SWEEP, an entry of conf/sweep or a folder of outputs, and LAUNCHER are read from the environment that make passes on.
 sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
-	@status=0; \
-	$(PY) scripts/train.py -m +sweep=$(SWEEP) hydra/launcher=$(LAUNCHER) $(ARGS) || status=$$?; \
-	if [ $$status -le 1 ] && [ -z "$(filter detach=true,$(ARGS))" ]; then \
-		$(PY) scripts/fit.py runs=$(OUTPUTS) || status=$$?; \
-		$(PY) scripts/report.py runs=$(OUTPUTS) || status=$$?; \
-	fi; exit $$status
+	@$(PY) scripts/make.py $@
 
-plan: .venv/installed
-	@$(PY) scripts/plan.py -m +sweep=$(SWEEP) $(ARGS)
-
-fit: .venv/installed
-	@$(PY) scripts/fit.py runs=$(OUTPUTS) $(ARGS)
-
-report: .venv/installed
-	@$(PY) scripts/report.py runs=$(OUTPUTS) $(ARGS)
-
-status: .venv/installed
-	@$(PY) scripts/status.py runs=$(OUTPUTS)
-
-sync: .venv/installed
-	@$(PY) scripts/sync.py runs=$(OUTPUTS) $(ARGS)
+plan fit report status sync clean: .venv/installed
+	@$(PY) scripts/make.py $@
 
 view: .venv/installed
 	@$(PY) scripts/view.py runs=$(OUTPUTS) $(ARGS)
@@ -61,9 +47,6 @@ reproduce: .venv/tested
 
 calibrate: .venv/tested
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/calibration.py
-
-clean:
-	@rm -rf $(OUTPUTS)/trunks $(OUTPUTS)/runs/*/checkpoint.pt && echo "$(OUTPUTS): checkpoints removed"
 
 .venv/bin/python:
 	@$(PYTHON) scripts/check_python.py

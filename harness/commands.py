@@ -13,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.arguments import joined, quoted
 from harness.errors import UserError
 from harness.help import print_help
 from harness.stop import Stopped
@@ -36,12 +37,12 @@ def configuration() -> Iterator[None]:
 def compose_config(name: str, arguments: list[str]) -> DictConfig:
     """conf/<name>.yaml with the command line's overrides; raises UserError."""
     with configuration():
-        return compose(name, known_keys(name, arguments))
+        return compose(name, known_keys(name, [quoted(argument) for argument in arguments]))
 
 
 def known_keys(name: str, arguments: list[str]) -> list[str]:
     """`arguments`, checked to be overrides of keys that conf/<name>.yaml has."""
-    known = _keys(compose(name))
+    known = keys_of(compose(name))
     groups = GlobalHydra.instance().config_loader().list_groups("")
     for argument in arguments:
         key, equals, _ = argument.partition("=")
@@ -58,13 +59,13 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _keys(config: Any, prefix: str = "") -> list[str]:
+def keys_of(config: Any, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for key in config:
         full = f"{prefix}{key}"
         keys.append(full)
         if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key]):
-            keys.extend(_keys(config[key], f"{full}."))
+            keys.extend(keys_of(config[key], f"{full}."))
     return keys
 
 
@@ -98,7 +99,7 @@ def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
             with configuration():
                 print_help(config, sys.modules["__main__"].__doc__ or "", sys.argv[1:])
             sys.exit(0)
-        status = main(sys.argv[1:])
+        status = main(joined(sys.argv[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2

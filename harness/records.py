@@ -167,6 +167,15 @@ def _load_sweep(folder: SweepFolder) -> Any:
     return parse_sweep(folder.sweep_yaml.read_text())
 
 
+def remove_checkpoints(path: Path) -> None:
+    """Removes the checkpoints of the sweep in `path`, and follows no link below it; raises UserError where none is."""
+    read_sweep(SweepFolder(path))
+    for pattern in ("trunks/*/step-*.pt", "trunks/*/.step-*.tmp", "runs/*/checkpoint.pt", "runs/*/.checkpoint.pt.*.tmp"):
+        for file in path.glob(pattern):
+            if not (file.parent.is_symlink() or file.parent.parent.is_symlink() or file.is_dir()):
+                file.unlink()
+
+
 def write_table(folder: SweepFolder) -> list[dict[str, Any]]:
     """Writes runs.csv, one row a cell of sweep.yaml that has a record, in its order; returns the rows."""
     names = [cell["cell"] for cell in read_sweep(folder)["cells"]]

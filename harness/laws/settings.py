@@ -1,19 +1,19 @@
 """The configuration of a fit: conf/fit.yaml and the command line of scripts/fit.py."""
 
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from harness.arguments import quoted
 from harness.commands import compose_config
 from harness.errors import UserError
 from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 
-TEXTS = ("runs", "out", "law", "loss", "filter", "column")
+TEXTS = ("law", "loss", "filter", "column")
 Config = TypeVar("Config", bound="TableConfig")
 
 
@@ -90,17 +90,8 @@ def compare_config(arguments: list[str]) -> CompareConfig:
 
 
 def _composed(name: str, schema: type[Config], arguments: list[str]) -> Config:
-    config = OmegaConf.to_object(compose_config(name, [_quoted(argument) for argument in arguments]))
+    texts = [*TEXTS, *(f"columns.{field.name}" for field in fields(Columns))]
+    config = OmegaConf.to_object(compose_config(name, [quoted(argument, texts) for argument in arguments]))
     assert isinstance(config, schema)
     config.check()
     return config
-
-
-def _quoted(argument: str) -> str:
-    """Paths, filters and column names reach Hydra in quotes, so that its grammar leaves them alone."""
-    key, equals, value = argument.partition("=")
-    text = key in TEXTS or key.startswith("columns.")
-    if not (text and equals) or value == "null" or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
-        return argument
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"{key}='{escaped}'"

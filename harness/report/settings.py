@@ -22,16 +22,7 @@ ConfigStore.instance().store(name="report_schema", node=ReportConfig)
 
 def report_config(arguments: list[str]) -> Path:
     """The sweep directory that the command line names; raises UserError where it names none."""
-    runs = str(compose_config("report", [_quoted(argument) for argument in arguments]).runs)
+    runs = str(compose_config("report", arguments).runs)
     if not runs:
         raise UserError("runs has no value: give a sweep directory, as in runs=outputs/cpu")
     return Path(fetched(runs))
-
-
-def _quoted(argument: str) -> str:
-    """A path reaches Hydra in quotes, so that its grammar leaves commas and equal signs alone."""
-    key, equals, value = argument.partition("=")
-    if key != "runs" or not equals or value[:1] in ("'", '"'):
-        return argument
-    escaped = value.replace("'", "\\'")
-    return f"runs='{escaped}'"

@@ -20,12 +20,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from harness import __version__, slurm
+from harness.arguments import quoted
 from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
+from harness.sweep.axes import check_one_folder, merge_budgets, settle
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
@@ -69,8 +71,9 @@ class Sweep:
 
 def compose_sweep(arguments: Sequence[str]) -> Sweep:
     """Composes and checks every job of a command line. Raises UserError."""
-    asked = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     with configuration():
+        arguments = settle(arguments)
+        asked = [quoted(argument) for argument in arguments if argument not in ("-m", "--multirun")]
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(known_keys("train", asked))
         axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
@@ -91,8 +94,9 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
         if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
             lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-        batch = BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
+        batch = merge_budgets(BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0])
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
+        check_one_folder(jobs)
         slots = _slots(launcher, jobs) if multirun else 1
     if jobs[0].detach and cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -94,11 +95,16 @@ def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
 
 def train(arguments: Sequence[str]) -> int:
     """Trains what a command line asks for; the exit status of scripts/train.py. Raises Stopped at a signal."""
+    return train_sweep(arguments)[0]
+
+
+def train_sweep(arguments: Sequence[str]) -> tuple[int, Path | None]:
+    """train, and the folder of what it trained, None where that was left to a cluster."""
     with stop.listening():
         return _train(arguments)
 
 
-def _train(arguments: Sequence[str]) -> int:
+def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     set_environment()
     console = Console()
     sweep = compose_sweep(arguments)
@@ -120,7 +126,7 @@ def _train(arguments: Sequence[str]) -> int:
     write_sweep(folder, sweep_file(sweep, plan, launch))
     if sweep.cluster and sweep.jobs[0].detach:
         console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
-        return 0
+        return 0, None
     tracking.start(sweep.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
@@ -141,7 +147,7 @@ def _train(arguments: Sequence[str]) -> int:
             console.print(message)
     if ended_early:
         console.print(f"the launcher stopped: {ended_early}", markup=False, highlight=False)
-    return tell(rows, folder, plan, console)
+    return tell(rows, folder, plan, console), folder.path
 
 
 def check_stated(folder: SweepFolder, law: str) -> None:

@@ -1,0 +1,76 @@
+"""The axes of a command line: what is settled before they are taken apart, and which of their jobs are one."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from harness.arguments import PATHS, quoted, settled
+from harness.commands import known_keys
+from harness.config import TrainConfig, to_config
+from harness.errors import UserError
+
+BUDGETS = ("tokens", "tokens_per_param", "flops")
+
+
+def settle(arguments: Sequence[str]) -> list[str]:
+    """The arguments, so that each process which composes them finds the same values, those of conf/ included."""
+    found = list(map(settled, arguments))
+    asked = [quoted(argument) for argument in found if argument not in ("-m", "--multirun")]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides(known_keys("train", asked))
+    base = compose("train", [override.input_line or "" for override in parsed if not override.is_sweep_override()])
+    texts = leaves(OmegaConf.to_container(base, resolve=False))
+    for key, value in texts:
+        if (text := settled(value)) != value or key in PATHS and value.startswith("~"):
+            found.append(f"{key}={text}" if key in PATHS else f"{key}='{text}'")
+    return found
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The texts of a configuration with their keys."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield f"{prefix}{key}", value
+
+
+def merge_budgets(batch: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The overrides of each job, those that differ in one budget alone made one job with all of them.
+
+    One trunk has them all; under schedule=cosine, where each is a run of its own, they stay apart.
+    """
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for overrides in batch:
+        rest = [line for line in overrides if key_of(line) not in BUDGETS]
+        groups.setdefault(tuple(rest), []).append(list(overrides))
+    merged = []
+    for members in groups.values():
+        jobs = [to_config(compose("train", overrides)) for overrides in members] if len(members) > 1 else []
+        keys = {job.budgets()[0] for job in jobs}
+        if len(keys) != 1 or jobs[0].schedule.name != "wsd":
+            merged += members
+            continue
+        (key,) = keys
+        values = ",".join(map(repr, sorted(value for job in jobs for value in job.budgets()[1])))
+        merged.append([*(line for line in members[0] if key_of(line) != key), f"{key}=[{values}]"])
+    return merged
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def check_one_folder(jobs: Sequence[TrainConfig]) -> None:
+    """Raises UserError where the jobs of a sweep would lie in several folders."""
+    for key in ("name", "output_directory"):
+        values = list(dict.fromkeys(str(getattr(job, key)) for job in jobs))
+        if len(values) > 1:
+            raise UserError(
+                f"{key} differs between the jobs of the grid ({', '.join(values[:3])}), whose folder is one: give it "
+                "one value, and train one grid after the other"
+            )

@@ -1,0 +1,75 @@
+"""What a target of the Makefile stands for: the folder of its sweep, and the command line of its script."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from hydra import compose
+from omegaconf import OmegaConf
+
+import harness.config  # noqa: F401  registers the schema of conf/train.yaml
+from harness.arguments import expanded, joined, quoted, settled, split
+from harness.commands import configuration, keys_of
+from harness.errors import UserError
+
+CONF = files("harness.conf")
+
+
+def command(target: str, environment: Mapping[str, str]) -> list[str]:
+    """The arguments of scripts/<target>.py, or of train.py for sweep, by what make was given: SWEEP, LAUNCHER, ARGS.
+
+    Raises UserError where SWEEP cannot name one sweep.
+    """
+    sweep = environment["SWEEP"] if "SWEEP" in environment else default_sweep()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep):
+        raise UserError(
+            f"SWEEP={sweep} names no sweep: give one entry of conf/sweep, or the name of one folder in outputs"
+        )
+    arguments = joined(split(environment.get("HARNESS_ARGS", "")))
+    if target == "plan":
+        return ["-m", f"+sweep={sweep}", *arguments]
+    if target == "sweep":
+        return ["-m", f"+sweep={sweep}", f"hydra/launcher={environment.get('LAUNCHER', 'local')}", *arguments]
+    with configuration():
+        own = keys_of(OmegaConf.create(CONF.joinpath(f"{target}.yaml").read_text()))
+        of_training = keys_of(compose("train"))
+        known = [word for word in arguments if of_train_py(key_of(word), of_training)]
+        folder = folder_of(sweep, [word for word in known if not key_of(word).startswith("hydra") and not is_axis(word)])
+    of_script = [word for word in arguments if key_of(word) in own or word not in known]
+    return [f"runs={folder}", *of_script]
+
+
+def default_sweep() -> str:
+    """gpu where a GPU is seen, else cpu."""
+    found = shutil.which("nvidia-smi")
+    listed = subprocess.run([found, "-L"], capture_output=True, text=True).stdout if found else ""
+    return "gpu" if listed.strip() else "cpu"
+
+
+def folder_of(sweep: str, arguments: Sequence[str]) -> Path:
+    """Where train.py trains the entry `sweep` of conf/sweep with these overrides, or a sweep of that name.
+
+    Within a context in which Hydra composes.
+    """
+    grid = f"+sweep={sweep}" if CONF.joinpath("sweep", f"{sweep}.yaml").is_file() else f"name={sweep}"
+    fixed = [quoted(settled(argument)) for argument in arguments]
+    config = compose("train", [grid, *fixed])
+    return Path(expanded(str(config.output_directory))) / str(config.name)
+
+
+def of_train_py(key: str, keys_of_training: Sequence[str]) -> bool:
+    """Whether it is a key or a group of conf/train.yaml."""
+    return key in keys_of_training or key.startswith("hydra") or CONF.joinpath(key).is_dir() and key != ""
+
+
+def is_axis(argument: str) -> bool:
+    """Whether it is key=a,b,c."""
+    value = re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}", "", quoted(argument).partition("=")[2])
+    return "," in value
+
+
+def key_of(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")

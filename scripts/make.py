@@ -1,0 +1,51 @@
+"""What the targets of the Makefile run: the script of that name, or for sweep three in turn.
+
+    SWEEP=smoke HARNESS_ARGS="name=mine" python scripts/make.py fit
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+import check_environment  # noqa: F401
+
+# isort: split
+from harness.commands import run_script
+from harness.sweep.target import command
+
+SCRIPTS = Path("scripts")
+
+
+def script(name: str, arguments: list[str]) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
+
+
+def train_fit_report(arguments: list[str]) -> int:
+    """Trains a sweep, then fits and reports it in its own folder; the status of the last that failed."""
+    from harness.sweep.run import train_sweep  # imports torch
+
+    status, folder = train_sweep(arguments)
+    for name in ("fit", "report") if folder else ():
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # Ctrl-C reaches the script too, which says so
+        ended = subprocess.call(script(name, [f"runs={folder}"]))
+        if ended in (130, -signal.SIGINT):
+            return 130
+        status = ended or status
+    return status
+
+
+def main(arguments: list[str]) -> int:
+    (target,) = arguments
+    asked = command(target, os.environ)
+    if target != "sweep" or {"-h", "--help"} & set(asked):
+        os.execv(sys.executable, script("train" if target == "sweep" else target, asked))
+    sys.argv = [str(SCRIPTS / "train.py"), *asked]  # what a cluster's job of detach=true is to run
+    run_script(train_fit_report, "train")
+
+
+if __name__ == "__main__":
+    run_script(main, "train")
