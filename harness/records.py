@@ -144,7 +144,9 @@ def read_sweep(folder: SweepFolder) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{folder.sweep_yaml} is not YAML: train the sweep again to write it anew") from None
     _refuse_other_schema(folder, content)
-    if not isinstance(content, dict) or not isinstance(content.get("cells"), list) or "sweep" not in content:
+    whole = isinstance(content, dict) and {"schema", "sweep"} <= set(content)
+    cells = content.get("cells") if whole else None
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise UserError(f"{folder.sweep_yaml} names no cells: train the sweep again to write it anew")
     return content
 
@@ -156,10 +158,10 @@ def check_schema(folder: SweepFolder) -> None:
 
 
 def _refuse_other_schema(folder: SweepFolder, content: Any) -> None:
-    if isinstance(content, dict) and content.get("schema") != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None  # None: cut off, or of no sweep
+    if schema not in (None, SCHEMA):
         raise UserError(
-            f"{folder.sweep_yaml} has schema {content.get('schema')}, this version reads {SCHEMA}: "
-            "train into another name="
+            f"{folder.sweep_yaml} has schema {schema}, this version reads {SCHEMA}: train into another name="
         )
 
 

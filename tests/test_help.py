@@ -15,7 +15,8 @@ from harness.commands import configuration, run_script
 from harness.help import print_help
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.stem.startswith("check_"))
+NO_KEYS = ("check_environment", "check_python", "make")
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in NO_KEYS)
 CONFIGS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 
 

@@ -75,13 +75,7 @@ def prepare(
     data.check()
     tokenizer_config.check()
     wanted = stored_tokens(train_tokens)
-    recipe = {
-        "schema": SCHEMA,
-        "data": corpus.identity(data),
-        "validation_tokens": data.validation_tokens,
-        "tokenizer": tokenizer_config.recipe(),
-    }
-    recipe_hash = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    recipe, recipe_hash = recipe_of(data, tokenizer_config)
     folder = Path(data.store_directory) / recipe_hash
     manifest = read_manifest(folder)
     if manifest is None or not _suffices(manifest, wanted):
@@ -91,6 +85,17 @@ def prepare(
             if not _suffices(manifest, wanted):
                 manifest = building.grow(data, tokenizer_config, manifest, folder, wanted, processes or cores())
     return _open(folder, manifest)
+
+
+def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict[str, Any], str]:
+    """All that decides the ids of a store, and its hash, which names it. Raises UserError."""
+    recipe = {
+        "schema": SCHEMA,
+        "data": corpus.identity(data),
+        "validation_tokens": data.validation_tokens,
+        "tokenizer": tokenizer_config.recipe(),
+    }
+    return recipe, hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stored_tokens(train_tokens: int) -> int:

@@ -4,28 +4,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from harness.arguments import PATHS, quoted, settled
-from harness.commands import known_keys
+from harness.arguments import PATHS, settled
 from harness.config import TrainConfig, to_config
 from harness.errors import UserError
 
 BUDGETS = ("tokens", "tokens_per_param", "flops")
 
 
-def settle(arguments: Sequence[str]) -> list[str]:
-    """The arguments, so that each process which composes them finds the same values, those of conf/ included."""
-    found = list(map(settled, arguments))
-    asked = [quoted(argument) for argument in found if argument not in ("-m", "--multirun")]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides(known_keys("train", asked))
-    base = compose("train", [override.input_line or "" for override in parsed if not override.is_sweep_override()])
-    texts = leaves(OmegaConf.to_container(base, resolve=False))
-    for key, value in texts:
-        if (text := settled(value)) != value or key in PATHS and value.startswith("~"):
+def unsettled(base: Any) -> list[str]:
+    """Overrides that give each process of a sweep one value where files of conf/ would give it several, or a ~."""
+    found = []
+    for key, value in leaves(OmegaConf.to_container(base, resolve=False)):
+        text = settled(value)
+        if text != value or key in PATHS and value.startswith("~"):
             found.append(f"{key}={text}" if key in PATHS else f"{key}='{text}'")
     return found
 
@@ -33,7 +26,7 @@ def settle(arguments: Sequence[str]) -> list[str]:
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """The texts of a configuration with their keys."""
     for key, value in node.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and f"{prefix}{key}" != "hydra":
             yield from leaves(value, f"{prefix}{key}.")
         elif isinstance(value, str):
             yield f"{prefix}{key}", value

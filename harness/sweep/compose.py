@@ -20,14 +20,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from harness import __version__, slurm
-from harness.arguments import quoted
+from harness.arguments import quoted, settled
 from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
-from harness.sweep.axes import check_one_folder, merge_budgets, settle
+from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
@@ -72,13 +72,15 @@ class Sweep:
 def compose_sweep(arguments: Sequence[str]) -> Sweep:
     """Composes and checks every job of a command line. Raises UserError."""
     with configuration():
-        arguments = settle(arguments)
+        arguments = list(map(settled, arguments))
         asked = [quoted(argument) for argument in arguments if argument not in ("-m", "--multirun")]
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         parsed = parser.parse_overrides(known_keys("train", asked))
         axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
         fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         base = compose("train", fixed, return_hydra_config=True)
+        if more := unsettled(base):
+            return compose_sweep([*arguments, *more])
         multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
         if axes and not multirun:
             raise UserError(f"{axes[0]} has several values: add -m to train them all")

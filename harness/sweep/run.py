@@ -41,6 +41,7 @@ from harness.sweep.compose import (
     trunks_by_job,
 )
 from harness.sweep.launch import launch_all
+from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
 from harness.sweep.plan import Plan
 from harness.sweep.progress import Progress, outcome
@@ -75,6 +76,20 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
 
 def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
     """Everything that can be refused is refused here, before any training; says which tokens there are."""
+    store, by_job = prepare_trunks(sweep, console)
+    return store, plan_here(sweep, by_job, console)
+
+
+def plan_here(sweep: Sweep, by_job: Sequence[Sequence[Trunk]], console: Console) -> Plan:
+    """make_plan, and a line where an Apple GPU of this machine is likely faster."""
+    plan = make_plan(sweep, by_job)
+    if not sweep.cluster and (line := gpu_line(plan, gpu_cores())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return plan
+
+
+def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[list[Trunk]]]:
+    """The token store and the trunks of each job, checked; says which tokens there are."""
     if sweep.jobs[0].law != "chinchilla":
         from harness.laws.forms import check_law  # half a second, which the start of every job would pay
 
@@ -87,10 +102,7 @@ def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
     for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
     console.print(store_line(store))
-    plan = make_plan(sweep, by_job)
-    if not sweep.cluster and (line := gpu_line(plan, gpu_cores())):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return store, plan
+    return store, by_job
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -113,8 +125,11 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         slurm.check(sweep.cluster, len(sweep.jobs))
     with folder_unless_refused(folder.path):
         check_schema(folder)
+        check_settings(sweep)
         check_stated(folder, sweep.jobs[0].law)
-        store, plan = prepare_plan(sweep, console)
+        store, by_job = prepare_trunks(sweep, console)
+        check_coordinates(sweep, [trunk for job in by_job for trunk in job])
+        plan = plan_here(sweep, by_job, console)
     console.print(plan.table())
     console.print(plan.summary())
     for note in plan.notes:
@@ -154,7 +169,10 @@ def check_stated(folder: SweepFolder, law: str) -> None:
     """Raises UserError where a sweep with results has stated another law: what is chosen after them is no statement."""
     if not (folder.sweep_yaml.exists() and any(map(is_final, folder.path.glob("runs/*")))):
         return
-    stated = read_sweep(folder).get("law", "chinchilla")
+    try:
+        stated = read_sweep(folder).get("law", "chinchilla")
+    except UserError:  # cut off: the command that is issued again writes it anew
+        return
     if law != stated:
         raise UserError(
             f"law={law} is not {stated}, which {folder.path} stated before it was trained: keep that, and fit another "

@@ -1,0 +1,133 @@
+"""A sweep's name belongs to its grid: whether what is asked for is the grid whose cells lie in the folder.
+
+The same grid has the same settings, of all that can change a loss; where cells of several have ended, as those of an
+axis, what these do not share is free. Shapes, seeds and budgets are its coordinates: it may grow, or be trained in part.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config import TrainConfig
+from harness.data.tokens import recipe_of
+from harness.errors import UserError
+from harness.grid import Trunk
+from harness.records import SweepFolder, is_final, read_record, read_sweep
+from harness.sweep.compose import Sweep
+from harness.training.device import precision
+from harness.units import counted
+
+# Keys of a job that change no loss, or are coordinates, or are compared as what they stand for: precision, data.
+FREE = (
+    "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
+    "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "detach", "tracking",
+    "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
+)  # fmt: skip
+Settings = dict[str, Any]
+Coordinate = tuple[Any, ...]
+
+
+def check_settings(sweep: Sweep) -> None:
+    """Raises UserError where the folder of a sweep holds cells that ended under other settings. Needs no token store.
+
+    One job without a name, which all such jobs share, is never refused.
+    """
+    folder, first = sweep.folder, sweep.jobs[0]
+    ended = [path for path in sorted(folder.path.glob("runs/*")) if is_final(path)]
+    known = [settings for path in ended if (settings := _settings_at(path)) is not None]
+    if not known or _unnamed(sweep):
+        return
+    recipe = recipe_of(first.data, first.tokenizer)[1]
+    asked = [settings_of(asdict(job), recipe, precision(job)) for job in sweep.jobs]
+    default = settings_of(asdict(TrainConfig()), "", "")
+    for key in asked[0]:  # of an older version that has not all the keys, the defaults
+        before = _distinct(settings.get(key, default.get(key)) for settings in known)
+        now = _distinct(settings.get(key) for settings in asked)
+        if len(before) == 1 and now != before:
+            raise UserError(
+                f"{folder.path} holds {counted(len(ended), 'finished cell')} of another grid, {_change(key, before[0], now)}: "
+                f"{_way_out(folder)}"
+            )
+
+
+def check_coordinates(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
+    """Raises UserError where a grid neither holds all cells of its folder's sweep that have ended nor is part of it."""
+    folder = sweep.folder
+    try:
+        listed = [cell["cell"] for cell in read_sweep(folder)["cells"]]
+    except UserError:  # none yet, or cut off
+        return
+    configs = {name: config for name in listed if (config := _config_at(folder.run(name))) is not None}
+    jobs = [config["job"] for config in configs.values()] + [asdict(job) for job in sweep.jobs]
+    every = [settings_of(job, "", "") for job in jobs]
+    axes = [key for key in every[-1] if len(_distinct(settings.get(key) for settings in every)) > 1]
+    found = {name: _coordinate(config["job"], config["derived"].get("tokens"), axes) for name, config in configs.items()}
+    ended = {name: coordinate for name, coordinate in found.items() if is_final(folder.run(name))}
+    asked = {cell.name: _coordinate(asdict(trunk.job), cell.tokens, axes) for trunk in trunks for cell in trunk.cells}
+    lacking = [name for name, coordinate in ended.items() if coordinate not in asked.values()]
+    new = [name for name in asked if name not in listed and asked[name] not in found.values()]
+    if lacking and new and not _unnamed(sweep):
+        raise UserError(
+            f"{folder.path} holds {counted(len(ended), 'finished cell')}, of which this grid lacks {len(lacking)} "
+            f"({', '.join(lacking[:2])}{', ...' * (len(lacking) > 2)}) while it adds {len(new)}: name them all, or "
+            f"{_way_out(folder)}"
+        )
+
+
+def _unnamed(sweep: Sweep) -> bool:
+    return not sweep.multirun and sweep.jobs[0].name == "single"
+
+
+def _way_out(folder: SweepFolder) -> str:
+    return f"give this grid a name of its own, as in name={folder.path.name}-2, or move that folder away"
+
+
+def _change(key: str, before: Any, now: Sequence[Any]) -> str:
+    if key == "recipe":
+        return "with another corpus or tokenizer"
+    return f"whose {key} was {before} and is {', '.join(map(str, now[:4]))}"
+
+
+def settings_of(job: dict[str, Any], recipe: str, resolved_precision: str) -> Settings:
+    """The settings of a job, given as the plain values of a TrainConfig, by their keys."""
+
+    def flat(node: dict[str, Any], prefix: str) -> Settings:
+        found: Settings = {}
+        for key, value in node.items():
+            if f"{prefix}{key}" not in FREE:
+                found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    return flat(job, "") | {"recipe": recipe, "precision": resolved_precision}
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _config_at(run: Path) -> dict[str, Any] | None:
+    """What config.yaml says; None where it is missing or damaged."""
+    try:
+        config = yaml.load((run / "config.yaml").read_text(), Loader=yaml.CSafeLoader)
+        whole = {"width", "depth"} <= set(config["job"]["model"]) and "seed" in config["job"] and "derived" in config
+        return config if whole else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _settings_at(run: Path) -> Settings | None:
+    config, record = _config_at(run), read_record(run)
+    return settings_of(config["job"], record["data"], record["precision"]) if config and record else None
+
+
+def _coordinate(job: dict[str, Any], tokens: int | None, axes: Sequence[str]) -> Coordinate:
+    settings = settings_of(job, "", "")
+    model = job["model"]
+    return (model["width"], model["depth"], job["seed"], tokens, *(settings.get(axis) for axis in axes))

@@ -1,0 +1,127 @@
+"""What make hands to the scripts: which folder is meant, and what may be removed of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.records import SweepFolder, remove_checkpoints, write_sweep
+from harness.sweep import target
+from harness.sweep.target import command
+
+ROOT = Path(__file__).parents[2]
+NO_SWEEPS = ["", ".", "..", "/", "../outputs", "a/b", "a b", "smoke tune", "*", "sm?ke", "-rf", "$(id)", "a;b", "~"]
+
+
+@pytest.mark.parametrize("sweep", NO_SWEEPS)
+def test_what_names_no_sweep_is_refused(sweep):
+    with pytest.raises(UserError, match="^SWEEP=.* names no sweep: give one entry of conf/sweep"):
+        command("clean", {"SWEEP": sweep})
+
+
+@pytest.mark.parametrize(
+    ("sweep", "args", "folder"),
+    [
+        ("smoke", "", "outputs/smoke"),
+        ("cpu-s1", "", "outputs/cpu-s1"),  # no entry of conf/sweep: a sweep of that name
+        ("smoke", "name=mine", "outputs/mine"),
+        ("smoke", "++name=mine ++output_directory=o", "o/mine"),
+        ("smoke", "'output_directory=/a b#/c'", "/a b#/c/smoke"),
+        ("smoke", "seed=3 name=s-${seed}", "outputs/s-3"),
+        ("smoke", "name=${model.family} model=llama", "outputs/llama"),
+        # what was given to make sweep may be given again
+        ("smoke", "name=x tokens=[1e3, 2e3] shape=w8-d1,w16-d1 hydra/launcher=basic detach=true", "outputs/x"),
+    ],
+)
+@pytest.mark.parametrize("script", ["status", "fit"])
+def test_each_script_is_given_the_folder_that_is_trained(script, sweep, args, folder):
+    found, *rest = command(script, {"SWEEP": sweep, "HARNESS_ARGS": args})
+    assert found == f"runs={folder}"
+    assert rest == (["seed=3"] if script == "fit" and "seed=3" in args else [])  # fit has a seed of its own
+
+
+def test_a_grid_s_file_may_name_its_folder(monkeypatch, tmp_path):
+    """As a copy of smoke.yaml that kept its name does."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "smoke.yaml").touch()
+    monkeypatch.setattr(target, "CONF", tmp_path)
+    with target.configuration():
+        assert target.folder_of("smoke", []) == Path("outputs/smoke")
+        assert target.folder_of("other", ["output_directory=a"]) == Path("a/other")
+
+
+def test_the_rest_of_args_is_the_script_s():
+    args = "name=x law=kaplan_joint filter='width>=24 and depth==1' frontier.flops=[1e15, 1e18] typo=1"
+    assert command("fit", {"SWEEP": "cpu", "HARNESS_ARGS": args}) == [
+        "runs=outputs/x", "law=kaplan_joint", "filter=width>=24 and depth==1", "frontier.flops=[1e15, 1e18]", "typo=1",
+    ]  # fmt: skip
+    assert command("sync", {"SWEEP": "cpu", "HARNESS_ARGS": "project=p"}) == ["runs=outputs/cpu", "project=p"]
+    assert command("sweep", {"SWEEP": "cpu", "LAUNCHER": "slurm", "HARNESS_ARGS": "tokens=[1e6, 2e6]"}) == [
+        "-m", "+sweep=cpu", "hydra/launcher=slurm", "tokens=[1e6, 2e6]",
+    ]  # fmt: skip
+    assert command("plan", {"SWEEP": "gpu"}) == ["-m", "+sweep=gpu"]
+
+
+def test_the_default_is_the_gpu_grid_where_a_gpu_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command("plan", {}) == ["-m", "+sweep=cpu"]
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    assert command("plan", {}) == ["-m", "+sweep=cpu"]
+    tool.write_text("#!/bin/sh\necho GPU 0\n")
+    assert command("plan", {}) == ["-m", "+sweep=gpu"]
+
+
+@pytest.mark.parametrize("args", ["tokens=[20e3, 40e3]", "filter=a>=1 & 'b c' | \"d\" $(e) ${now:%H} `f` ~ * ? ; #g", "--help"])
+def test_make_hands_on_what_was_typed(tmp_path, args):
+    """No shell and no rule of make reads it; bash 3.2 and make 3.81 have all that the Makefile uses."""
+    script = tmp_path / "python"
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$SWEEP" "$LAUNCHER" "$HARNESS_ARGS"\n')
+    script.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key not in ("SWEEP", "LAUNCHER", "MAKEFLAGS")}
+    for name in ("sweep", "plan", "fit", "report", "status", "sync", "clean"):
+        done = subprocess.run(
+            ["make", "-s", "-o", ".venv/installed", "-o", ".venv/slurm", name, f"PY={script}", "SWEEP=a b",
+             "LAUNCHER=slurm", f"ARGS={args}"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.splitlines() == ["scripts/make.py", name, "a b", "slurm", args]
+    refused = subprocess.run(["make", "clean", "OUTPUTS=/"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2 and "OUTPUTS is no variable of this Makefile" in refused.stderr
+
+
+def test_nothing_but_checkpoints_of_one_sweep_is_removed(tmp_path):
+    folder, elsewhere = SweepFolder(tmp_path / "s *" / "smoke"), tmp_path / "elsewhere"
+    checkpoints = ["trunks/a/step-5.pt", "trunks/a/.step-9.pt.1-ab.tmp", "runs/c/checkpoint.pt"]
+    kept = ["trunks/a/curve.jsonl", "trunks/a/error.txt", "runs/c/run.json", "runs/c/model.pt", "runs.csv", "step-1.pt",
+            "figures/step-1.pt"]  # fmt: skip
+    linked = [elsewhere / "a" / "step-5.pt", elsewhere / "checkpoint.pt"]
+    for path in (*(folder.path / name for name in checkpoints + kept), *linked):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder.path / "trunks" / "b").symlink_to(elsewhere / "a")
+    (folder.path / "runs" / "d").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="holds no sweep.yaml"):
+        remove_checkpoints(folder.path)
+    write_sweep(folder, {"sweep": "smoke", "cells": [{"cell": "c"}]})
+    for path in (folder.path.parent, tmp_path, folder.path / "runs", elsewhere):
+        with pytest.raises(UserError, match="holds no sweep.yaml"):
+            remove_checkpoints(path)
+    assert all((folder.path / name).exists() for name in checkpoints)
+    (tmp_path / "link").symlink_to(folder.path)  # a sweep on another disk, say
+    remove_checkpoints(tmp_path / "link")
+    assert not any((folder.path / name).exists() for name in checkpoints)
+    assert all((folder.path / name).exists() for name in kept) and all(path.exists() for path in linked)
+
+
+def test_clean_says_what_it_did_not_do(tmp_path):
+    environment = os.environ | {"SWEEP": "smoke", "HARNESS_ARGS": f"output_directory={tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "scripts/make.py", "clean"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path}/smoke holds no sweep.yaml: give the folder of a sweep\n"
