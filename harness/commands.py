@@ -1,6 +1,7 @@
 """The entry of every script: composing its configuration, and one sentence for a user's mistake."""
 
 import difflib
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,6 +95,8 @@ def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
 
     --help lists the keys of conf/<config>.yaml.
     """
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             with configuration():
@@ -101,12 +104,15 @@ def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
             sys.exit(0)
         status = main(joined(sys.argv[1:]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+        status, said = 2, f"error: {error}"
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        status = 130
+        status, said = 130, "interrupted; the same command goes on from here"
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from here", file=sys.stderr)
-        status = 128 + stopped.number
+        status, said = 128 + stopped.number, f"{stopped}; the same command goes on from here"
+    else:
+        said = ""
+    if status > 2:  # what follows cleans up: a further Ctrl-C would leave files behind and a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if said:
+        print(said, file=sys.stderr)
     sys.exit(status)

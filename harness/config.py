@@ -226,6 +226,7 @@ def to_config(composed: Any) -> TrainConfig:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, TrainConfig)
     apply_shape(config)
+    config.tracking.settle()
     config.check()
     return config
 

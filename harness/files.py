@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -61,12 +62,29 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_locks(folder: Path, key: str) -> None:
+    """Raises UserError where a file in `folder`, which `key` names, cannot be locked: two jobs would share one work."""
+    probe = folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+    descriptor = os.open(probe, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(
+            f"{folder} lies on a file system without file locks ({error.strerror}), and two jobs would do one work: "
+            f"choose another {key}, or mount it with them (Lustre: -o flock)"
+        ) from error
+    finally:
+        os.close(descriptor)
+        probe.unlink()
+
+
 @contextlib.contextmanager
 def folder_unless_refused(path: Path) -> Iterator[None]:
-    """make_folder(path); where the body raises, the folders that were made for it are removed while still empty."""
+    """make_folder(path) that locks; where the body raises, the folders made for it are removed while still empty."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     make_folder(path)
     try:
+        check_locks(path, "output_directory")
         yield
     except BaseException:
         with contextlib.suppress(OSError):

@@ -28,6 +28,7 @@ WHAT = (
 )  # fmt: skip
 
 Launcher = Mapping[str, Any]
+_in_job = False
 
 
 def device(launcher: Launcher) -> str:
@@ -155,9 +156,14 @@ def submit_parent(launcher: Launcher, arguments: Sequence[str], folder: Path) ->
     return f"SLURM job {job} submits the sweep, and says how it goes in {folder}/slurm/parent-{job}.out"
 
 
+def begin_job() -> None:
+    """Says that this process is a job that a sweep of ours submitted: variables may be those of somebody else's."""
+    global _in_job
+    _in_job = True
+
+
 def in_job() -> bool:
-    """Whether this process is a job that submitit submitted."""
-    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    return _in_job
 
 
 def end_mirrors() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # SIGUSR2 is a scheduler's notice before it kills, SIGHUP the end of a terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
@@ -44,7 +44,7 @@ class Stop:
         """Raises Stopped where this process was asked to stop."""
         if self.asked():
             assert self._number is not None
-            raise Stopped(self._number)
+            self._raise(self._number)
 
     @property
     def number(self) -> int | None:
@@ -76,7 +76,8 @@ class Stop:
             yield
         finally:
             for number, previous in self._previous.items():
-                signal.signal(number, previous)
+                if signal.getsignal(number) == self._take:
+                    signal.signal(number, previous)
             self._previous, self._number = {}, None
 
     @contextmanager
@@ -106,7 +107,17 @@ class Stop:
             parent = multiprocessing.parent_process()  # also where it died before this
             self._launcher, self._deferred = parent.pid if parent else os.getppid(), True
             self._install()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             threading.Thread(target=self._leave_with_launcher, name="launcher", daemon=True).start()
+
+    @contextmanager
+    def starting_workers(self) -> Iterator[None]:
+        """Within it processes are started that hear no Ctrl-C before they listen; this one does, by another thread."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -129,7 +140,7 @@ class Stop:
         A job that left at SIGTERM, before SLURM kills it, would tell its launcher that it has ended.
         """
         previous = self._previous.get(stopped.number)
-        if callable(previous) and previous is not signal.default_int_handler:
+        if callable(previous) and stopped.number != signal.SIGINT:  # Python's own, or that of a script
             previous(stopped.number, None)
             if stopped.number == signal.SIGTERM:
                 time.sleep(KILL_SECONDS)
@@ -151,7 +162,13 @@ class Stop:
         again = self._number is not None
         self._note(number)
         if not self._deferred or (again and number == signal.SIGINT and self._launcher is None):
-            raise Stopped(number)
+            self._raise(number)
+
+    def _raise(self, number: int) -> NoReturn:
+        """Raises Stopped; a launcher that cleans up, and what it starts for that, hears no further Ctrl-C."""
+        if signal.SIGINT in self._previous and self._launcher is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Stopped(number)
 
 
 stop = Stop()

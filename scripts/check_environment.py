@@ -1,8 +1,14 @@
-"""Imported first by every script: one sentence, and exit status 2, where this Python lacks a module."""
+"""Imported first by every script: one sentence, and exit status 2, where this Python lacks a module.
+
+Also one line at Ctrl-C while the rest is imported, and letters that a terminal has not are replaced.
+"""
 
 import os
 import shlex
+import signal
 import sys
+
+INTERRUPTED = "interrupted; the same command goes on from here"
 
 
 def sentence(module, root, script):
@@ -31,4 +37,16 @@ def hook(kind, error, trace):
     os._exit(2)  # the status of a hook is always 1
 
 
+def leave(number, frame):
+    """At a signal before there is anything to save: at once, since what is imported may swallow an exception."""
+    if sys.modules["__main__"].__spec__ is None:  # else it is a worker, whose launcher says so
+        os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(128 + number)
+
+
 sys.excepthook = hook
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, leave)
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")

@@ -1,5 +1,6 @@
 """What a script says where its Python lacks the package or a module that it needs, and make where no wheel fits it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,29 @@ def test_a_script_without_its_packages_ends_in_one_sentence(tmp_path, flags):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {sys.executable} has no module ")
+
+
+BEGUN = f"import os, signal, sys; sys.path.append({str(ROOT / 'scripts')!r}); import check_environment\n"
+
+
+@pytest.mark.parametrize("code", ["os.kill(os.getpid(), signal.SIGINT)", "try: os.kill(os.getpid(), signal.SIGINT)\n"
+                                  "except BaseException: print('swallowed')\nos.read(0, 1)"])  # fmt: skip
+def test_ctrl_c_while_a_script_is_imported_is_one_line(tmp_path, code):
+    path = tmp_path / "script.py"
+    path.write_text(BEGUN + code)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, stdin=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1", "cp1252", "utf-8"])
+def test_a_letter_that_a_terminal_has_not_is_replaced(encoding):
+    code = BEGUN + "from rich.console import Console; print('\u00b1 \u2211'); Console().print('\u2211 \u2500')"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    codec = encoding.partition(":")[0]
+    assert done.stdout == "\u00b1 \u2211\n\u2211 \u2500\n".encode(codec, errors="replace")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(check, monkeypatch, capsys):

@@ -1,10 +1,17 @@
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
+from harness.data.corpus import DataConfig
+from harness.data.tokenizer import TokenizerConfig
+from harness.data.tokens import prepare
 from harness.errors import UserError
 from harness.files import folder_unless_refused, make_folder, remove_temporary, write_atomically
+from harness.tracking.cells import CellMirror
+from harness.tracking.mirrors import MirrorTask, wait_for_mirrors
 
 
 def test_replaces_whole_and_leaves_nothing_beside(tmp_path):
@@ -58,6 +65,32 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "outputs").write_text("")
     with pytest.raises(UserError, match="choose an output_directory"):
         make_folder(tmp_path / "outputs" / "cpu")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_before_any_work(tmp_path, monkeypatch, number):
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = f"lies on a file system without file locks \\({os.strerror(number)}\\)"
+    with pytest.raises(UserError, match=f"^{tmp_path}/sweep {said}.*: choose another output_directory"):
+        with folder_unless_refused(tmp_path / "sweep"):
+            pytest.fail("it began")
+    data = DataConfig(source="files", path=str(tmp_path / "a.txt"), store_directory=str(tmp_path / "stores"))
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UserError, match=f"^{tmp_path}/stores {said}.*: choose another data.store_directory"):
+        prepare(data, TokenizerConfig(kind="bytes"), 1000)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "stores"] and not os.listdir(tmp_path / "stores")
+
+
+def test_what_tracks_a_sweep_needs_no_locks(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "mirrors.lock").touch()
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: os.close(-1))  # an OSError
+    assert wait_for_mirrors(tmp_path, 0)
+    mirror = CellMirror(MirrorTask(str(tmp_path), ["c"], "offline", "", "p", None), "c")
+    assert mirror._locked(wait=False)
 
 
 def test_a_refused_command_leaves_no_folder_and_keeps_what_was_there(tmp_path):

@@ -87,9 +87,13 @@ def test_the_log_of_a_trunk_is_that_of_the_job_that_trains_it(monkeypatch, tmp_p
     for name, value in (("SUBMITIT_EXECUTOR", "slurm"), ("SUBMITIT_FOLDER", f"{tmp_path}/gpu/slurm/%j"),
                         ("SLURM_JOB_ID", "9"), ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "2")):  # fmt: skip
         monkeypatch.setenv(name, value)
+    slurm.link_log(trunk)  # variables of a job that this process was started from
+    assert slurm.job_of(trunk) is None
+    monkeypatch.setattr(slurm, "_in_job", False)
+    slurm.begin_job()
     slurm.link_log(trunk)
     assert os.readlink(trunk / "log") == "../../slurm/7_2/7_2_0_log.out"
     assert slurm.job_of(trunk) == "7_2"
-    monkeypatch.delenv("SUBMITIT_EXECUTOR")
+    monkeypatch.setattr(slurm, "_in_job", False)
     slurm.link_log(trunk)
     assert slurm.job_of(trunk) is None

@@ -23,6 +23,9 @@ def test_a_signal_raises_at_once_or_where_it_is_deferred_at_the_check(tmp_path, 
     stop = Stop()
     with pytest.raises(Stopped, match=f"^stopped by {number.name}$"), stop.listening():
         signal.raise_signal(number)
+    # What cleans up, and what it starts for that, hears no further Ctrl-C.
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     done = []
     with pytest.raises(Stopped) as caught, stop.listening(), stop.deferred(tmp_path):
         signal.raise_signal(number)
@@ -31,8 +34,23 @@ def test_a_signal_raises_at_once_or_where_it_is_deferred_at_the_check(tmp_path, 
         done.append("not here")
     assert (caught.value.number, done) == (number, ["went on"])
     assert os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     with stop.listening():
         stop.check()
+
+
+def test_a_process_that_starts_beside_a_ctrl_c_hears_it_when_it_listens(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from harness.stop import Stopped, stop\n"
+        "print('begun', flush=True); sys.stdin.readline()\n"
+        "try: stop.listen_as_worker(Path('.'), None); stop.check()\n"
+        "except Stopped as stopped: print(stopped)"
+    )
+    with Stop().starting_workers():
+        worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None and worker.stdout.readline() == "begun\n"
+    worker.send_signal(signal.SIGINT)
+    assert worker.communicate("\n", timeout=60)[0] == "stopped by SIGINT\n"
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):

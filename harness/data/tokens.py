@@ -24,6 +24,7 @@ from harness.data.encoding import cores
 from harness.data.token_file import Extent, damaged, open_tokens
 from harness.data.tokenizer import TokenizerConfig, token_dtype
 from harness.errors import UserError
+from harness.files import check_locks
 
 SCHEMA = 1
 # Epoch 0 is shuffled inside windows of so many tokens, so a store grows by whole windows.
@@ -145,6 +146,7 @@ def _lock(folder: Path) -> filelock.BaseFileLock:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # what /proc and its like say to a new folder
         raise PermissionError(errno.EACCES, error.strerror) from error
+    check_locks(folder.parent, "data.store_directory")
     return filelock.FileLock(folder.parent / f"{folder.name}.lock")
 
 

@@ -47,6 +47,9 @@ ALLOCATOR = "expandable_segments:True"
 def set_environment() -> None:
     """That of this process and of every worker; what the user set of the allocator stays."""
     os.environ.update(QUIET)
+    if os.path.expanduser("~") == "~":  # nor a passwd entry, as in a container: caches have no other place
+        os.environ.setdefault("HF_HOME", str(Path(".cache/huggingface").absolute()))
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the first is read from 2.11 on
     if not any(name in os.environ for name in names):
         os.environ[names[tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11)]] = ALLOCATOR

@@ -117,7 +117,7 @@ def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> st
     Returns why it ended before its time, in one line: a job that fails leaves a record and is no reason.
     Raises BrokenProcessPool where a worker of joblib was killed.
     """
-    task = functools.partial(run_composed, stop_name=stop.name)
+    task = functools.partial(run_composed, stop_name=stop.name, on_cluster=sweep.cluster is not None)
     try:
         # Hydra writes a line of its own about an exception that comes here anyway.
         waiting = slurm.watching() if sweep.cluster else contextlib.nullcontext()
@@ -143,14 +143,16 @@ def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> st
     return None
 
 
-def run_composed(composed: DictConfig, stop_name: str | None) -> None:
+def run_composed(composed: DictConfig, stop_name: str | None, on_cluster: bool = False) -> None:
     """One job of a multirun, in a worker of Hydra's launcher.
 
     One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
     """
     set_environment()
     job = to_config(composed)
-    if slurm.in_job():  # by the /tmp of its node each would compile anew
+    if on_cluster:
+        slurm.begin_job()
+        # By the /tmp of its node each would compile anew.
         cache = Path(job.output_directory).resolve() / ".inductor"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(joblib.cpu_count()))

@@ -75,10 +75,11 @@ def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace
             )  # fmt: skip
             turns = turns_of(shapes, slots, alone=resolve(shapes[0].job).kind == "cuda")
             try:
-                found = pool(
-                    delayed(measure_in_turn)(turn, number, slots, barrier, sweep.folder.path)
-                    for number, turn in enumerate(turns)
-                )
+                with stop.starting_workers():
+                    found = pool(
+                        delayed(measure_in_turn)(turn, number, slots, barrier, sweep.folder.path)
+                        for number, turn in enumerate(turns)
+                    )
             except BrokenProcessPool:
                 return {}
     paces: dict[str, Pace] = {}

@@ -36,7 +36,7 @@ class MirrorTask:
     runs: list[str]
     mode: Mode
     why: str
-    project: str
+    project: str | None
     entity: str | None
     keep: bool = True
     beside: bool = True
@@ -83,6 +83,7 @@ class Mirror:
 def start(tracking: TrackingConfig, sweep_dir: Path, runs: list[str]) -> Mirror:
     """Mirrors `runs`, names of cells or PLAN, to W&B until the result is closed. Never raises."""
     sweep_dir = Path(sweep_dir).resolve()
+    tracking.settle()
     mode, why = resolve_mode(tracking)
     if mode == "none" or not runs:
         return Mirror(None, sweep_dir)
@@ -106,7 +107,8 @@ def spawn(task: MirrorTask, stdin: Any) -> "subprocess.Popen[bytes]":
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "mirrors.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_SH)
         return subprocess.Popen(
             [sys.executable, "-m", "harness.tracking.process", json.dumps(asdict(task))],
             stdin=stdin,
@@ -123,6 +125,8 @@ def _environment(folder: Path) -> dict[str, str]:
     # WANDB_SERVICE names the service of the process that starts the mirror, which may be the one that failed.
     kept = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
     quiet = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "GOMAXPROCS": "1", "OMP_NUM_THREADS": "1"}
+    if os.path.expanduser("~") == "~":  # nor a passwd entry: the client needs some folder
+        kept["HOME"] = str(folder)
     return kept | quiet | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
 
 
@@ -134,7 +138,7 @@ def wait(sweep_dir: Path, timeout: float) -> list[str]:
 
 def wait_for_own(timeout: float) -> None:
     """Waits up to `timeout` seconds for the mirrors of this process, where they would not outlive it."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + min(timeout, threading.TIMEOUT_MAX / 2)
     for thread in threading.enumerate():
         if thread.name == "mirror":
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -209,8 +213,13 @@ def wait_for_mirrors(sweep_dir: Path, timeout: float) -> bool:
         return True
     try:
         while True:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                pass
+            except OSError:  # a file system without locks, on which those of other processes cannot be waited for
+                wait_for_own(timeout)
                 return True
             if time.monotonic() > deadline:
                 return False

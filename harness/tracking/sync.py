@@ -47,6 +47,7 @@ def _online(sweep_dir: Path, project: str | None, entity: str | None) -> Trackin
         raise UserError(f"runs={sweep_dir} is being mirrored by a running job: wait for its end")
     trained = tracking_of(sweep_dir) or TrackingConfig()
     tracking = TrackingConfig("online", project or trained.project, entity or trained.entity)
+    tracking.settle()
     tracking.check()
     return tracking
 

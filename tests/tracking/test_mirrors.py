@@ -162,9 +162,11 @@ def test_a_job_of_slurm_waits_for_its_mirrors_which_would_end_with_it(tmp_path, 
         with tracking.start(TrackingConfig(), tmp_path, [name]):
             pass
     assert last_words(tmp_path)["b"][0] == "started"
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")  # of somebody's job, from which this was started
     slurm.end_mirrors()
     assert last_words(tmp_path)["b"][0] == "started"
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setattr(slurm, "_in_job", False)
+    slurm.begin_job()
     slurm.end_mirrors()
     assert [last_words(tmp_path)[name][0] for name in ("a", "b")] == ["uploaded"] * 2
 

@@ -5,7 +5,7 @@ from sweep_files import KEY
 
 from harness.errors import UserError
 from harness.tracking import TrackingConfig
-from harness.tracking.config import api_key, resolve_mode
+from harness.tracking.config import api_key, base_url, resolve_mode, setting, trusts_any_certificate
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,37 @@ def test_the_mode_follows_the_configuration_then_the_environment_then_the_key(mo
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert resolve_mode(TrackingConfig(mode=mode)) == resolved
+
+
+@pytest.mark.parametrize("place", ["variable", "here", "user"])
+def test_what_the_client_honours_is_honoured(monkeypatch, tmp_path, place):
+    """wandb 0.31: WANDB_<NAME>, over ./wandb/settings, over ~/.config/wandb/settings."""
+    monkeypatch.chdir(tmp_path)
+    wanted = {"project": "p", "entity": "e", "mode": "offline", "base_url": "https://w.org", "insecure_disable_ssl": "true"}
+    files = {"here": tmp_path / "wandb" / "settings", "user": tmp_path / ".config" / "wandb" / "settings"}
+    for name, path in files.items():  # each says something; what stands before it wins
+        path.parent.mkdir(parents=True)
+        lines = [f"{key} = {value if name == place else 'other'}" for key, value in wanted.items()]
+        path.write_text("\n".join(["[default]", *lines]) if name == place or place != "user" else "")
+    for key, value in wanted.items() if place == "variable" else ():
+        monkeypatch.setenv(f"WANDB_{key.upper()}", value)
+    assert {key: setting(key) for key in wanted} == wanted
+    given, free = TrackingConfig(project="q", entity="f"), TrackingConfig()
+    given.settle()
+    free.settle()
+    assert (free.project, free.entity, given.project, given.entity) == ("p", "e", "q", "f")
+    assert base_url() == "https://w.org" and trusts_any_certificate()
+    said = "WANDB_MODE=offline" if place == "variable" else "W&B's settings file says mode=offline"
+    assert resolve_mode(free) == ("offline", said)
+    assert resolve_mode(TrackingConfig(mode="none")) == ("none", "")
+
+
+def test_without_any_setting_the_project_is_ours(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tracking = TrackingConfig()
+    tracking.settle()
+    assert (tracking.project, tracking.entity, base_url()) == ("scaling", None, "https://api.wandb.ai")
+    assert not trusts_any_certificate()
 
 
 def test_the_key_of_the_configured_server_is_found_in_netrc(monkeypatch, tmp_path):
