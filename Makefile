@@ -48,19 +48,16 @@ reproduce: .venv/tested
 calibrate: .venv/tested
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/calibration.py
 
-.venv/bin/python:
-	@$(PYTHON) scripts/check_python.py
-	@echo "setting up .venv (once; a few minutes)"
-	@$(PYTHON) -m venv .venv
+# Made again where the interpreter is gone, as after an update of the system.
+ifeq ($(wildcard $(PY)),)
+.PHONY: .venv/installed .venv/slurm .venv/tested
+endif
 
-.venv/installed: pyproject.toml | .venv/bin/python
-	@echo "installing the package and its dependencies"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable . && touch $@
+.venv/installed: pyproject.toml
+	@$(PYTHON) scripts/set_up.py $@ .
 
-.venv/slurm: pyproject.toml | .venv/bin/python
-	@echo "installing the package with Hydra's launcher for SLURM"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[slurm]' && touch $@ .venv/installed
+.venv/slurm: pyproject.toml
+	@$(PYTHON) scripts/set_up.py $@ '.[slurm]'
 
-.venv/tested: pyproject.toml | .venv/bin/python
-	@echo "installing the package with its test dependencies"
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev,slurm]' && touch $@ .venv/installed
+.venv/tested: pyproject.toml
+	@$(PYTHON) scripts/set_up.py $@ '.[dev,slurm]'

@@ -62,6 +62,26 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def process_mark() -> str:
+    """What names this process in a file that is there while it works."""
+    return f"{os.getpid()} {os.uname().nodename}"
+
+
+def is_alive(mark: Path) -> bool:
+    """Whether the process of a mark may still work: one of another machine, or of an older version, may."""
+    try:
+        pid, _, host = mark.read_text().partition("\n")[0].partition(" ")
+    except OSError:
+        return False
+    if host == os.uname().nodename and pid.isdigit():
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                return False
+    return True
+
+
 def check_locks(folder: Path, key: str) -> None:
     """Raises UserError where a file in `folder`, which `key` names, cannot be locked: two jobs would share one work."""
     probe = folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"

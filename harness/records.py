@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.files import write_atomically
+from harness.files import is_alive, write_atomically
 
 SCHEMA = 1
 STATUSES = ("finished", "diverged", "failed")
@@ -172,7 +172,10 @@ def _load_sweep(folder: SweepFolder) -> Any:
 def remove_checkpoints(path: Path) -> None:
     """Removes the checkpoints of the sweep in `path`, and follows no link below it; raises UserError where none is."""
     read_sweep(SweepFolder(path))
-    for pattern in ("trunks/*/step-*.pt", "trunks/*/.step-*.tmp", "runs/*/checkpoint.pt", "runs/*/.checkpoint.pt.*.tmp"):
+    if any(map(is_alive, path.glob("trunks/*/running"))):
+        raise UserError(f"{path} is being trained, and a job that is killed needs its checkpoints: stop it first")
+    of_trunks, of_runs = ("step-*.pt", ".step-*.tmp"), ("checkpoint.pt", ".checkpoint.pt.*.tmp")
+    for pattern in [*(f"trunks/*/{name}" for name in of_trunks), *(f"runs/*/{name}" for name in of_runs)]:
         for file in path.glob(pattern):
             if not (file.parent.is_symlink() or file.parent.parent.is_symlink() or file.is_dir()):
                 file.unlink()

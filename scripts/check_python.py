@@ -1,12 +1,7 @@
-"""Run by make before it sets up .venv: one sentence, and exit status 2, where no wheels are for this Python.
-
-Written for older ones too, as a Mac's own.
-"""
+"""Whether there are wheels for a Python, before .venv is made of it. Written for older ones too, as a Mac's own."""
 
 import os
-import platform
 import re
-import sys
 
 PROJECT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "pyproject.toml")
 
@@ -16,7 +11,7 @@ def sentence(version, system, machine, executable, project=PROJECT):
     with open(project) as file:
         bounds = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', file.read())
     first, end = int(bounds.group(1)), int(bounds.group(2))
-    found = f"error: {executable} is Python {version[0]}.{version[1]}"
+    found = f"{executable} is Python {version[0]}.{version[1]}"
     way = f": install one, and name it as in make sweep PYTHON=python3.{end - 2}"
     if not (3, first) <= tuple(version[:2]) < (3, end):
         return f"{found}, and 3.{first} to 3.{end - 1} is needed{way}"
@@ -25,9 +20,3 @@ def sentence(version, system, machine, executable, project=PROJECT):
         return f"{found} {why}{way}"
     return None
 
-
-if __name__ == "__main__":
-    said = sentence(sys.version_info, sys.platform, platform.machine(), sys.executable)
-    if said:
-        sys.stderr.write(said + "\n")
-        sys.exit(2)

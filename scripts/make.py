@@ -1,6 +1,6 @@
 """What the targets of the Makefile run: the script of that name, or for sweep three in turn.
 
-    SWEEP=smoke HARNESS_ARGS="name=mine" python scripts/make.py fit
+SWEEP=smoke HARNESS_ARGS="name=mine" python scripts/make.py fit
 """
 
 import os

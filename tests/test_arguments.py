@@ -16,8 +16,8 @@ from harness.sweep.compose import compose_sweep
 
 # Folders that people have: a home, spaces, and what Hydra, YAML, globs and shells read something into.
 PATHS = [
-    "~", "~/x", "a b", "a=b", "a#b", "a[1]", "a[1", "a]1", "{a", "a,b", "a:b", "a'b", 'a"b', "a$b", "a%b", "a&b;c", "a|b",
-    "(a)", "a\\b", "@a", "+a", "-a", "1e5", "0x10", "true", "nan", "ä/ß", "數據", "a*b", "a?b", "!a", "`a`",
+    "~", "~/x", "a b", "a=b", "a#b", "a[1]", "a[1", "a]1", "{a", "a,b", "a:b", "a'b", 'a"b', "a$b", "a%b", "a&b;c",
+    "a|b", "(a)", "a\\b", "@a", "+a", "-a", "1e5", "0x10", "true", "nan", "ä/ß", "數據", "a*b", "a?b", "!a", "`a`",
 ]  # fmt: skip
 
 

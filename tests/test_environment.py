@@ -96,18 +96,18 @@ def test_a_python_without_wheels_is_named_before_it_is_used(monkeypatch, version
     from check_python import sentence
 
     found = sentence(version, system, machine, "/usr/bin/python3")
-    assert found is None if said is None else found.startswith(f"error: /usr/bin/python3{said}")
+    assert found is None if said is None else found.startswith(f"/usr/bin/python3{said}")
 
 
 def test_make_asks_before_it_sets_up(tmp_path):
     """As with the python3 of a Mac's command line tools."""
     (tmp_path / "scripts").mkdir()
-    for name in ("Makefile", "pyproject.toml", "scripts/check_python.py"):
+    for name in ("Makefile", "pyproject.toml", "scripts/check_python.py", "scripts/set_up.py"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     old = tmp_path / "python3.9"
     old.write_text(
         f"#!/bin/sh\n[ \"$1\" = -m ] && exit 9\nexec {sys.executable} -c \"import sys; sys.version_info = (3, 9, 6); "
-        'sys.argv = [sys.argv[1]]; __file__ = sys.argv[0]; exec(open(__file__).read())\" "$1"\n'
+        'sys.argv = sys.argv[1:]; sys.path.insert(0, \'scripts\'); exec(open(sys.argv[0]).read())" "$@"\n'
     )
     old.chmod(0o755)
     done = subprocess.run(["make", "sweep", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)

@@ -74,9 +74,9 @@ def test_a_file_system_without_locks_is_said_before_any_work(tmp_path, monkeypat
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     said = f"lies on a file system without file locks \\({os.strerror(number)}\\)"
-    with pytest.raises(UserError, match=f"^{tmp_path}/sweep {said}.*: choose another output_directory"):
-        with folder_unless_refused(tmp_path / "sweep"):
-            pytest.fail("it began")
+    refused = pytest.raises(UserError, match=f"^{tmp_path}/sweep {said}.*: choose another output_directory")
+    with refused, folder_unless_refused(tmp_path / "sweep"):
+        pytest.fail("it began")
     data = DataConfig(source="files", path=str(tmp_path / "a.txt"), store_directory=str(tmp_path / "stores"))
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(UserError, match=f"^{tmp_path}/stores {said}.*: choose another data.store_directory"):

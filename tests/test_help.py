@@ -15,8 +15,8 @@ from harness.commands import configuration, run_script
 from harness.help import print_help
 
 ROOT = Path(__file__).parents[1]
-NO_KEYS = ("check_environment", "check_python", "make")
-SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in NO_KEYS)
+OF_MAKE = ("check_environment", "check_python", "make", "set_up")  # which nobody calls by hand
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in OF_MAKE)
 CONFIGS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 
 

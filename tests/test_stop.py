@@ -47,7 +47,8 @@ def test_a_process_that_starts_beside_a_ctrl_c_hears_it_when_it_listens(tmp_path
         "except Stopped as stopped: print(stopped)"
     )
     with Stop().starting_workers():
-        worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        worker = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
     assert worker.stdout is not None and worker.stdout.readline() == "begun\n"
     worker.send_signal(signal.SIGINT)
     assert worker.communicate("\n", timeout=60)[0] == "stopped by SIGINT\n"
@@ -115,9 +116,7 @@ os.read(os.pipe()[0], 1)  # as a worker waits for a pool that is gone
 
 
 def test_a_worker_leaves_its_dead_launcher_once_it_has_saved():
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", WORKER, "launcher", WORKER], stdout=subprocess.PIPE, text=True
-    )
+    launcher = subprocess.Popen([sys.executable, "-c", WORKER, "launcher", WORKER], stdout=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     launcher.stdout.readline()
     assert launcher.stdout.readline() == "listening\n"

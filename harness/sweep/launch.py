@@ -23,7 +23,7 @@ from harness.commands import configuration
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
-from harness.files import make_folder
+from harness.files import make_folder, process_mark
 from harness.grid import Trunk, make_trunks
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
@@ -187,7 +187,7 @@ def run_jobs(jobs: Sequence[TrainConfig]) -> None:
 def marked(trunk: Trunk, folder: SweepFolder) -> Iterator[None]:
     """Leaves a file in the trunk's folder, with this process's id, that only a killed process does not remove."""
     mark = make_folder(folder.trunk(trunk.name)) / "running"
-    mark.write_text(str(os.getpid()))
+    mark.write_text(process_mark())
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
 """A sweep's name belongs to its grid: whether what is asked for is the grid whose cells lie in the folder.
 
 The same grid has the same settings, of all that can change a loss; where cells of several have ended, as those of an
-axis, what these do not share is free. Shapes, seeds and budgets are its coordinates: it may grow, or be trained in part.
+axis, what these do not share is free. Shapes, seeds and budgets are its coordinates: it may grow, or be trained in
+part.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,8 +49,8 @@ def check_settings(sweep: Sweep) -> None:
         now = _distinct(settings.get(key) for settings in asked)
         if len(before) == 1 and now != before:
             raise UserError(
-                f"{folder.path} holds {counted(len(ended), 'finished cell')} of another grid, {_change(key, before[0], now)}: "
-                f"{_way_out(folder)}"
+                f"{folder.path} holds {counted(len(ended), 'finished cell')} of another grid, "
+                f"{_change(key, before[0], now)}: {_way_out(folder)}"
             )
 
 
@@ -64,7 +65,7 @@ def check_coordinates(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
     jobs = [config["job"] for config in configs.values()] + [asdict(job) for job in sweep.jobs]
     every = [settings_of(job, "", "") for job in jobs]
     axes = [key for key in every[-1] if len(_distinct(settings.get(key) for settings in every)) > 1]
-    found = {name: _coordinate(config["job"], config["derived"].get("tokens"), axes) for name, config in configs.items()}
+    found = {name: _coordinate(it["job"], it["derived"].get("tokens"), axes) for name, it in configs.items()}
     ended = {name: coordinate for name, coordinate in found.items() if is_final(folder.run(name))}
     asked = {cell.name: _coordinate(asdict(trunk.job), cell.tokens, axes) for trunk in trunks for cell in trunk.cells}
     lacking = [name for name, coordinate in ended.items() if coordinate not in asked.values()]

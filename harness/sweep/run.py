@@ -46,6 +46,7 @@ from harness.sweep.pace import measure
 from harness.sweep.plan import Plan
 from harness.sweep.progress import Progress, outcome
 from harness.sweep.snapshot import disk_bytes, snapshot
+from harness.sweep.stage import preparing
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 
@@ -123,12 +124,14 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     folder = sweep.folder
     if sweep.cluster:
         slurm.check(sweep.cluster, len(sweep.jobs))
-    with folder_unless_refused(folder.path):
+    with folder_unless_refused(folder.path), preparing(folder.path) as say:
         check_schema(folder)
         check_settings(sweep)
         check_stated(folder, sweep.jobs[0].law)
+        say("opening the token store, or building what it lacks")
         store, by_job = prepare_trunks(sweep, console)
         check_coordinates(sweep, [trunk for job in by_job for trunk in job])
+        say("measuring how fast each shape trains here")
         plan = plan_here(sweep, by_job, console)
     console.print(plan.table())
     console.print(plan.summary())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.files import is_alive
 from harness.records import SweepFolder, read_record, read_sweep
 from harness.slurm import job_of
 from harness.training.energy import taken
@@ -120,7 +121,8 @@ class SweepReader:
         for cell in listed:
             trunks[cell["trunk"]].append(cell)
         for members in trunks.values():
-            _name_running([cell["cell"] for cell in members], found, now)
+            idle = _idle(self.folder.trunk(members[0]["trunk"]))
+            _name_running([cell["cell"] for cell in members], found, now, idle)
             _name_job(self.folder.trunk(members[0]["trunk"]), [cell["cell"] for cell in members], found)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
@@ -222,13 +224,19 @@ def _labels(cells: list[str]) -> dict[str, str]:
     return short if unique else {cell: cell for cell in cells}
 
 
-def _name_running(members: list[str], found: dict[str, CellState], now: float) -> None:
-    """Of a trunk's begun cells the one with the newest row is being trained; the others wait."""
+def _idle(trunk_folder: Path) -> bool:
+    """Whether no process trains a trunk: each leaves a mark in its folder while it does."""
+    mark = trunk_folder / "running"
+    return trunk_folder.exists() and not is_alive(mark)
+
+
+def _name_running(members: list[str], found: dict[str, CellState], now: float, idle: bool) -> None:
+    """Of a trunk's begun cells the one with the newest row is being trained, unless it is idle; the others wait."""
     begun = [found[cell] for cell in members if found[cell].status == "begun"]
     newest = max(begun, key=lambda state: state.changed, default=None)
     for state in begun:
         quiet = now - state.changed > QUIET_SECONDS
-        status = "waiting" if state is not newest else "quiet" if quiet else "running"
+        status = "waiting" if state is not newest or idle else "quiet" if quiet else "running"
         found[state.cell] = replace(state, status=status)
 
 

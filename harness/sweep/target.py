@@ -37,7 +37,8 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
         own = keys_of(OmegaConf.create(CONF.joinpath(f"{target}.yaml").read_text()))
         of_training = keys_of(compose("train"))
         known = [word for word in arguments if of_train_py(key_of(word), of_training)]
-        folder = folder_of(sweep, [word for word in known if not key_of(word).startswith("hydra") and not is_axis(word)])
+        decides = [word for word in known if not key_of(word).startswith("hydra") and not is_axis(word)]
+        folder = folder_of(sweep, decides)
     of_script = [word for word in arguments if key_of(word) in own or word not in known]
     return [f"runs={folder}", *of_script]
 

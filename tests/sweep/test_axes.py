@@ -40,7 +40,8 @@ def test_all_jobs_have_the_folder_of_their_launcher(where):
     (folder,) = {(job.output_directory, job.name) for job in sweep.jobs}
     assert folder == (sweep.jobs[0].output_directory, sweep.jobs[0].name)
     written = [line for lines in (*sweep.job_overrides, sweep.overrides) for line in lines if where in line]
-    assert len(written) == 3 and {line.partition("=")[2].strip("'") for line in written} == {getattr(sweep.jobs[0], where)}
+    assert len(written) == 3
+    assert {line.partition("=")[2].strip("'") for line in written} == {getattr(sweep.jobs[0], where)}
     assert "${now" not in sweep.command and getattr(sweep.jobs[0], where) in sweep.command
 
 

@@ -185,7 +185,7 @@ def test_a_trunk_that_always_kills_its_worker_costs_no_other_its_cells(corpus, t
     while process.poll() is None:
         assert time.monotonic() < deadline
         with suppress(FileNotFoundError, ValueError, ProcessLookupError):
-            pid = int(mark.read_text())
+            pid = int(mark.read_text().split()[0])
             if pid not in killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)

@@ -59,7 +59,8 @@ def test_other_settings_are_said_before_any_work(corpus, trained, argument, said
 
 
 @pytest.mark.parametrize(
-    "more", [["shape=w24-d1"], ["tokens=[3e3]"], ["optimizer.learning_rate.value=.04"], ["seed=5"], ["tokens=[1e3,3e3]"]]
+    "more",
+    [["shape=w24-d1"], ["tokens=[3e3]"], ["optimizer.learning_rate.value=.04"], ["seed=5"], ["tokens=[1e3,3e3]"]],
 )
 def test_a_grid_that_loses_cells_while_it_gains_some_is_refused(corpus, trained, more):
     with pytest.raises(UserError, match="grid holds 4 finished cells, of which this grid lacks .* while it adds "):

@@ -55,8 +55,14 @@ def cell_folder(sweep, cell):
 def write_curve(sweep, cell, step, age=1.0, loss=5.0, tail=""):
     path = cell_folder(sweep, cell) / "curve.jsonl"
     rows = [
-        {"phase": "trunk", "step": done, "tokens": done * BATCH, "train_loss": loss, "tokens_per_second": 2000.0,
-         "flops_utilization": 0.4}
+        {
+            "phase": "trunk",
+            "step": done,
+            "tokens": done * BATCH,
+            "train_loss": loss,
+            "tokens_per_second": 2000.0,
+            "flops_utilization": 0.4,
+        }
         for done in (step - 10, step)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
@@ -234,6 +240,7 @@ def test_the_slurm_jobs_of_what_runs_and_of_what_failed_are_named(sweep):
     write_record(sweep, "w64-d2-t100k", "failed", error="no disk")
     for trunk, job in (("w32-d2-s0-00000020", "1234567_0"), ("w64-d2-s0-00000040", "1234567_1")):
         (sweep / "trunks" / trunk).mkdir(parents=True)
+        (sweep / "trunks" / trunk / "running").write_text("7 a-node-of-the-cluster")
         os.symlink(f"../../slurm/{job}/{job}_0_log.out", sweep / "trunks" / trunk / "log")
     text = text_of(render(look(sweep)))
     assert re.search(r"w32-d2-t400k-s0 .* 1234567_0 *$", text, re.MULTILINE)

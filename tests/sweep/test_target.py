@@ -76,7 +76,9 @@ def test_the_default_is_the_gpu_grid_where_a_gpu_is_seen(monkeypatch, tmp_path):
     assert command("plan", {}) == ["-m", "+sweep=gpu"]
 
 
-@pytest.mark.parametrize("args", ["tokens=[20e3, 40e3]", "filter=a>=1 & 'b c' | \"d\" $(e) ${now:%H} `f` ~ * ? ; #g", "--help"])
+@pytest.mark.parametrize(
+    "args", ["tokens=[20e3, 40e3]", "filter=a>=1 & 'b c' | \"d\" $(e) ${now:%H} `f` ~ * ? ; #g", "--help"]
+)
 def test_make_hands_on_what_was_typed(tmp_path, args):
     """No shell and no rule of make reads it; bash 3.2 and make 3.81 have all that the Makefile uses."""
     script = tmp_path / "python"

@@ -48,7 +48,8 @@ def test_the_mode_follows_the_configuration_then_the_environment_then_the_key(mo
 def test_what_the_client_honours_is_honoured(monkeypatch, tmp_path, place):
     """wandb 0.31: WANDB_<NAME>, over ./wandb/settings, over ~/.config/wandb/settings."""
     monkeypatch.chdir(tmp_path)
-    wanted = {"project": "p", "entity": "e", "mode": "offline", "base_url": "https://w.org", "insecure_disable_ssl": "true"}
+    wanted = {"project": "p", "entity": "e", "mode": "offline", "base_url": "https://w.org"}
+    wanted["insecure_disable_ssl"] = "true"
     files = {"here": tmp_path / "wandb" / "settings", "user": tmp_path / ".config" / "wandb" / "settings"}
     for name, path in files.items():  # each says something; what stands before it wins
         path.parent.mkdir(parents=True)
