@@ -1,6 +1,7 @@
 """Makes .venv and installs the package in it: python3 scripts/set_up.py STAMP REQUIREMENT, from the project's root.
 
-Runs on any Python from 3.6 on, with what comes with it. STAMP is a file that is newer than pyproject.toml once that is done.
+Runs on any Python from 3.6 on, with what comes with it. STAMP is a file that is newer than pyproject.toml once that
+is done.
 """
 
 import os
