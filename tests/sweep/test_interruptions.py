@@ -77,7 +77,7 @@ def workers(process: subprocess.Popen) -> list[int]:
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit status and error lines of a process that leaves within seconds; what a busy machine measures long is none."""
+    """Exit status and error lines of a process that leaves within seconds, without those of a long measurement."""
     _, errors = process.communicate(timeout=60)
     return process.returncode, re.sub(r"measuring the pace of .*\n", "", errors)
 
