@@ -16,11 +16,8 @@ endif
 sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 	@$(PY) scripts/make.py $@
 
-plan fit report status sync clean: .venv/installed
+plan fit report status sync view clean: .venv/installed
 	@$(PY) scripts/make.py $@
-
-view: .venv/installed
-	@$(PY) scripts/view.py runs=$(OUTPUTS) $(ARGS)
 
 test: .venv/tested
 	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
