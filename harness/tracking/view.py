@@ -34,7 +34,7 @@ def log(task: MirrorTask) -> None:
         return
     import wandb
 
-    place = [base_url(), task.entity or str(wandb.Api().default_entity), task.project]
+    place = [base_url(), task.entity or str(wandb.Api().default_entity), str(task.project)]
     urls = [_saved(_save_view, folder, place)]
     if (folder / "fit.json").exists():
         urls.append(_saved(_save_report, folder, place))
