@@ -121,7 +121,7 @@ class TrainConfig:
     compile: bool | None = None  # null: on CUDA only
     threads: int = 1  # CPU threads of a job
     gpus: int = 1  # GPUs that train one job together, each a part of every batch; with device=cpu, processes
-    slots: Any = "auto"  # how many jobs run at once on this machine; auto: as many as it holds
+    slots: Any = "auto"  # how many jobs run at once on this machine, or in a cluster's task; auto: as many as it holds
     slots_per_gpu: int = 1  # the most jobs of one GPU, where its memory holds them; small models leave it idle alone
     price_per_hour: float | None = None  # of a GPU, or of a core on a CPU: what a sweep costs is told with it
     save_model: bool = False  # keep the weights of every cell, as model.pt

@@ -19,6 +19,8 @@ from harness.errors import UserError
 
 POLL_SECONDS = 30.0
 MIRROR_SECONDS = 60.0
+# Of a job that does not say: torch.compile starts a process a core, and a job on a GPU computes with one.
+CORES_A_GPU = 4
 # Keys of conf/hydra/launcher/slurm.yaml that sbatch knows by another name; those below by the same.
 RENAMED = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks-per-node"}
 WHERE = ("partition", "account", "qos")
@@ -33,16 +35,30 @@ _in_job = False
 
 def device(launcher: Launcher) -> str:
     """What the jobs train on: cuda where they ask for GPUs, else cpu. A login node may have neither."""
-    gpus = launcher["gpus_per_node"] or launcher["gpus_per_task"] or "gpu" in (launcher["gres"] or "")
-    return "cuda" if gpus else "cpu"
+    return "cuda" if gpus(launcher) else "cpu"
 
 
-def check_gpus(launcher: Launcher, device: str, gpus: int) -> None:
-    """Raises UserError where a job is to train on more GPUs than it asks SLURM for; "a100:2" and "gpu:a100:2" are 2."""
-    for key in ("gpus_per_node", "gpus_per_task", "gres"):
-        asked = re.search(r"(?:^|:)(\d+)$", str(launcher[key]))
-        if device.startswith("cuda") and asked and int(asked[1]) < gpus:
-            raise UserError(f"gpus={gpus} is more than hydra.launcher.{key}={launcher[key]}: raise that, or lower gpus")
+def gpus(launcher: Launcher) -> int:
+    """How many GPUs a job asks for: 2, "a100:2" and "gpu:a100:2" are two."""
+    asked = launcher["gpus_per_node"] or launcher["gpus_per_task"]
+    listed = [str(asked)] if asked else [part for part in (launcher["gres"] or "").split(",") if "gpu" in part]
+    counts = [part.split(":")[-1] for part in listed]
+    return sum(int(count) if count.isdigit() else 1 for count in counts)
+
+
+def cores(launcher: Launcher, threads: int, on_gpus: bool) -> int | None:
+    """cpus_per_task: where it is null, a GPU's jobs get cores to compile with, and one on a CPU its threads."""
+    if launcher["cpus_per_task"] or launcher["cpus_per_gpu"]:
+        return launcher["cpus_per_task"]
+    return max(threads, CORES_A_GPU * max(1, gpus(launcher))) if on_gpus else threads
+
+
+def check_gpus(launcher: Launcher, device: str, wanted: int) -> None:
+    """Raises UserError where a job is to train on more GPUs than it asks SLURM for."""
+    if not device.startswith("cuda") or not 0 < gpus(launcher) < wanted:
+        return
+    key = next(key for key in ("gpus_per_node", "gpus_per_task", "gres") if launcher[key])
+    raise UserError(f"gpus={wanted} is more than hydra.launcher.{key}={launcher[key]}: raise that, or lower gpus")
 
 
 def flags(launcher: Launcher, keys: Sequence[str]) -> list[str]:

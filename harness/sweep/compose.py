@@ -102,19 +102,32 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         batch = merge_budgets(BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0])
         jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
         check_one_folder(jobs)
-        slots = _slots(launcher, jobs) if multirun else 1
+        if cluster:
+            threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
+            cluster = {**cluster, "cpus_per_task": slurm.cores(cluster, threads, bool(on_gpus))}
+        slots = _slots(launcher, jobs, cluster) if multirun else 1
     if jobs[0].detach and cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")
     command = shlex.join(["python", "scripts/train.py", *arguments])
     return Sweep(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster)
 
 
-def _slots(launcher: Any, jobs: Sequence[TrainConfig]) -> int | None:
+def _slots(launcher: Any, jobs: Sequence[TrainConfig], cluster: slurm.Launcher | None) -> int | None:
     """How many jobs the configuration has run at once; None where that is left to the machine."""
     if "n_jobs" in launcher:  # joblib's, which says -1 where nobody set it
         asked = jobs[0].slots if jobs[0].slots != "auto" else launcher.n_jobs
         return int(asked) if int(asked) > 0 else None
-    return min(len(jobs), launcher.get("array_parallelism", 1))
+    return min(len(jobs), launcher.get("array_parallelism", 1) * (slots_a_task(cluster, jobs) if cluster else 1))
+
+
+def slots_a_task(cluster: slurm.Launcher, jobs: Sequence[TrainConfig]) -> int:
+    """As many jobs as a task of a cluster runs at once, if its node's GPUs have the memory, which only it sees."""
+    if jobs[0].slots != "auto":
+        return int(jobs[0].slots)
+    if any(job.device.startswith("cuda") for job in jobs):
+        gpus = 1 if ":" in jobs[0].device else max(1, slurm.gpus(cluster))
+        return max(1, gpus * slots_a_gpu(jobs[0]) // max(job.gpus for job in jobs))
+    return max(1, (cluster["cpus_per_task"] or 1) // max(job.threads * job.gpus for job in jobs))
 
 
 def machine_slots(trunks: Sequence[Trunk]) -> int:
@@ -167,9 +180,14 @@ def check_machine_for(sweep: Sweep) -> None:
 def check_fit(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
     """Raises UserError where a trunk that is to train on this machine has no device here, or is too large for it."""
     for trunk in trunks if not sweep.cluster else ():
-        device = resolve(trunk.job)
-        check_gpu_memory(trunk, device)
-        check_memory(trunk, memory_bytes(device))
+        check_trunk(trunk)
+
+
+def check_trunk(trunk: Trunk) -> None:
+    """Raises UserError where a trunk has no device on this machine, or is too large for it."""
+    device = resolve(trunk.job)
+    check_gpu_memory(trunk, device)
+    check_memory(trunk, memory_bytes(device))
 
 
 @lru_cache

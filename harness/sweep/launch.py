@@ -5,12 +5,12 @@ import functools
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import joblib
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -58,8 +58,13 @@ class PendingJob:
         return not all(is_final(folder.run(cell.name)) for trunk in self.trunks for cell in trunk.cells)
 
 
+# Runs jobs of a sweep by their numbers, in their order: how many processes there are, and how many of them at once.
+LaunchSome = Callable[[Sweep, Sequence[int], int, int], str | None]
+
+
 def launch_all(
-    sweep: Sweep, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console
+    sweep: Sweep, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console,
+    launch_some: LaunchSome | None = None,
 ) -> str | None:
     """Launches the jobs that have something left, longest first; why the sweep ended before its time, or None.
 
@@ -67,8 +72,7 @@ def launch_all(
     half as many at once after each death. One that dies alone, again without getting farther, is recorded as failed.
     """
     folder, fruitless = sweep.folder, 0
-    jobs = [PendingJob(number, list(trunks)) for number, trunks in enumerate(by_job)]
-    jobs = sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
+    jobs = pending_jobs(by_job, folder)
     if not sweep.multirun:
         run_jobs(sweep.jobs)
         return None
@@ -77,7 +81,7 @@ def launch_all(
         group, at_once = [job for job in jobs if job.deaths == deaths], max(1, slots >> deaths)
         started = time.time()
         try:
-            reason = launch(sweep, [job.number for job in group], slots, at_once)
+            reason = (launch_some or launch_jobs)(sweep, [job.number for job in group], slots, at_once)
             if reason is not None:
                 return reason
             jobs = [job for job in jobs if job not in group]
@@ -101,6 +105,12 @@ def launch_all(
     return None
 
 
+def pending_jobs(by_job: Sequence[Sequence[Trunk]], folder: SweepFolder) -> list[PendingJob]:
+    """The jobs that have something left, the longest first."""
+    jobs = [PendingJob(number, list(trunks)) for number, trunks in enumerate(by_job)]
+    return sorted((job for job in jobs if job.pending(folder)), key=lambda job: -job.flops)
+
+
 def count_death(job: PendingJob, folder: SweepFolder, alone: bool) -> None:
     """One more death of a pool in which `job` ran."""
     cells = {cell.name for trunk in job.trunks for cell in trunk.cells}
@@ -111,13 +121,21 @@ def count_death(job: PendingJob, folder: SweepFolder, alone: bool) -> None:
     job.farthest = max(job.farthest, steps)
 
 
-def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
-    """Runs these jobs of the sweep, in this order, through Hydra's launcher.
+def launch_jobs(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
+    """Runs these jobs of the sweep on this machine, in this order, `at_once` of them, as launch says."""
+    # joblib runs a single job in this process, which must outlive it
+    pool = {"n_jobs": max(2, slots), "pre_dispatch": str(at_once)}
+    return launch(sweep, numbers, functools.partial(run_composed, stop_name=stop.name), pool)
 
-    Returns why it ended before its time, in one line: a job that fails leaves a record and is no reason.
-    Raises BrokenProcessPool where a worker of joblib was killed.
+
+def launch(
+    sweep: Sweep, numbers: Sequence[int], task: Callable[[DictConfig], None], settings: Mapping[str, Any]
+) -> str | None:
+    """Runs `task` on these jobs of the sweep, in this order, through Hydra's launcher.
+
+    settings: of the launcher, those that it has. Returns why it ended before its time, in one line: a job that fails
+    leaves a record and is no reason. Raises BrokenProcessPool where a worker of joblib was killed.
     """
-    task = functools.partial(run_composed, stop_name=stop.name, on_cluster=sweep.cluster is not None)
     try:
         # Hydra writes a line of its own about an exception that comes here anyway.
         waiting = slurm.watching() if sweep.cluster else contextlib.nullcontext()
@@ -125,11 +143,8 @@ def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> st
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             config = hydra.compose_config("train", list(sweep.overrides), RunMode.MULTIRUN)
-            if "n_jobs" in config.hydra.launcher:
-                with open_dict(config):
-                    # joblib runs a single job in this process, which must outlive it
-                    config.hydra.launcher.n_jobs = max(2, slots)
-                    config.hydra.launcher.pre_dispatch = str(at_once)
+            with open_dict(config):
+                config.hydra.launcher.update({key: settings[key] for key in settings if key in config.hydra.launcher})
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
             for job in launcher.launch([list(sweep.job_overrides[number]) for number in numbers], initial_job_idx=0):
@@ -143,20 +158,16 @@ def launch(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> st
     return None
 
 
-def run_composed(composed: DictConfig, stop_name: str | None, on_cluster: bool = False) -> None:
-    """One job of a multirun, in a worker of Hydra's launcher.
-
-    One that is stopped returns as others do: an exception here would have joblib kill the jobs beside it.
-    """
-    set_environment()
+def run_composed(composed: DictConfig, stop_name: str | None) -> None:
+    """One job of a multirun, in a worker of Hydra's launcher."""
     job = to_config(composed)
-    if on_cluster:
-        slurm.begin_job()
-        # By the /tmp of its node each would compile anew.
-        cache = Path(job.output_directory).resolve() / ".inductor"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(joblib.cpu_count()))
-    stop.listen_as_worker(Path(job.output_directory) / job.name, stop_name)
+    run_in_worker(job, Path(job.output_directory) / job.name, stop_name)
+
+
+def run_in_worker(job: TrainConfig, stop_folder: Path, stop_name: str | None) -> None:
+    """A job that is stopped returns as others do: an exception here would have joblib kill those beside it."""
+    set_environment()
+    stop.listen_as_worker(stop_folder, stop_name)
     try:
         with stop.working():
             run_jobs([job])

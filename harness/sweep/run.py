@@ -38,6 +38,7 @@ from harness.sweep.compose import (
     machine_slots,
     open_store,
     set_environment,
+    slots_a_task,
     trunks_by_job,
 )
 from harness.sweep.launch import launch_all
@@ -47,6 +48,7 @@ from harness.sweep.plan import Plan
 from harness.sweep.progress import Progress, outcome
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
+from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 
@@ -58,6 +60,11 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
     slots = min(sweep.slots or machine_slots(trunks), len(by_job))
     device, ranks = trunks[0].job.device, max(trunk.job.gpus for trunk in trunks)
+    gpus = min(slots * ranks, torch.cuda.device_count())
+    if sweep.cluster:
+        a_task = slots_a_task(sweep.cluster, sweep.jobs)
+        slots = max(1, min(slots, len(tasks_of(sweep, by_job)) * a_task))
+        gpus = -(-slots * max(1, slurm.gpus(sweep.cluster)) // a_task)
     if not sweep.cluster:  # each process would start as many compilers as the machine has cores
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, joblib.cpu_count() // (slots * ranks))))
     # Of Apple's Accelerate, which torch.set_num_threads does not tell; joblib would give it more where fewer jobs run.
@@ -68,7 +75,7 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         jobs=tuple(map(tuple, by_job)),
         slots=slots,
         device=device.split(":")[0] if device != "auto" else resolve(trunks[0].job).kind,
-        gpus=1 if ":" in device else slots * ranks if sweep.cluster else min(slots * ranks, torch.cuda.device_count()),
+        gpus=1 if ":" in device else gpus,
         finished=finished,
         resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
         pace=measure(sweep, pending, slots),
@@ -123,7 +130,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     sweep = compose_sweep(arguments)
     folder = sweep.folder
     if sweep.cluster:
-        slurm.check(sweep.cluster, len(sweep.jobs))
+        slurm.check(sweep.cluster, most_tasks(sweep))
     with folder_unless_refused(folder.path), preparing(folder.path) as say:
         check_schema(folder)
         check_settings(sweep)
@@ -151,7 +158,10 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     waits = contextlib.nullcontext() if sweep.cluster else stop.deferred(folder.path)
     try:
         with Progress(folder.path, console), waits:
-            ended_early = launch_all(sweep, plan.jobs, plan.slots, store, console)
+            if sweep.cluster:
+                ended_early = launch_tasks(sweep, plan.jobs, console)
+            else:
+                ended_early = launch_all(sweep, plan.jobs, plan.slots, store, console)
     except Stopped:
         mirror_seconds = 3.0
         if sweep.cluster:

@@ -117,9 +117,9 @@ def lift_limits(jobs: list[str], held: int) -> None:
 
 
 def pid_of(job: str) -> int:
-    """The training process of a task of an array; srun, which started it, has the same words in its command."""
-    array, task = job.split("_")
-    wanted = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={task}"}
+    """The process of a job or of a task of an array; srun, which started it, has the same words in its command."""
+    array, _, task = job.partition("_")
+    wanted = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={task}"} if task else {f"SLURM_JOB_ID={job}"}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (path / "cmdline").read_text().split("\0")
@@ -127,6 +127,56 @@ def pid_of(job: str) -> int:
             if words[0] == sys.executable and "submitit.core._submit" in words and wanted <= environment:
                 return int(path.name)
     raise AssertionError(f"{job} has no process")
+
+
+def workers_of(job: str) -> list[int]:
+    """The processes of a task's pool."""
+    pool = []
+    for path in Path(f"/proc/{pid_of(job)}/task").glob("*/children"):
+        children = map(int, path.read_text().split())
+        pool += [pid for pid in children if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return pool
+
+
+def test_a_task_of_two_slots_that_is_killed_and_requeued_ends_in_the_same_bits(corpus, tmp_path):
+    folder = SweepFolder(tmp_path / "packed")
+    arguments = command(
+        folder.path, *corpus, "shape=w64-d2,w64-d2-s1,w48-d2,w48-d2-s1", "tokens=[30e3,45e3]", "tracking=none",
+        "hydra.launcher.cpus_per_task=2", "hydra.launcher.array_parallelism=1",
+    )  # fmt: skip
+    process = start(arguments)
+    trunks = trunks_of(arguments)
+
+    def begun() -> int:
+        return sum(has_rows(folder, trunk) for trunk in trunks)
+
+    def rows() -> int:
+        return sum(path.stat().st_size for path in folder.path.glob("*/*/curve.jsonl"))
+
+    wait_until(lambda: begun() == 2)
+    job = job_of(folder, trunks[0])
+    log = folder.path / f"slurm/{job}/{job}_0_log.out"
+    assert len(workers_of(job)) == 2
+    os.kill(workers_of(job)[0], signal.SIGKILL)
+    wait_until(lambda: begun() > 2)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    wait_until(lambda: "Restarts=1" in described(job) and log.read_text().count("jobs in this task") == 2)
+    before = rows()
+    wait_until(lambda: rows() > before)
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output + log.read_text()
+    assert "1 task of SLURM, each with up to 2 jobs at a time" in output and "8 of 8 cells finished" in output
+    said = log.read_text()
+    assert said.count("4 jobs in this task, 2 at a time") >= 1 and said.count("what is left is launched again") == 1
+    assert "Bypassing signal SIGTERM" in said and "Caught signal SIGUSR2" in said
+    assert submitted(folder) == {job} and "Restarts=2" in described(job)
+    assert {job_of(folder, trunk) for trunk in trunks} == {job}
+    assert not list(folder.path.glob(".stop-*"))
+    undisturbed = SweepFolder(tmp_path / "undisturbed")
+    for trunk in trunks:
+        run_trunk(trunk, open_store([trunk.job]), CPU, undisturbed, "test")
+    assert losses(folder, trunks) == losses(undisturbed, trunks)
 
 
 def test_a_failed_and_a_killed_job_stop_no_other(interrupted, corpus, tmp_path, cluster):
