@@ -32,6 +32,7 @@ from harness.config import TrainConfig
 from harness.data.tokens import TokenStore
 from harness.grid import Trunk, make_trunks
 from harness.sweep.compose import compose_sweep, open_store
+from harness.sweep.sharing import best, side_by_side, told
 from harness.training.device import Device, configure_process, matmul_rate, resolve, uuid_of
 from harness.training.energy import joules
 from harness.training.evaluation import evaluate
@@ -45,7 +46,7 @@ from harness.training.trainer import Trainer
 ROOT = Path(__file__).parents[1]
 ON_CPU = sys.argv[1:2] == ["cpu"]
 SMALL, MIDDLE, LARGE = ("w32-d1", "w32-d2", "w64-d1") if ON_CPU else ("w64-d2", "w256-d4", "w768-d12")
-SWEEP, VOCAB, STEPS = ("smoke", 1024, 6) if ON_CPU else ("gpu-large", 50_257, 60)
+SWEEP, VOCAB, STEPS, COUNTS = ("smoke", 1024, 6, (1, 2)) if ON_CPU else ("gpu-large", 50_257, 60, (1, 2, 4))
 TURNS = 5  # of the two ways that are compared
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, 2**22 + 1).astype(np.uint16)
 STORE: Any = SimpleNamespace(train=TOKENS, bytes_per_token=4.0, evaluated=lambda seq_len: TOKENS[:100_001])
@@ -291,6 +292,15 @@ def stepped(
     return digest(one), one.loss_sum.item(), seconds
 
 
+def sharing() -> Iterator[Found]:
+    """One, two and four processes of a shape on one GPU; the number that a sweep of that shape alone would take."""
+    for shape in (SMALL, MIDDLE):
+        trunk = make_trunks(job_of(shape), VOCAB, "gpu-check", resolve(job_of(shape)).precision)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            rates = side_by_side(trunk, COUNTS, 0, Path(folder), STORE)
+        yield Found(f"{shape}: processes on one GPU", f"{told(trunk, rates)}: {best(rates)} taken")
+
+
 def sweep() -> Iterator[Found]:
     """The smoke sweep on this device, and again: every cell, near its estimate, nothing trained twice."""
     with tempfile.TemporaryDirectory() as folder:
@@ -322,7 +332,7 @@ def looked_at(check: Callable[[], Iterator[Found]]) -> Iterator[Found]:
 def main() -> int:
     table = Table("check", "showed", "bound", "holds", box=None, padding=(0, 2, 0, 0))
     found = []
-    for check in (box, memory, agreement, repeats, strictness, speed, graph, several, sweep):
+    for check in (box, memory, agreement, repeats, strictness, speed, graph, sharing, several, sweep):
         for line in looked_at(check):
             found.append(line)
             holds = {True: "yes", False: "NO", None: ""}[line.holds]

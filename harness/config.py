@@ -122,7 +122,7 @@ class TrainConfig:
     threads: int = 1  # CPU threads of a job
     gpus: int = 1  # GPUs that train one job together, each a part of every batch; with device=cpu, processes
     slots: Any = "auto"  # how many jobs run at once on this machine, or in a cluster's task; auto: as many as it holds
-    slots_per_gpu: int = 1  # the most jobs of one GPU, where its memory holds them; small models leave it idle alone
+    slots_per_gpu: Any = "auto"  # the most jobs of one GPU, where its memory holds them; auto: by a short measurement
     price_per_hour: float | None = None  # of a GPU, or of a core on a CPU: what a sweep costs is told with it
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
@@ -144,7 +144,9 @@ class TrainConfig:
             raise UserError(f"precision={self.precision} is not known: choose auto, float32 or bf16")
         if self.slots != "auto" and (type(self.slots) is not int or self.slots < 1):
             raise UserError(f"slots={self.slots} is no number of jobs: give auto, or 1 or more")
-        for name in ("threads", "gpus", "slots_per_gpu"):
+        if self.slots_per_gpu != "auto" and (type(self.slots_per_gpu) is not int or self.slots_per_gpu < 1):
+            raise UserError(f"slots_per_gpu={self.slots_per_gpu} is no number of jobs: give auto, or 1 or more")
+        for name in ("threads", "gpus"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if self.gpus > 1 and self.device.startswith("cuda:"):

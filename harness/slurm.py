@@ -46,11 +46,11 @@ def gpus(launcher: Launcher) -> int:
     return sum(int(count) if count.isdigit() else 1 for count in counts)
 
 
-def cores(launcher: Launcher, threads: int, on_gpus: bool) -> int | None:
-    """cpus_per_task: where it is null, a GPU's jobs get cores to compile with, and one on a CPU its threads."""
+def cores(launcher: Launcher, busy: int, on_gpus: bool) -> int | None:
+    """cpus_per_task: where it is null, as many as are `busy` at once, and on GPUs enough to compile with."""
     if launcher["cpus_per_task"] or launcher["cpus_per_gpu"]:
         return launcher["cpus_per_task"]
-    return max(threads, CORES_A_GPU * max(1, gpus(launcher))) if on_gpus else threads
+    return max(busy, CORES_A_GPU * max(1, gpus(launcher))) if on_gpus else busy
 
 
 def check_gpus(launcher: Launcher, device: str, wanted: int) -> None:

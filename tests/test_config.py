@@ -34,6 +34,8 @@ from harness.sweep.compose import compose_sweep
         (["tokens=1e6", "gpus=0"], "gpus=0 must be at least 1"),
         (["tokens=1e6", "gpus=2", "device=cuda:1"], "gpus=2 and device=cuda:1, which is one: take device"),
         (["tokens=1e6", "gpus=2", "device=mps"], "gpus=2 and device=mps, of which a machine has one: take gpus=1"),
+        (["tokens=1e6", "slots_per_gpu=0"], "slots_per_gpu=0 is no number of jobs: give auto, or 1 or more"),
+        (["tokens=1e6", "slots_per_gpu=many"], "slots_per_gpu=many is no number of jobs"),
         (["tokens=1e6", "name=../x"], "name=../x cannot name a folder"),
         (["tokens=1e6", "optimizer.learning_rate.value=0"], "optimizer.learning_rate.value=0"),
         (["tokens=1e6", "optimizer.beta2=1"], "optimizer.beta2=1 must be at least 0 and below 1"),

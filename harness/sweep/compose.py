@@ -104,7 +104,8 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         check_one_folder(jobs)
         if cluster:
             threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
-            cluster = {**cluster, "cpus_per_task": slurm.cores(cluster, threads, bool(on_gpus))}
+            busy = slots_a_task(cluster, jobs) * threads
+            cluster = {**cluster, "cpus_per_task": slurm.cores(cluster, busy, bool(on_gpus))}
         slots = _slots(launcher, jobs, cluster) if multirun else 1
     if jobs[0].detach and cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")

@@ -39,13 +39,15 @@ SAID_SECONDS = 10.0
 class Pace:
     """Seconds of one training step, of one evaluation, and of what comes before the first step.
 
-    notes: what this device did not do, and what is no longer promised.
+    notes: what this device did not do, and what is no longer promised. utilization: of a step, by the rate of large
+    matrix products.
     """
 
     step: float
     evaluation: float
     start: float
     notes: tuple[str, ...] = ()
+    utilization: float = 1.0
 
 
 def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace]:
@@ -68,15 +70,10 @@ def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace
         if not sweep.multirun:
             found = [measure_in_turn(shapes, 0, 1, barrier, None)]
         else:
-            # The arguments are those of conf/hydra/launcher/local.yaml: joblib keeps a pool for the same ones.
-            pool = Parallel(
-                n_jobs=max(2, slots), backend="loky", prefer="processes", require=None, verbose=0, timeout=None,
-                pre_dispatch=slots, batch_size=1, temp_folder=None, max_nbytes=None, mmap_mode="r",
-            )  # fmt: skip
             turns = turns_of(shapes, slots, alone=resolve(shapes[0].job).kind == "cuda")
             try:
                 with stop.starting_workers():
-                    found = pool(
+                    found = pool_of(slots)(
                         delayed(measure_in_turn)(turn, number, slots, barrier, sweep.folder.path)
                         for number, turn in enumerate(turns)
                     )
@@ -87,6 +84,14 @@ def measure(sweep: Sweep, trunks: Sequence[Trunk], slots: int) -> dict[str, Pace
         measured = [of_process[trunk.name] for of_process in found if trunk.name in of_process]
         paces |= {key: _mean(measured)} if measured else {}
     return {trunk.name: paces[_shape(trunk)] for trunk in trunks if _shape(trunk) in paces}
+
+
+def pool_of(processes: int) -> Parallel:
+    """That of conf/hydra/launcher/local.yaml, since joblib keeps a pool for the same arguments."""
+    return Parallel(
+        n_jobs=max(2, processes), backend="loky", prefer="processes", require=None, verbose=0, timeout=None,
+        pre_dispatch=processes, batch_size=1, temp_folder=None, max_nbytes=None, mmap_mode="r",
+    )  # fmt: skip
 
 
 def turns_of(shapes: list[Trunk], slots: int, alone: bool) -> list[list[Trunk]]:
@@ -127,8 +132,9 @@ def _mean(paces: list[Pace]) -> Pace:
     """Of processes on cores that may be unlike: what they do in an hour is the sum of their rates."""
     rows = [(pace.step, pace.evaluation, pace.start) for pace in paces]
     step, evaluation, start = map(statistics.harmonic_mean, zip(*rows, strict=True))
+    utilization = statistics.fmean(pace.utilization for pace in paces)
     notes = dict.fromkeys(note for pace in paces for note in pace.notes)
-    return Pace(step, evaluation, start, tuple(notes))
+    return Pace(step, evaluation, start, tuple(notes), utilization)
 
 
 def measure_in_turn(
@@ -194,8 +200,7 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool, ran
     while len(times) < warm + LEAST_STEPS or sum(times[warm:]) < SECONDS:
         stop.check()
         start = time.perf_counter()
-        trainer.take(len(times), 0.0)
-        device.synchronize()
+        take_step(trainer, len(times))
         times.append(time.perf_counter() - start)
         if len(times) == 1:
             first = time.perf_counter() - began
@@ -209,10 +214,17 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool, ran
     device.synchronize()
     evaluation = (time.perf_counter() - start) * (len(evaluated) - 1) / (len(part) - 1)
     notes = tuple(trainer.notes)
+    utilization = trunk.batch_tokens * trunk.flops_per_token / step / trainer.matmul_rate
     del trainer
     if device.compile:
         began = time.perf_counter()
         Trainer(trunk, store, device, halved, ranks).take(0, 0.0)
         device.synchronize()
         first = time.perf_counter() - began
-    return Pace(step, evaluation, max(0.0, first - step), notes)
+    return Pace(step, evaluation, max(0.0, first - step), notes, utilization)
+
+
+def take_step(trainer: Trainer, number: int) -> None:
+    """One whole step that changes no weight, to its end on the device."""
+    trainer.take(number, 0.0)
+    trainer.device.synchronize()

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from harness.grid import Trunk, schedule_makespan
 from harness.sweep.pace import Pace
+from harness.sweep.sharing import Sharing
 from harness.training.trainer import CHECKPOINT_SECONDS
 from harness.units import count_label, counted, data_size, duration, machine_hours
 
@@ -31,6 +32,7 @@ class Plan:
     finished: frozenset[str]  # cells that have ended for good
     resumed: dict[str, int]  # steps of each trunk that a checkpoint holds, by name
     pace: dict[str, Pace]
+    sharing: Sharing | None = None  # of GPUs, where that was measured
 
     @property
     def trunks(self) -> list[Trunk]:
@@ -127,4 +129,5 @@ class Plan:
             "params count the head, batch is in tokens, rate is the learning rate\n"
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: {cost}{data_size(self.disk_bytes)} of disk"
+            + (f"\n{self.sharing.said}" if self.sharing else "")
         )

@@ -46,6 +46,7 @@ from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
 from harness.sweep.plan import Plan
 from harness.sweep.progress import Progress, outcome
+from harness.sweep.sharing import share
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
@@ -70,6 +71,10 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     # Of Apple's Accelerate, which torch.set_num_threads does not tell; joblib would give it more where fewer jobs run.
     os.environ.setdefault("VECLIB_MAXIMUM_THREADS", str(trunks[0].job.threads))
     pending = [trunk for trunk in trunks if any(cell.name not in finished for cell in trunk.cells)]
+    pace = measure(sweep, pending, slots)
+    sharing = share(sweep, pending, pace)
+    if sharing and sharing.number > 1:
+        slots, pace = min(sharing.slots, len(by_job)), sharing.paces(pace)
     return Plan(
         name=sweep.folder.path.name,
         jobs=tuple(map(tuple, by_job)),
@@ -78,7 +83,8 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         gpus=1 if ":" in device else gpus,
         finished=finished,
         resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
-        pace=measure(sweep, pending, slots),
+        pace=pace,
+        sharing=sharing,
     )
 
 
@@ -161,7 +167,8 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
             if sweep.cluster:
                 ended_early = launch_tasks(sweep, plan.jobs, console)
             else:
-                ended_early = launch_all(sweep, plan.jobs, plan.slots, store, console)
+                shared = plan.sharing.sweep(sweep) if plan.sharing else sweep
+                ended_early = launch_all(shared, plan.jobs, plan.slots, store, console)
     except Stopped:
         mirror_seconds = 3.0
         if sweep.cluster:

@@ -135,17 +135,20 @@ def devices_of(job: TrainConfig, trunks: Sequence[Trunk], token_bytes: int) -> I
 
 
 def slots_a_gpu(job: TrainConfig) -> int:
-    """The most jobs of one GPU, as slots_per_gpu says, or as many as slots=N needs."""
+    """The most jobs of one GPU, as slots_per_gpu says, or as many as slots=N needs; auto is 1 until it is measured."""
     asked = 0 if job.slots == "auto" else -(-job.slots * job.gpus // max(1, len(gpus_of(job))))
-    return max(job.slots_per_gpu, asked)
+    return max(1 if job.slots_per_gpu == "auto" else job.slots_per_gpu, asked)
 
 
 @contextlib.contextmanager
-def slot(needed: int, slots: int, among: Collection[int] | None = None, count: int = 1) -> Iterator[list[int]]:
+def slot(
+    needed: int, slots: int, among: Collection[int] | None = None, count: int = 1, wait: bool = True
+) -> Iterator[list[int]]:
     """Waits for a slot of each of `count` GPUs with `needed` bytes left, of those `among` where given; their indices.
 
+
     All are taken at once, or none, so that no job holds what another waits for. Raises Stopped where that is asked for
-    first.
+    first, and where it is not to wait, UserError.
     """
     folder, told = lock_folder(), False
     while True:
@@ -156,6 +159,8 @@ def slot(needed: int, slots: int, among: Collection[int] | None = None, count: i
             taken = _take(folder, gpus, needed, slots, count)
         if taken is not None:
             break
+        if not wait:
+            raise UserError("other jobs have this GPU")
         if not told:
             free = max((gpu.free for gpu in gpus), default=0)
             print(f"waiting for a GPU: a job needs {data_size(needed)}, the most that is free is {data_size(free)}, or "

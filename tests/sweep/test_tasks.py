@@ -42,11 +42,13 @@ def test_no_task_is_asked_for_whose_slots_would_idle():
     [
         ([], 1, 1),
         (["threads=3"], 3, 1),
+        (["threads=2", "slots=3"], 6, 3),
         (["hydra.launcher.cpus_per_task=9"], 9, 9),
         (["hydra.launcher.cpus_per_task=9", "threads=4"], 9, 2),
         (["hydra.launcher.gpus_per_node=1"], 4, 1),
         (["hydra.launcher.gpus_per_node=8"], 32, 8),
         (["hydra.launcher.gpus_per_node=8", "slots_per_gpu=4"], 32, 32),
+        (["hydra.launcher.gpus_per_node=1", "slots_per_gpu=8"], 8, 8),
         (["hydra.launcher.gpus_per_node=8", "slots=1"], 32, 1),
         (["hydra.launcher.gpus_per_node=2", "hydra.launcher.cpus_per_task=3"], 3, 2),
         (["hydra.launcher.gpus_per_node=2", "hydra.launcher.cpus_per_gpu=6"], None, 2),

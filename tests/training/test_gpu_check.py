@@ -41,6 +41,13 @@ def test_two_ranks_are_looked_at_where_there_are_two_gpus(gpu_check, monkeypatch
     assert (line.showed, line.holds) == ("not looked at: here is one", None)
 
 
+def test_processes_side_by_side_are_told(gpu_check):
+    found = list(gpu_check.looked_at(gpu_check.sharing))
+    for line, shape in zip(found, ("w32-d1", "w32-d2"), strict=True):
+        assert line.what == f"{shape}: processes on one GPU"
+        assert re.fullmatch(rf"1, 2 of {shape} side by side train \S+, \S+ tokens a second: [12] taken", line.showed)
+
+
 def test_what_is_wrong_is_found(gpu_check, monkeypatch):
     train, calls = gpu_check.train, []
 
@@ -86,13 +93,14 @@ def test_a_check_that_raises_is_a_bound_missed(gpu_check, monkeypatch, tmp_path,
         yield gpu_check.Found("first", "fine", "fine", True)
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    for name in ("box", "memory", "agreement", "repeats", "strictness", "speed", "graph", "several", "sweep"):
+    names = ("box", "memory", "agreement", "repeats", "strictness", "speed", "graph", "sharing", "several", "sweep")
+    for name in names:
         monkeypatch.setattr(gpu_check, name, breaks)
     monkeypatch.setattr(gpu_check, "ON_CPU", False)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     assert gpu_check.main() == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "9 of 18 bounds missed"
+    assert capsys.readouterr().out.splitlines()[-1] == "10 of 20 bounds missed"
     written = json.loads((tmp_path / "docs" / "gpu.json").read_text())
     showed = "RuntimeError: CUDA error: an illegal memory access"
     assert written[1] == {"what": "breaks", "showed": showed, "bound": "no error", "holds": False}
