@@ -63,7 +63,11 @@ LaunchSome = Callable[[Sweep, Sequence[int], int, int], str | None]
 
 
 def launch_all(
-    sweep: Sweep, by_job: Sequence[Sequence[Trunk]], slots: int, store: TokenStore, console: Console,
+    sweep: Sweep,
+    by_job: Sequence[Sequence[Trunk]],
+    slots: int,
+    store: TokenStore,
+    console: Console,
     launch_some: LaunchSome | None = None,
 ) -> str | None:
     """Launches the jobs that have something left, longest first; why the sweep ended before its time, or None.

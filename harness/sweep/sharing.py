@@ -122,13 +122,18 @@ def side_by_side(
 
 
 def rates_beside(
-    trunk: Trunk, counts: Sequence[int], number: int, place: int, folder: Path, sweep_folder: Path,
+    trunk: Trunk,
+    counts: Sequence[int],
+    number: int,
+    place: int,
+    folder: Path,
+    sweep_folder: Path,
     tokens: TokenStore | None,
 ) -> list[float]:
     """Tokens a second of this process for each count, 0 where it is not among so many; it meets the others in `folder`.
 
     At a learning rate of 0, so that nothing diverges.
-    """  # fmt: skip
+    """
     set_environment()
     stop.listen_as_worker(sweep_folder, None)
     try:
