@@ -4,7 +4,7 @@ Shapes: R rows, C cells that both have.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
 from harness.laws.settings import TableConfig
 from harness.laws.table.levels import budget_labels
+from harness.laws.table.names import mapped
 from harness.laws.table.rows import read_rows
 from harness.laws.table.table import Table, check_comparable, filtered
 
@@ -80,9 +81,11 @@ def compare(table: Table, config: TableConfig, column: str) -> Comparison:
             f"{table.source}, column {column} has {len(values)} values ({', '.join(values[:4])}): two are compared, "
             "so choose them with filter="
         )
+    table, columns = mapped(table, config.columns, config.law_of(table))
+    config = replace(config, columns=columns)
     halves = [table.keep((table.frame[column].map(str) == value).to_numpy()) for value in values]
     for half in halves:
-        check_comparable(half)
+        check_comparable(half, {name for name in vars(columns).values() if name is not None})
     first, second = (_fit(half, config, seed) for seed, half in enumerate(halves, config.seed))
     return Comparison(column, (values[0], values[1]), (first, second), _pairs(halves, config), _moves(first, second))
 

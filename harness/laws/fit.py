@@ -18,8 +18,9 @@ from harness.laws.noise.noise import Noise
 from harness.laws.solving.certificate import Certificate, certify
 from harness.laws.solving.losses import LOSSES, Loss
 from harness.laws.solving.solver import Problem, minimise
-from harness.laws.table.rows import Columns, Rows, check_levels, read_rows
-from harness.laws.table.table import as_table, check_comparable, filtered
+from harness.laws.table.entry import admitted
+from harness.laws.table.rows import VARIABLES, Columns, Rows, check_levels, read_rows
+from harness.laws.table.table import as_table
 
 Interval = tuple[float, float] | None
 
@@ -65,25 +66,27 @@ class Fit:
     @property
     def predicts(self) -> str:
         names = {"params": ("N", self.columns.params), "tokens": ("D", self.columns.tokens)}
-        names["flops"] = ("C", self.columns.flops if self.rows.flops_exact else "6 N D")
+        names["flops"] = ("C", self.columns.flops)
         names["unique_tokens"] = ("U", self.columns.unique_tokens)
+        names |= {use: (names[use][0], words) for use, words in self.rows.derived.items()}
         where = ", ".join(" = ".join(names[use]) for use in self.form.uses if use in names)
         return f"{self.form.equation}; L = {self.columns.target}, {where}"
 
-    def predict(self, params: Any, tokens: Any, **others: Any) -> Array:
-        """The law at arrays of params and tokens that broadcast; C is the rows' own multiple of N D.
+    def predict(self, params: Any = None, tokens: Any = None, **others: Any) -> Array:
+        """The law at arrays of params and tokens that broadcast; C is `flops`, else the rows' own multiple of N D.
 
-        `others` are unique_tokens, width and depth where the law uses them. Raises UserError where one is missing.
+        `others` are flops, unique_tokens, width and depth where the law uses them. Raises UserError where one is
+        missing.
         """
-        at, shape = self._at(params, tokens, others)
+        at, shape = self._at({"params": params, "tokens": tokens} | others)
         f_X = self.form.log_prediction(self.theta_P[None], at)[0]
         return (np.exp(f_X) * at.scale).reshape(shape)
 
     def predict_interval(
-        self, params: Any, tokens: Any, level: float = ci.CONFIDENCE, **others: Any
+        self, params: Any = None, tokens: Any = None, level: float = ci.CONFIDENCE, **others: Any
     ) -> tuple[Array, Array]:
         """Interval of the loss of a new run on a new trunk: doubt of the law and noise of the run."""
-        at, shape = self._at(params, tokens, others)
+        at, shape = self._at({"params": params, "tokens": tokens} | others)
         logs = self.problem.loss.in_logs
         if self.draws is not None:
             f_SX = self.form.log_prediction(self.draws.theta_SP, at)
@@ -120,17 +123,18 @@ class Fit:
         """Natural parameters of internal ones, (M,) each."""
         return self.form.natural(theta_MP, self.problem.at)
 
-    def _at(self, params: Any, tokens: Any, others: dict[str, Any]) -> tuple[Variables, tuple[int, ...]]:
-        missing = [use for use in self.form.uses if use not in (*others, "params", "tokens", "flops")]
+    def _at(self, given: dict[str, Any]) -> tuple[Variables, tuple[int, ...]]:
+        given = {name: np.asarray(value, float) for name, value in given.items() if value is not None}
+        values = dict(zip(given, np.broadcast_arrays(*given.values()), strict=True))
+        if not all((value > 0).all() for value in values.values()):
+            raise UserError("predict: params, tokens and all other variables must be above 0")
+        if "flops" not in values and {"params", "tokens"} <= set(values) and self.rows.knows(*VARIABLES):
+            values["flops"] = self.rows.flops_per_product * values["params"] * values["tokens"]
+        missing = [use for use in self.form.uses if use not in values]
         if missing:
             raise UserError(f"predict: {self.law} needs {missing[0]} too: give {missing[0]}=...")
-        parts = np.broadcast_arrays(*(np.asarray(part, float) for part in (params, tokens, *others.values())))
-        if not all((part > 0).all() for part in parts):
-            raise UserError("predict: params, tokens and all other variables must be above 0")
-        params, tokens = parts[:2]
-        flops = self.rows.flops_per_product * params * tokens
-        values = {"params": params, "tokens": tokens, "flops": flops} | dict(zip(others, parts[2:], strict=True))
-        return self.problem.at.at(*(values[use].ravel() for use in self.form.uses)), params.shape
+        shape = next(iter(values.values())).shape
+        return self.problem.at.at(*(values[use].ravel() for use in self.form.uses)), shape
 
     def to_dict(self) -> dict[str, Any]:
         """The FIT object of fit.json."""
@@ -138,8 +142,8 @@ class Fit:
             "law": self.law,
             "loss": self.loss,
             "delta": self.delta,
-            "params": self.columns.params,
-            "tokens": self.columns.tokens,
+            "params": self.columns.params if self.rows.knows("params") else None,
+            "tokens": self.columns.tokens if self.rows.knows("tokens") else None,
             "target": self.columns.target,
             "rows": len(self.rows),
             "fixed": self.fixed,
@@ -178,13 +182,13 @@ def fit(
     mse. bootstrap: how many simulated tables give the intervals; 0 takes them from the curvature. cluster: the
     column that names the run a row belongs to (default: `trunk`, then `cluster`, where the table has one).
     weight: relative precisions of the rows. Without a flops column, C is 6 N D. fixed: parameters that are held at
-    known values, under the names that the law's estimates have; a coefficient only beside its exponent.
+    known values, under the names that the law's estimates have; a coefficient only beside its exponent. Columns of
+    other names are found by these where they are unambiguous.
 
     Raises UserError for an unknown choice, and for a table that cannot be fitted.
     """
     columns = Columns(params, tokens, target, flops, unique_tokens, width, depth, weight, cluster)
-    checked = filtered(as_table(table), filter)
-    check_comparable(checked)
+    checked, columns = admitted(as_table(table), columns, law, filter)
     rows = read_rows(checked, columns, law)
     return fit_rows(rows, columns, law, loss, delta, bootstrap, seed, checked.source, fixed or {})
 

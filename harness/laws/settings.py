@@ -12,8 +12,9 @@ from harness.errors import UserError
 from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
+from harness.laws.table.units import TARGETS, Units
 
-TEXTS = ("law", "loss", "filter", "column")
+TEXTS = ("law", "loss", "filter", "column", "best_of")
 Config = TypeVar("Config", bound="TableConfig")
 
 
@@ -21,7 +22,8 @@ Config = TypeVar("Config", bound="TableConfig")
 class TableConfig:
     """Which table is read, and how a law is fitted to it."""
 
-    # a sweep directory, a table (CSV, Parquet) or wandb://entity/project/group; several, a,b or [a,b], are pooled
+    # a sweep directory, a table (CSV, JSON lines, Parquet, compressed or not) or wandb://entity/project/group; several,
+    # a,b or [a,b], are pooled
     runs: str = ""
     # null: the one that the sweep states, else chinchilla; harness/laws/forms/__init__.py has names and equations
     law: str | None = None
@@ -52,12 +54,26 @@ class FitConfig(TableConfig):
     out: str | None = None
     # holdout: weigh chinchilla, chinchilla_tied and chinchilla_coupled by how they predict cells of more compute
     combine: str | None = None
+    # settings, a or a,b, that differ between rows of one params and tokens: the best of them is fitted, the others are
+    # left out
+    best_of: str | None = None
+    # nats | bits | perplexity | bits_per_byte; null: nats, and asked for where that cannot be
+    target_unit: str | None = None
+    bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
+    units: Units = field(default_factory=Units)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
     def check(self) -> None:
         super().check()
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
+        if self.target_unit not in (None, *TARGETS):
+            raise UserError(f"target_unit={self.target_unit} is not known: choose {', '.join(TARGETS)}")
+        if self.bytes_per_token is not None and not 0 < self.bytes_per_token < 1e3:
+            raise UserError(f"bytes_per_token={self.bytes_per_token} is no mean length of tokens: give 1 to 20")
+        if self.best_of is not None and not self.best_of.strip(" ,[]"):
+            raise UserError("best_of is empty: name a column, or leave it out")
+        self.units.worth()
         self.frontier.check(self.law or "chinchilla")
 
     def law_of(self, table: Table) -> str:

@@ -14,9 +14,10 @@ import scipy
 from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
+from harness.laws.checks.agreement import disagreement
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
-from harness.laws.checks.quality import check_units, quality
+from harness.laws.checks.quality import quality
 from harness.laws.checks.validation import by_text
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.methods.approaches import approaches
@@ -33,8 +34,12 @@ from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
-from harness.laws.table.rows import Cells, Rows, cluster_column, read_rows
-from harness.laws.table.table import Table, check_comparable, filtered
+from harness.laws.table.entry import prepared, unread
+from harness.laws.table.repeats import repeated, settings
+from harness.laws.table.repeats import sentence as repeats_sentence
+from harness.laws.table.rows import Cells, Rows, cluster_column
+from harness.laws.table.table import Table
+from harness.laws.table.units import doubts
 
 SCHEMA = 1
 CURVE_POINTS, MOST_CURVES = 41, 12
@@ -73,40 +78,50 @@ def write_study(config: FitConfig) -> dict[str, Any]:
 def study(table: Table, config: FitConfig) -> dict[str, Any]:
     """The content of fit.json for a table; raises UserError where the headline fit is not possible."""
     config.check()
-    columns = config.columns
-    table = filtered(table, config.filter)
-    check_comparable(table)
     law = config.law_of(table)
-    rows = read_rows(table, columns, law)
-    check_units(table, rows, columns, law)
+    ready = prepared(
+        table, config.columns, law, config.filter, config.best_of, config.units, config.target_unit, config.bytes_per_token
+    )
+    table, columns, rows = ready.table, ready.columns, ready.rows
+    config = replace(config, columns=columns)
     many = len(rows) > MANY_ROWS
     config = replace(config, bootstrap=0) if many else config
     best = fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
-    cells = Cells(table, rows, shape_labels(table.frame, rows.params), budget_labels(rows.tokens))
-    notes = list(table.notes) + _notes(table, best) + ([_many(len(rows))] if many else [])
+    cells = _cells(table, rows)
+    varied = settings(table, rows, columns)
+    repeat_R = repeated(table, cells.shape_R, varied)
+    notes = ready.notes + repeats_sentence(table, varied) + list(table.notes) + _notes(table, best)
+    notes += [_many(len(rows))] if many else []
     kaplan, kaplan_notes = kaplan_fits(cells, best, config.bootstrap, config.seed)
     others, disagreements = (None, []) if many else approaches(cells, best, config.bootstrap, config.seed)
     ranked, advice = ([], None) if many else ranking(cells, best)
-    checked, doubts = quality(cells, best)
+    checked, wrong = quality(cells, best, varied)
+    by_loss = [_with(best, config, loss=loss) for loss in LOSSES]
+    apart = disagreement(cells, by_loss, checked)
+    unsure = doubts(table, rows, columns, config.units, config.target_unit)
+    text, text_note = _by_text(best, table)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
     holdouts, moves, skipped = ([], [], []) if many else _checks(cells, best, config)
-    seeds = seed_noise(rows.loss, cells.shape_R, cells.budget_R, rows.cluster)
-    misfit = lack_of_fit(best, cells.shape_R, cells.budget_R)
+    # Without params or tokens nobody knows which rows are of one cell.
+    cell = rows.knows("params", "tokens")
+    seeds = seed_noise(rows.loss, repeat_R, cells.budget_R, rows.cluster) if cell else None
+    misfit = lack_of_fit(best, repeat_R, cells.budget_R) if cell else None
     content = {
         "schema": SCHEMA,
         "source": _source(table, best),
         "choices": _choices(config, best),
         "versions": _versions(),
         "fit": best.to_dict(),
-        "by_loss": [_with(best, config, loss=loss).to_dict() for loss in LOSSES],
+        "by_loss": [each.to_dict() for each in by_loss],
+        "disagreement": apart,
         "by_params": [each.to_dict() for each in counted],
         "accounting": accounting(table, counted),
         "kaplan": kaplan,
         "approaches": others,
         "frontier": frontier(best, config.frontier),
         "seed_noise": seeds,
-        "validation_text": by_text(best, table),
+        "validation_text": text,
         "lack_of_fit": misfit,
         "by_noise": by_noise(best, seeds, config.bootstrap, config.seed) if config.bootstrap else [],
         "noise": _noise(best),
@@ -118,9 +133,24 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "residuals": _residuals(cells, best),
         "quality": checked,
         "bands": _bands(cells, best),
-        "notes": notes + sentence(misfit) + doubts + preferred + disagreements + kaplan_notes + skipped,
+        "notes": notes + text_note + sentence(misfit) + unsure + wrong + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(content)
+
+
+def _cells(table: Table, rows: Rows) -> Cells:
+    """The cells; of one shape, or one budget, where the rows do not know of any."""
+    one_R = np.zeros(len(rows), np.intp)
+    shape_R = shape_labels(table.frame, rows.params) if rows.knows("params") else one_R
+    return Cells(table, rows, shape_R, budget_labels(rows.tokens) if rows.knows("tokens") else one_R)
+
+
+def _by_text(fit: Fit, table: Table) -> tuple[dict[str, Any] | None, list[str]]:
+    """How far the exponents hang on the validation text, or a note on why nobody can tell."""
+    try:
+        return by_text(fit, table), []
+    except UserError as error:
+        return None, [f"How far the exponents hang on the validation text is left out: {error}."]
 
 
 def _noise(fit: Fit) -> dict[str, float | None]:
@@ -169,13 +199,15 @@ def _notes(table: Table, fit: Fit) -> list[str]:
         notes.append(f"{1 - fit.draws.converged:.1%} of the simulated fits did not converge.")
     ratio_R = fit.rows.flops / fit.rows.params / fit.rows.tokens
     kappa = fit.rows.flops_per_product
+    notes += unread(table, fit.columns, fit.rows)
     if fit.rows.flops_exact and fit.law in FRONTIER_LAWS:
         notes.append(
             f"The frontier takes C = {kappa:.3g} N D, the geometric mean of the cells' own flops "
             f"({ratio_R.min():.3g} to {ratio_R.max():.3g} times N D)."
         )
-    if not fit.rows.flops_exact:
-        notes.append(f"The table has no column {fit.columns.flops}, so C = 6 N D.")
+    for use, words in fit.rows.derived.items():
+        symbol = {"params": "N", "tokens": "D", "flops": "C"}[use]
+        notes.append(f"The table has no column {getattr(fit.columns, use)}, so {symbol} = {words}.")
     if fit.noise.trunks_hidden:
         notes.append(
             f"Under this law {int(fit.noise.cluster_R.max()) + 1} trunks do not show what their cells share, so the "
@@ -183,7 +215,8 @@ def _notes(table: Table, fit: Fit) -> list[str]:
         )
     if fit.rows.cluster is None:
         notes.append("The table names no trunk or cluster column, so its rows count as independent.")
-    if "epochs" in table.frame.columns and (table.numbers("epochs") > 1 + 1e-9).any():
+    epochs = table.spare("epochs")
+    if epochs is not None and (epochs > 1 + 1e-9).any():
         notes.append("Some cells repeat their data (epochs above 1), which this law counts as fresh tokens.")
     if table.excluded:
         many = "1 row is" if len(table.excluded) == 1 else f"{len(table.excluded)} rows are"
@@ -200,6 +233,7 @@ def _source(table: Table, fit: Fit) -> dict[str, Any]:
         "rows_used": len(fit.rows),
         "excluded": table.excluded,
         "filter": table.filter,
+        "account": table.account,
         "columns": asdict(fit.columns) | {"cluster": cluster_column(table, fit.columns)},
     }
 
@@ -209,8 +243,8 @@ def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
         "law": fit.law,
         "loss": fit.loss,
         "delta": fit.delta,
-        "params": fit.columns.params,
-        "tokens": fit.columns.tokens,
+        "params": fit.columns.params if fit.rows.knows("params") else None,
+        "tokens": fit.columns.tokens if fit.rows.knows("tokens") else None,
         "target": fit.columns.target,
         "bootstrap": config.bootstrap,
         "seed": config.seed,
@@ -244,7 +278,7 @@ def _stride(rows: int) -> int:
 
 def _residuals(cells: Cells, fit: Fit) -> list[dict[str, Any]]:
     rows = fit.rows
-    predicted_R = fit.predict(rows.params, rows.tokens, **rows.others)
+    predicted_R = fit.predict(**rows.at(fit.form))
     return [
         {
             "cell": cells.table.name(index),
@@ -262,19 +296,25 @@ def _residuals(cells: Cells, fit: Fit) -> list[dict[str, Any]]:
 def _bands(cells: Cells, fit: Fit) -> dict[str, Any]:
     """Curves over tokens, one a shape, and over params, one a budget, with the interval of a new run."""
     rows = fit.rows
-    if rows.others:  # a curve would need a path through them
+    if rows.others or not rows.knows("params", "tokens"):  # a curve would need a path through them
         return {"kind": "none for this law", "by_tokens": [], "by_params": []}
     shapes = _some(level_values(rows.params, cells.shape_R))
     budgets = _some(level_values(rows.tokens, cells.budget_R))
     tokens_X = np.geomspace(rows.tokens.min() / BEYOND, rows.tokens.max() * BEYOND, CURVE_POINTS)
     params_X = np.geomspace(rows.params.min() / BEYOND, rows.params.max() * BEYOND, CURVE_POINTS)
 
+    log_kappa_S = np.log(level_values(rows.flops / rows.params / rows.tokens, cells.shape_R))
+    log_params_S = np.log(level_values(rows.params, cells.shape_R))
+
     def curve(params: Any, tokens: Any) -> dict[str, Any]:
-        low_X, high_X = fit.predict_interval(params, tokens)
+        at = {"params": params, "tokens": tokens}
+        if "flops" in fit.form.uses:  # C is that of the shapes nearby, not a multiple of N D that all share
+            at["flops"] = np.exp(np.interp(np.log(params), log_params_S, log_kappa_S)) * params * tokens
+        low_X, high_X = fit.predict_interval(**at)
         return {
             "params": params,
             "tokens": tokens,
-            "predicted": fit.predict(params, tokens),
+            "predicted": fit.predict(**at),
             "low": low_X,
             "high": high_X,
         }

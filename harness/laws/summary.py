@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.laws.checks import validation
+from harness.laws.checks import agreement, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 
@@ -18,6 +18,10 @@ MOST_WIDTH = 1000
 def show(study: dict[str, Any], console: Console) -> None:
     """Prints the exponents, the hold-outs, the moves, the certificate and the notes of a study."""
     head, source = study["fit"], study["source"]
+    for line in source["account"]:
+        console.print(line, soft_wrap=True, markup=False)
+    if apart := agreement.sentence(study["disagreement"]):
+        console.print(apart, soft_wrap=True, markup=False, style="bold")
     console.print(
         f"[bold]{escape(head['predicts'])}[/]   {source['rows_used']} of {source['rows']} rows", soft_wrap=True
     )
@@ -121,7 +125,7 @@ def _exponents(study: dict[str, Any]) -> Table:
     for fit in (head, *others):
         cells = [_number(fit["estimates"][key], fit["intervals"][key]) for key in keys]
         verdict = "yes" if fit["certificate"]["certified"] else "NO"
-        table.add_row(fit["params"], fit["loss"], *cells, verdict, style="bold" if fit is head else None)
+        table.add_row(fit["params"] or "none", fit["loss"], *cells, verdict, style="bold" if fit is head else None)
     return table
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.noise import intervals as ci
+from harness.laws.table.levels import budget_labels
 from harness.laws.table.rows import Cells
 
 WATCHED = ("alpha", "beta", "a")
@@ -18,14 +19,18 @@ LEAST_DRAWS = 1000
 
 def drops(cells: Cells) -> list[tuple[str, NDArray[np.bool_]]]:
     """What is left out, in words, and the rows that stay."""
-    frame, rows = cells.table.frame, cells.rows
-    if "width" in frame.columns:
-        width_R = cells.table.numbers("width")
-        smallest = f"smallest width {width_R.min():g}", width_R > width_R.min()
-    else:
-        smallest = f"smallest shape, {rows.params.min():.3g} params", cells.shape_R > 0
-    least = f"smallest budget, {rows.tokens[cells.budget_R == 0].mean():.3g} tokens", cells.budget_R > 0
-    return [smallest, least]
+    rows, width_R = cells.rows, cells.table.spare("width")
+    found = []
+    if not rows.knows("params", "tokens") and rows.knows("flops"):
+        budget_R = budget_labels(rows.flops)
+        found.append((f"smallest compute, {rows.flops[budget_R == 0].mean():.3g} FLOPs", budget_R > 0))
+    if width_R is not None:
+        found.append((f"smallest width {width_R.min():g}", width_R > width_R.min()))
+    elif rows.knows("params"):
+        found.append((f"smallest shape, {rows.params.min():.3g} params", cells.shape_R > 0))
+    if rows.knows("tokens"):
+        found.append((f"smallest budget, {rows.tokens[cells.budget_R == 0].mean():.3g} tokens", cells.budget_R > 0))
+    return found
 
 
 def move(fit: Fit, dropped: str, keep_R: NDArray[np.bool_], bootstrap: int, seed: int) -> dict[str, Any]:

@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from harness.errors import UserError
 from harness.laws.fit import Fit
-from harness.laws.forms import FORMS, Array
+from harness.laws.forms import Array
 from harness.laws.noise.intervals import whitened
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, local_model, solve
 from harness.laws.table.filter import TRUTH
-from harness.laws.table.rows import Cells, Columns, Rows
-from harness.laws.table.table import Table
+from harness.laws.table.rows import VARIABLES, Cells
 
 # Rows shown in a list of fit.json, and named in a sentence.
 MOST_ROWS, MOST_NAMES = 20, 4
@@ -44,17 +42,16 @@ MOST_PHASES, SAME_RATE = 6, 2.0
 MOST_RISES, LEAST_RISES = 0.25, 5
 # What C / (N D) is in training; a head that N leaves out makes it large in small models.
 FLOPS_PER_PRODUCT = (1.0, 1e4)
-# Of the rows: fewer may have diverged.
-MOST_ABOVE_UNIFORM = 0.5
 
 
-def quality(cells: Cells, fit: Fit) -> tuple[dict[str, Any], list[str]]:
-    """The section `quality` of fit.json, and a sentence on each thing that is wrong."""
+def quality(cells: Cells, fit: Fit, varied: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The section `quality` of fit.json, and a sentence on each thing that is wrong; rows that differ in a `varied`
+    setting repeat none."""
     deviation = deviations(fit.problem, fit.theta_P)
     parts = [
         ("influence", *_influence(cells, fit)),
         ("outliers", *_outliers(cells, deviation)),
-        ("duplicates", *_duplicates(cells)),
+        ("duplicates", *_duplicates(cells, varied)),
         ("hot", *_hot(cells)),
         ("rising", *_rising(cells, deviation)),
         ("units", *_units(cells, fit)),
@@ -162,10 +159,14 @@ def _outliers(cells: Cells, deviation: Deviations) -> tuple[dict[str, Any], list
     ]
 
 
-def _duplicates(cells: Cells) -> tuple[dict[str, Any], list[str]]:
+def _duplicates(cells: Cells, varied: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Rows that agree in everything that a fit reads, and in seed."""
     rows, frame = cells.rows, cells.table.frame
-    keys = pd.DataFrame({"params": rows.params, "tokens": rows.tokens, "loss": rows.loss} | rows.others)
+    known = {use: rows.of(use) for use in (("params", "tokens") if rows.knows("params", "tokens") else VARIABLES)}
+    keys = pd.DataFrame({use: values for use, values in known.items() if rows.knows(use)} | {"loss": rows.loss})
+    keys = keys.assign(**rows.others)
+    for name in varied:
+        keys[name if name not in keys.columns else f"column {name}"] = frame[name].map(str).to_numpy()
     if rows.cluster is not None:
         keys["cluster"] = rows.cluster
     if "seed" in frame.columns:
@@ -212,6 +213,8 @@ def _hot(cells: Cells) -> tuple[list[dict[str, Any]], list[str]]:
 def _rising(cells: Cells, deviation: Deviations) -> tuple[dict[str, Any], list[str]]:
     """Rows whose loss is above one of fewer tokens of their shape by more than noise."""
     rows, log_R = cells.rows, np.log(cells.rows.loss)
+    if not rows.knows("params", "tokens"):
+        return {"steps": 0, "rises": 0, "count": 0, "rows": []}, []
     group_R = cells.shape_R
     if "unique_tokens" in rows.others:
         group_R = np.array(pd.Series(group_R).groupby([group_R, rows.others["unique_tokens"]]).ngroup(), np.intp)
@@ -245,30 +248,6 @@ def _rising(cells: Cells, deviation: Deviations) -> tuple[dict[str, Any], list[s
     ]
 
 
-def check_units(table: Table, rows: Rows, columns: Columns, law: str) -> None:
-    """Refuses somebody else's table whose columns cannot be plain counts and nats; raises UserError.
-
-    A study reports FLOPs, which need them. A table of our own cells states its units.
-    """
-    if "config_hash" in table.frame.columns:
-        return
-    if {"params", "tokens"} <= set(FORMS[law].uses) and (rows.tokens < rows.params).all():
-        raise UserError(
-            f"{table.source}: every row has fewer {columns.tokens} than {columns.params}, as where they are counted in "
-            "different units: write both as plain counts"
-        )
-    if "vocab_size" in table.frame.columns:
-        uniform_R = np.log(table.numbers("vocab_size"))
-        above_R = rows.loss > uniform_R
-        if above_R.mean() >= MOST_ABOVE_UNIFORM:
-            first = int(np.argmax(above_R))
-            raise UserError(
-                f"{table.source}, {table.row(first)}, column {columns.target}: {rows.loss[first]:.4g} is above "
-                f"{uniform_R[first]:.4g}, the loss of a uniform guess, as are {int(above_R.sum())} of {len(rows)} "
-                "rows: write the loss in nats per token"
-            )
-
-
 def _units(cells: Cells, fit: Fit) -> tuple[list[str], list[str]]:
     """Sentences on columns whose magnitudes do not fit together."""
     rows, columns, found = cells.rows, fit.columns, []
@@ -277,15 +256,16 @@ def _units(cells: Cells, fit: Fit) -> tuple[list[str], list[str]]:
             f"Every row has fewer tokens than params: check that {columns.tokens} and {columns.params} are plain "
             "counts."
         )
-    if rows.flops_exact:
+    if rows.flops_exact and rows.knows("params", "tokens"):
         ratio_R = rows.flops / rows.params / rows.tokens
         if ratio_R.min() < FLOPS_PER_PRODUCT[0] or ratio_R.max() > FLOPS_PER_PRODUCT[1]:
             found.append(
                 f"Column {columns.flops} is {ratio_R.min():.2g} to {ratio_R.max():.2g} times params x tokens, where "
                 "training takes about 6: check the units of all three."
             )
-    if "vocab_size" in cells.table.frame.columns:
-        uniform_R = np.log(cells.table.numbers("vocab_size"))
+    vocabulary = cells.table.spare("vocab_size")
+    if vocabulary is not None:
+        uniform_R = np.log(vocabulary)
         above = np.flatnonzero(rows.loss > uniform_R).tolist()
         if above:
             first = above[0]

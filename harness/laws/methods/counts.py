@@ -8,10 +8,10 @@ import numpy as np
 
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
+from harness.laws.table.entry import PARAMS
 from harness.laws.table.rows import read_rows
 from harness.laws.table.table import Table
 
-PARAMS = ("params_with_head", "params_total", "params_non_embedding")
 RULE_OF_THUMB = "6 N D"
 
 
@@ -26,6 +26,8 @@ def by_params(table: Table, fit: Fit, bootstrap: int, seed: int) -> list[Fit]:
     for name in names:
         if name == fit.columns.params:
             fits.append(fit)
+            continue
+        if table.spare(name) is None:
             continue
         columns = replace(fit.columns, params=name)
         rows = read_rows(table, columns, fit.law)
@@ -45,8 +47,9 @@ def accounting(table: Table, fits: list[Fit]) -> list[dict[str, Any]]:
             continue
         products = fit.rows.params * fit.rows.tokens
         counts = {fit.columns.flops: fit.rows.flops} if fit.rows.flops_exact else {}
-        if "flops_6nd" in table.frame.columns and fit.columns.flops != "flops_6nd":
-            counts["flops_6nd"] = table.numbers("flops_6nd")
+        by_rule = table.spare("flops_6nd")
+        if by_rule is not None and fit.columns.flops != "flops_6nd":
+            counts["flops_6nd"] = by_rule
         counts |= {RULE_OF_THUMB: 6 * products}
         compared += [_row(fit, name, flops_R) for name, flops_R in counts.items()]
     return compared

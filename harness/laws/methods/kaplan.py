@@ -46,12 +46,14 @@ def kaplan_fits(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict
     section: dict[str, Any] = {}
     notes = []
     for key, (law, restriction) in LAWS.items():
+        section[key] = None
+        if not cells.rows.knows(*(("flops",) if key == "flops" else ("params", "tokens"))):
+            continue
         keep_R, words = restriction(cells)
         count = f"{int(keep_R.sum())} of {len(cells.rows)} rows"
         try:
             part = fit_rows(cells.rows.keep(keep_R), fit.columns, law, fit.loss, fit.delta, bootstrap, seed)
         except UserError as error:
-            section[key] = None
             notes.append(f"Kaplan's law in {key} is left out: on {words} ({count}), {error}.")
             continue
         section[key] = part.to_dict() | {"rows_used": words}

@@ -14,8 +14,9 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
+from harness.laws.table.entry import admitted
 from harness.laws.table.rows import Columns, Rows, read_rows
-from harness.laws.table.table import as_table, check_comparable, filtered
+from harness.laws.table.table import as_table
 
 # Each contains the one before it, with one exponent less.
 LAWS = ("chinchilla_tied", "chinchilla", "chinchilla_coupled")
@@ -102,9 +103,7 @@ def combine(
 
     Raises UserError where no law can be fitted to the table and to part of it.
     """
-    checked = filtered(as_table(table), filter)
-    check_comparable(checked)
-    named = Columns(**columns)
+    checked, named = admitted(as_table(table), Columns(**columns), "chinchilla", filter)
     return combine_rows(read_rows(checked, named, "chinchilla"), named, loss, delta, bootstrap)
 
 
@@ -140,7 +139,7 @@ def _error(rows: Rows, columns: Columns, law: str, loss: str, delta: float, cut:
         part = fit_rows(rows.keep(below_R), columns, law, loss, delta)
     except UserError:
         return float("nan")
-    predicted_R = part.predict(rows.params, rows.tokens)
+    predicted_R = part.predict(**rows.at(part.form))
     return float(np.abs(np.log(predicted_R / rows.loss))[~below_R].mean())
 
 

@@ -20,16 +20,17 @@ MOST_COMPUTE = 0.2
 
 
 def splits(cells: Cells) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """Name, description and test rows of each hold-out: ordered by params, by tokens and by compute."""
+    """Name, description and test rows of each hold-out that the rows know of: by params, by tokens and by compute."""
     rows = cells.rows
     largest_R, longest_R = cells.shape_R == cells.shape_R.max(), cells.budget_R == cells.budget_R.max()
     count = max(1, round(MOST_COMPUTE * len(rows)))
     most_R = rows.flops >= np.sort(rows.flops)[-count]
-    return [
+    named = [
         ("largest_shape", "the largest shape with all its budgets, predicted from the other shapes", largest_R),
         ("largest_budget", "the largest budget with all its shapes, predicted from the smaller budgets", longest_R),
         ("most_compute", f"the {int(most_R.sum())} cells with the most compute, predicted from the rest", most_R),
     ]
+    return [entry for entry, use in zip(named, ("params", "tokens", "flops"), strict=True) if rows.knows(use)]
 
 
 def hold_out(cells: Cells, fit: Fit, name: str, description: str, test_R: NDArray[np.bool_]) -> dict[str, Any]:
@@ -39,8 +40,8 @@ def hold_out(cells: Cells, fit: Fit, name: str, description: str, test_R: NDArra
         part = fit_rows(rows.keep(~test_R), fit.columns, fit.law, fit.loss, fit.delta)
     except UserError as error:
         raise UserError(f"hold-out {name} is left out: without {description.split(',')[0]}, {error}") from error
-    predicted_R = part.predict(rows.params, rows.tokens, **rows.others)
-    low_R, high_R = part.predict_interval(rows.params, rows.tokens, CONFIDENCE, **rows.others)
+    predicted_R = part.predict(**rows.at(part.form))
+    low_R, high_R = part.predict_interval(level=CONFIDENCE, **rows.at(part.form))
     competitor_R = additive_prediction(rows, cells.shape_R, cells.budget_R, ~test_R)
     held_out: list[dict[str, Any]] = []
     for index in np.flatnonzero(test_R).tolist():
@@ -81,17 +82,18 @@ def additive_prediction(rows: Rows, shape_R: Labels, budget_R: Labels, train_R: 
 
     An unseen shape's effect is the straight line of the training shapes' effects in log params, an unseen
     budget's that of the training budgets' in log tokens. Where the rows do not form a connected grid, so that
-    the table is not determined, a plane in log params and log tokens takes its place.
+    the table is not determined, a plane in log params and log tokens, or in what the rows know, takes its place.
     """
-    log_loss_R, log_params_R, log_tokens_R = np.log(rows.loss), np.log(rows.params), np.log(rows.tokens)
+    log_loss_R = np.log(rows.loss)
+    known = [use for use in ("params", "tokens") if rows.knows(use)] or ["flops"]
     shapes, budgets = np.unique(shape_R[train_R]), np.unique(budget_R[train_R])
     design = np.zeros((len(rows), len(shapes) + len(budgets)))
     design[:, : len(shapes)] = shape_R[:, None] == shapes
     design[:, len(shapes) :] = budget_R[:, None] == budgets
     trained = design[train_R]
     connected = np.linalg.matrix_rank(trained) == len(shapes) + len(budgets) - 1
-    if not connected or len(shapes) < 2 or len(budgets) < 2:
-        plane = np.stack([np.ones_like(log_loss_R), log_params_R, log_tokens_R], axis=1)
+    if len(known) < 2 or not connected or len(shapes) < 2 or len(budgets) < 2:
+        plane = np.stack([np.ones_like(log_loss_R), *(np.log(rows.of(use)) for use in known)], axis=1)
         slope = np.linalg.lstsq(plane[train_R], log_loss_R[train_R], rcond=None)[0]
         return np.exp(plane @ slope)
     effect: Array = np.linalg.lstsq(trained, log_loss_R[train_R], rcond=None)[0].astype(float)

@@ -12,7 +12,7 @@ from harness.laws.forms import FORMS
 from harness.laws.forms.smooth import Smooth
 from harness.laws.noise.intervals import CONFIDENCE
 from harness.laws.prediction.holdout import splits
-from harness.laws.table.rows import Cells, check_levels, read_rows
+from harness.laws.table.rows import VARIABLES, Cells, check_levels, read_rows
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,20 @@ def ranking(cells: Cells, fit: Fit) -> tuple[list[dict[str, Any]], Recommendatio
 
 def _carried(cells: Cells, fit: Fit, law: str) -> bool:
     """Whether the table has the columns of a law; the slow ones are tried beside a law of the same variables only."""
-    form, columns = FORMS[law], set(cells.table.frame.columns)
+    form, rows, columns = FORMS[law], cells.rows, set(cells.table.frame.columns)
     if isinstance(form, Smooth) and form.uses != fit.form.uses:
         return False
-    return all(getattr(fit.columns, use) in columns for use in form.uses if use != "flops")
+    return all(rows.knows(use) if use in VARIABLES else getattr(fit.columns, use) in columns for use in form.uses)
 
 
 def _held_out(cells: Cells, fit: Fit) -> dict[str, NDArray[np.bool_]]:
-    """The hold-outs that leave three levels of params and tokens, and rows enough for Chinchilla's law."""
+    """The hold-outs that leave three levels of params and tokens, and rows enough for Chinchilla's law, or for the
+    headline's where the rows do not know both."""
+    form = FORMS["chinchilla"] if cells.rows.knows("params", "tokens") else fit.form
     found = {}
     for name, _, test_R in splits(cells):
         try:
-            check_levels(cells.rows.keep(~test_R), fit.columns, FORMS["chinchilla"], name)
+            check_levels(cells.rows.keep(~test_R), fit.columns, form, name)
         except UserError:
             continue
         found[name] = test_R
@@ -76,11 +78,11 @@ def _entry(cells: Cells, fit: Fit, law: str, held_out: dict[str, NDArray[np.bool
     errors, inside = {}, 0
     for name, test_R, part in parts:
         tested = rows.keep(test_R)
-        predicted_R = part.predict(tested.params, tested.tokens, **tested.others)
+        predicted_R = part.predict(**tested.at(part.form))
         errors[name] = float(np.abs(predicted_R / tested.loss - 1).mean())
-        low_X, high_X = part.predict_interval(tested.params, tested.tokens, CONFIDENCE, **tested.others)
+        low_X, high_X = part.predict_interval(level=CONFIDENCE, **tested.at(part.form))
         inside += int(((low_X <= tested.loss) & (tested.loss <= high_X)).sum())
-    residual_R = np.log(rows.loss / whole.predict(rows.params, rows.tokens, **rows.others))
+    residual_R = np.log(rows.loss / whole.predict(**rows.at(whole.form)))
     return entry | {
         "a": _a(whole),
         "errors": errors,

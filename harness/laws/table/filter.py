@@ -21,6 +21,8 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
 }
 COMPARISON = re.compile(r"(?P<column>[^<>=!]+?)\s*(?P<operator>==|!=|>=|<=|>|<)\s*(?P<value>[^<>=!]+)")
+# What stands where there is no value.
+NOTHING = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "-"})
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -84,9 +86,21 @@ def _compare(column: pd.Series, name: str, sign: str, value: str, source: str) -
             raise UserError(f"filter: {name}{sign}{value} needs a number on the right") from None
         texts = column.map(str).str.strip()
         return np.asarray(compare(texts.str.lower(), value.lower()), bool)
+    if np.isnan(wanted):
+        return _missing(column, numbers, name, sign)
     if not np.isfinite(numbers).any():
         raise UserError(
             f"filter: column {name} of {source} holds no numbers, so {name}{sign}{value} says nothing: compare it "
             "with a text"
         )
     return np.asarray(compare(numbers, wanted), bool)
+
+
+def _missing(column: pd.Series, numbers: Array, name: str, sign: str) -> NDArray[np.bool_]:
+    """`==nan` and `!=nan`: whether a row has no number, or in a column of texts no text."""
+    if sign not in ("==", "!="):
+        raise UserError(f"filter: {name}{sign}nan says nothing: write {name}!=nan for the rows that have a number")
+    nothing_R = np.isnan(numbers)
+    if nothing_R.all():
+        nothing_R = column.map(str).str.strip().str.lower().isin(NOTHING).to_numpy(bool)
+    return nothing_R if sign == "==" else ~nothing_R

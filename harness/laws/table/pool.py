@@ -82,6 +82,8 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
         notes=notes,
         parts=[part for table in tables for part in table.sources()],
         law=tables[0].law if len(laws) == 1 else None,
+        account=[line for table in tables for line in table.account],
+        unusable={name: why for table in tables for name, why in table.unusable.items()},
     )
 
 
@@ -128,6 +130,7 @@ def _repeats(many: int) -> list[str]:
 
 def _same(left: Any, right: Any) -> bool:
     try:
-        return float(left) == float(right)
-    except ValueError:
+        first, second = float(left), float(right)
+    except (ValueError, TypeError):
         return str(left) == str(right)
+    return first == second or (first != first and second != second)

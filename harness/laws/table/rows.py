@@ -13,6 +13,8 @@ from harness.laws.table.table import Table
 
 # Values of a variable that differ by less, in log, do not count as two levels.
 SAME_LEVEL = 1e-3
+# C is 6 N D where a table has none of its own, and likewise the other way round.
+VARIABLES = ("params", "tokens", "flops")
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Columns:
 class Rows:
     """The numbers of a fit, (R,) each; `flops_exact` is False where flops are 6 N D.
 
-    `others` are the variables that only some laws use: unique_tokens, width, depth.
+    `others` are the variables that only some laws use: unique_tokens, width, depth. `unknown` are those of params,
+    tokens and flops that the table says nothing of, which are nan; `derived` says which follow from others, and how.
     """
 
     params: Array
@@ -45,6 +48,16 @@ class Rows:
     cluster: Labels | None
     flops_exact: bool
     others: dict[str, Array] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    derived: dict[str, str] = field(default_factory=dict)
+
+    def knows(self, *uses: str) -> bool:
+        """Whether the table has these variables, or what they follow from."""
+        return not self.unknown & set(uses)
+
+    def at(self, form: Form) -> dict[str, Array]:
+        """Each row's own values of a law's variables, by name."""
+        return {use: self.of(use) for use in form.uses}
 
     def of(self, use: str) -> Array:
         """A law's variable by name."""
@@ -61,7 +74,7 @@ class Rows:
 
     @property
     def flops_per_product(self) -> float:
-        """kappa in C = kappa N D, the geometric mean over the rows."""
+        """kappa in C = kappa N D, the geometric mean over the rows; nan where the rows lack one of them."""
         return float(np.exp(np.log(self.flops / self.params / self.tokens).mean()))
 
 
@@ -92,11 +105,9 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
         raise UserError(f"{table.source} has no finished rows: train the sweep first")
     loss = table.numbers(columns.target)
     have = set(table.frame.columns)
-    exact = columns.flops in have
-    needed = [use for use in ("params", "tokens") if use in form.uses or not exact or getattr(columns, use) in have]
-    values = {use: table.numbers(getattr(columns, use)) for use in needed}
-    params, tokens = (values.get(use, np.ones(len(loss))) for use in ("params", "tokens"))
-    flops = table.numbers(columns.flops) if exact else 6 * params * tokens
+    values, derived = _variables(table, columns, form)
+    nothing = np.full(len(loss), np.nan)
+    params, tokens, flops = (values.get(use, nothing) for use in VARIABLES)
     weight = table.numbers(columns.weight) if columns.weight else np.ones(len(loss))
     name = cluster_column(table, columns)
     if name is not None and name not in have:
@@ -105,7 +116,33 @@ def read_rows(table: Table, columns: Columns, law: str) -> Rows:
     others = {
         use: table.numbers(getattr(columns, use)) for use in form.uses if use in ("unique_tokens", "width", "depth")
     }
-    return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact, others)
+    exact = "flops" in values and "flops" not in derived
+    unknown = frozenset(VARIABLES) - set(values)
+    return Rows(params, tokens, flops, loss, weight / weight.mean(), labels, exact, others, unknown, derived)
+
+
+def _variables(table: Table, columns: Columns, form: Form) -> tuple[dict[str, Array], dict[str, str]]:
+    """Params, tokens and flops as far as the table has them, and how those follow that it has not.
+
+    Raises UserError where the law needs one that cannot be had.
+    """
+    values: dict[str, Array] = {}
+    for use in VARIABLES:
+        column = getattr(columns, use)
+        needed = use in form.uses and (column in table.frame.columns or column in table.unusable)
+        found = table.numbers(column) if needed else table.spare(column)
+        if found is not None:
+            values[use] = found
+    derived: dict[str, str] = {}
+    missing = [use for use in VARIABLES if use not in values]
+    if len(missing) == 1 and (missing[0] in form.uses or missing[0] == "flops"):
+        use = missing[0]
+        first, second = (values[other] for other in VARIABLES if other != use)
+        values[use] = 6 * first * second if use == "flops" else second / (6 * first)
+        derived[use] = {"params": "C / (6 D)", "tokens": "C / (6 N)", "flops": "6 N D"}[use]
+    for use in (use for use in VARIABLES if use in form.uses and use not in values):
+        table.numbers(getattr(columns, use))  # says which column is missing
+    return values, derived
 
 
 def cluster_column(table: Table, columns: Columns) -> str | None:

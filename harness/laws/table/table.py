@@ -1,11 +1,7 @@
 """Reading any run table and checking it before a fit: every mistake is one sentence with file, row and column."""
 
-import codecs
-import csv
-import hashlib
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,8 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.laws.forms import Array
 from harness.laws.table.filter import as_numbers, select
+from harness.laws.table.reading import Content, read
+from harness.laws.table.states import finished_rows, unfinished_notes
 from harness.records import SCHEMA, parse_sweep
 
 # Columns that must not vary within a fit, beside shape, tokens and seed.
@@ -46,7 +44,9 @@ MOST_NAMES = 20
 class Table:
     """Rows of text or numbers with where they came from; `lines` are the file's line numbers, one a row.
 
-    `parts` are the sources of a pooled table: path, sha256 and rows. `law` is the one that a sweep states.
+    `parts` are the sources of a pooled table: path, sha256 and rows. `law` is the one that a sweep states. `account`
+    says what was read, mapped, converted and left out; `written` are the texts behind the rows, where they differ;
+    `unusable` says of columns why they are no part of a fit.
     """
 
     source: str
@@ -59,6 +59,14 @@ class Table:
     notes: list[str] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     law: str | None = None
+    account: list[str] = field(default_factory=list)
+    written: pd.DataFrame | None = field(default=None, repr=False)
+    unusable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        """Whether these are cells of the harness, whose columns and units are known."""
+        return "config_hash" in self.frame.columns
 
     def sources(self) -> list[dict[str, Any]]:
         """Every path that the rows come from, with its digest."""
@@ -79,7 +87,12 @@ class Table:
     def keep(self, keep_R: NDArray[np.bool_]) -> "Table":
         """The table with fewer rows, nothing written down."""
         lines = [line for line, keep in zip(self.lines, keep_R, strict=True) if keep]
-        return replace(self, frame=self.frame[keep_R].reset_index(drop=True), lines=lines)
+        written = None if self.written is None else self.written[keep_R].reset_index(drop=True)
+        return replace(self, frame=self.frame[keep_R].reset_index(drop=True), lines=lines, written=written)
+
+    def column(self, name: str, values: Array) -> "Table":
+        """The table with other numbers in a column."""
+        return replace(self, frame=self.frame.assign(**{name: values}))
 
     def drop(self, drop_R: NDArray[np.bool_], why: list[str]) -> "Table":
         """The table without some rows, which are listed in `excluded`."""
@@ -94,6 +107,8 @@ class Table:
 
     def numbers(self, column: str, positive: bool = True) -> Array:
         """A column as float64; raises UserError for the first value that is no finite (positive) number."""
+        if column in self.unusable:
+            raise UserError(self.unusable[column])
         if column not in self.frame.columns:
             raise UserError(
                 f"{self.source} has no column {column!r}: name the right one, as in columns.params=NAME, out of "
@@ -108,15 +123,25 @@ class Table:
             wrong_R |= ~((value_R >= SMALLEST) & (value_R <= LARGEST))
         if wrong_R.any():
             index = int(np.argmax(wrong_R))
-            where = f"{self.source}, {self.row(index)}, column {column}: {_shown(raw.iloc[index])}"
+            texts = raw if self.written is None or column not in self.written.columns else self.written[column]
+            where = f"{self.source}, {self.row(index)}, column {column}: {_shown(texts.iloc[index])}"
             if GROUPED.fullmatch(str(raw.iloc[index]).strip()):
                 raise UserError(f"{where} has a comma: write decimals with a point, and thousands without any mark")
             raise UserError(
                 f"{where} is not "
                 f"{'a positive number between 1e-12 and 1e30' if positive else 'a finite number'}: correct it, "
-                "or leave the row out with filter="
+                f"or leave the row out with filter={f'{column}!=nan' if np.isnan(value_R[index]) else ''}"
             )
         return value_R
+
+    def spare(self, column: str) -> Array | None:
+        """A column of positive numbers that a fit can do without; None where it is absent or holds something else."""
+        if column not in self.frame.columns:
+            return None
+        try:
+            return self.numbers(column)
+        except UserError:
+            return None
 
 
 def _shown(value: Any) -> str:
@@ -151,7 +176,7 @@ def as_table(table: Any) -> Table:
 
 
 def read_runs(path: str | Path) -> Table:
-    """The run table of a sweep directory, or a CSV or Parquet file; only finished rows stay.
+    """The run table of a sweep directory, or a file that harness.laws.table.reading reads; only finished rows stay.
 
     Raises UserError where it is missing, empty, of another schema, or not a table.
     """
@@ -160,81 +185,17 @@ def read_runs(path: str | Path) -> Table:
         raise UserError(f"{text} is no file: harness.tracking.table.fetch makes a folder of it, as scripts/fit.py does")
     path = Path(path)
     if not path.exists():
-        raise UserError(f"runs={text} does not exist: give a sweep directory, or a CSV or Parquet file")
+        raise UserError(f"runs={text} does not exist: give a sweep directory, or a table as CSV, JSON lines or Parquet")
     if path.is_dir():
         return finished(_of_sweep(path))
-    return finished(_read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path))
+    return finished(_as_read(path, read(path)))
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
-    if not content.strip():
-        raise UserError(f"{path} is empty: give a table with a header and one row a run")
-    return content
-
-
-def _read_csv(path: Path) -> Table:
-    content = _read_bytes(path)
-    text = _decoded(content, path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    header: list[str] = []
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        for record in reader:
-            if not any(value.strip() for value in record):
-                continue
-            if not header:
-                header = [name.strip() for name in record]
-                continue
-            if len(record) != len(header):
-                raise UserError(
-                    f"{path}, row {reader.line_num}: {len(record)} fields where the header names {len(header)}: "
-                    "the file is truncated or a value needs quotes"
-                )
-            rows.append(record)
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        raise UserError(f"{path}, row {reader.line_num}: not a CSV ({error}): save it as a plain CSV") from error
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{path} names the column {name!r} twice: rename one")
-    if not rows:
-        raise UserError(f"{path} has a header but no rows: give one row a run")
-    frame = pd.DataFrame(rows, columns=header, dtype=str)
-    return Table(str(path), frame, lines, hashlib.sha256(content).hexdigest(), rows_read=len(frame))
-
-
-def _decoded(content: bytes, path: Path) -> str:
-    """Text in UTF-8, or in UTF-16 where its mark says so."""
-    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "UTF-8"
-    try:
-        text = content.decode("utf-16" if encoding == "UTF-16" else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not {encoding} at byte {error.start}: save it as a UTF-8 CSV") from error
-    if "\0" in text:
-        raise UserError(f"{path} holds a zero byte after {text.index(chr(0))} characters: save it as a UTF-8 CSV")
-    return text
-
-
-def _delimiter(text: str) -> str:
-    """A semicolon or tab where the header has some and no comma."""
-    found = re.match(r"\s*([^\r\n]*)", text)
-    header = found[1] if found else ""
-    return next((mark for mark in (";", "\t") if mark in header and "," not in header), ",")
-
-
-def _read_parquet(path: Path) -> Table:
-    content = _read_bytes(path)
-    try:
-        frame = pd.read_parquet(io.BytesIO(content))
-    except Exception as error:
-        raise UserError(f"{path} is not a Parquet file ({type(error).__name__}): write it again") from error
-    table = as_table(frame)
-    return replace(table, source=str(path), sha256=hashlib.sha256(content).hexdigest())
+def _as_read(path: Path, content: Content) -> Table:
+    return Table(
+        str(path), content.frame, content.lines, content.sha256, rows_read=len(content.frame),
+        account=content.account, written=content.written, unusable=content.unusable,
+    )  # fmt: skip
 
 
 def _of_sweep(path: Path) -> Table:
@@ -242,7 +203,8 @@ def _of_sweep(path: Path) -> Table:
     runs, sweep_yaml = path / "runs.csv", path / "sweep.yaml"
     if not runs.exists():
         raise UserError(f"{path} has no runs.csv: train the sweep first, or give the table itself")
-    table = _read_csv(runs)
+    # A sweep's own table needs no account.
+    table = replace(_as_read(runs, read(runs)), account=[])
     if not sweep_yaml.exists():
         return table
     try:
@@ -273,11 +235,12 @@ def _of_sweep(path: Path) -> Table:
 
 
 def finished(table: Table) -> Table:
-    """Without the rows whose status says that they did not finish."""
+    """Without the rows whose status says that they have no result."""
     if "status" not in table.frame.columns:
         return table
-    status = table.frame["status"].map(str).str.strip()
-    return table.drop((status != "finished").to_numpy(), [f"status is {value}" for value in status])
+    keep_R, why, notes = finished_rows(table.frame["status"], table.own)
+    kept = table.drop(~keep_R, why)
+    return replace(kept, notes=[*kept.notes, *notes])
 
 
 def filtered(table: Table, expression: str) -> Table:
@@ -286,13 +249,17 @@ def filtered(table: Table, expression: str) -> Table:
     if len(keep_R) and not keep_R.any():
         raise UserError(f"filter={expression} keeps none of the {len(keep_R)} rows of {table.source}: loosen it")
     kept = table.drop(~keep_R, [f"filter {expression}"] * len(keep_R))
-    return replace(kept, filter=expression)
+    states = [] if table.own else unfinished_notes(kept.frame, table.source, expression)
+    return replace(kept, filter=expression, notes=[*kept.notes, *states])
 
 
-def check_comparable(table: Table) -> None:
-    """Refuses a table in which more than shape, tokens and seed varies; raises UserError."""
+def check_comparable(table: Table, mapped: Collection[str] = ()) -> None:
+    """Refuses a table in which more than shape, tokens and seed varies; `mapped` columns are no settings.
+
+    Raises UserError.
+    """
     for column in ALIKE:
-        if column in table.frame.columns:
+        if column in table.frame.columns and column not in mapped:
             values = sorted(set(table.frame[column].map(str)))
             if len(values) > 1:
                 raise UserError(
@@ -300,7 +267,7 @@ def check_comparable(table: Table) -> None:
                     f"them: choose it, as in filter={column}=={values[0]}"
                 )
     for column in BY_SHAPE:
-        if column not in table.frame.columns or not {"width", "depth"} <= set(table.frame.columns):
+        if column in mapped or column not in table.frame.columns or not {"width", "depth"} <= set(table.frame.columns):
             continue
         for shape, rows in table.frame.groupby(["width", "depth"], sort=False):
             values = sorted(set(rows[column].map(str)))
