@@ -21,6 +21,7 @@ from harness.laws.solving.solver import Problem, minimise
 from harness.laws.table.entry import admitted
 from harness.laws.table.rows import VARIABLES, Columns, Rows, check_levels, read_rows
 from harness.laws.table.table import as_table
+from harness.laws.table.units import in_nats
 
 Interval = tuple[float, float] | None
 
@@ -175,6 +176,8 @@ def fit(
     cluster: str | None = None,
     filter: str = "",
     fixed: Mapping[str, float] | None = None,
+    target_unit: str | None = None,
+    bytes_per_token: float | None = None,
 ) -> Fit:
     """Fits a law to a run table: a path, a data frame, a mapping of columns, or a Table.
 
@@ -183,12 +186,14 @@ def fit(
     column that names the run a row belongs to (default: `trunk`, then `cluster`, where the table has one).
     weight: relative precisions of the rows. Without a flops column, C is 6 N D. fixed: parameters that are held at
     known values, under the names that the law's estimates have; a coefficient only beside its exponent. Columns of
-    other names are found by these where they are unambiguous.
+    other names are found by these where they are unambiguous. target_unit: nats, bits, perplexity or bits_per_byte,
+    which needs bytes_per_token; the law is of nats.
 
     Raises UserError for an unknown choice, and for a table that cannot be fitted.
     """
     columns = Columns(params, tokens, target, flops, unique_tokens, width, depth, weight, cluster)
     checked, columns = admitted(as_table(table), columns, law, filter)
+    checked = in_nats(checked, columns, target_unit, bytes_per_token)
     rows = read_rows(checked, columns, law)
     return fit_rows(rows, columns, law, loss, delta, bootstrap, seed, checked.source, fixed or {})
 

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
-from harness.laws.table.units import TARGETS, Units
+from harness.laws.table.units import Units
 
 TEXTS = ("law", "loss", "filter", "column", "best_of")
 Config = TypeVar("Config", bound="TableConfig")
@@ -67,8 +67,6 @@ class FitConfig(TableConfig):
         super().check()
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
-        if self.target_unit not in (None, *TARGETS):
-            raise UserError(f"target_unit={self.target_unit} is not known: choose {', '.join(TARGETS)}")
         if self.bytes_per_token is not None and not 0 < self.bytes_per_token < 1e3:
             raise UserError(f"bytes_per_token={self.bytes_per_token} is no mean length of tokens: give 1 to 20")
         if self.best_of is not None and not self.best_of.strip(" ,[]"):

@@ -32,9 +32,9 @@ from harness.laws.prediction.holdout import hold_out, splits
 from harness.laws.prediction.ranking import ranking
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
+from harness.laws.table.entry import prepared, unread
 from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
-from harness.laws.table.entry import prepared, unread
 from harness.laws.table.repeats import repeated, settings
 from harness.laws.table.repeats import sentence as repeats_sentence
 from harness.laws.table.rows import Cells, Rows, cluster_column
@@ -79,9 +79,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     """The content of fit.json for a table; raises UserError where the headline fit is not possible."""
     config.check()
     law = config.law_of(table)
-    ready = prepared(
-        table, config.columns, law, config.filter, config.best_of, config.units, config.target_unit, config.bytes_per_token
-    )
+    wishes = (config.filter, config.best_of, config.units, config.target_unit, config.bytes_per_token)
+    ready = prepared(table, config.columns, law, *wishes)
     table, columns, rows = ready.table, ready.columns, ready.rows
     config = replace(config, columns=columns)
     many = len(rows) > MANY_ROWS
@@ -98,7 +97,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     checked, wrong = quality(cells, best, varied)
     by_loss = [_with(best, config, loss=loss) for loss in LOSSES]
     apart = disagreement(cells, by_loss, checked)
-    unsure = doubts(table, rows, columns, config.units, config.target_unit)
+    doubtful = doubts(table, rows, columns, config.units, config.target_unit) + wrong
     text, text_note = _by_text(best, table)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
@@ -133,7 +132,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "residuals": _residuals(cells, best),
         "quality": checked,
         "bands": _bands(cells, best),
-        "notes": notes + text_note + sentence(misfit) + unsure + wrong + preferred + disagreements + kaplan_notes + skipped,
+        "notes": notes + text_note + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
     return _plain(content)
 

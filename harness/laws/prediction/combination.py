@@ -17,6 +17,7 @@ from harness.laws.forms import Array
 from harness.laws.table.entry import admitted
 from harness.laws.table.rows import Columns, Rows, read_rows
 from harness.laws.table.table import as_table
+from harness.laws.table.units import in_nats
 
 # Each contains the one before it, with one exponent less.
 LAWS = ("chinchilla_tied", "chinchilla", "chinchilla_coupled")
@@ -97,13 +98,22 @@ class Combination:
 
 
 def combine(
-    table: Any, loss: str = "huber", delta: float = 1e-3, *, filter: str = "", bootstrap: int = 0, **columns: Any
+    table: Any,
+    loss: str = "huber",
+    delta: float = 1e-3,
+    *,
+    filter: str = "",
+    bootstrap: int = 0,
+    target_unit: str | None = None,
+    bytes_per_token: float | None = None,
+    **columns: Any,
 ) -> Combination:
     """Weighs the laws of params and tokens by their hold-outs; arguments as of `fit`.
 
     Raises UserError where no law can be fitted to the table and to part of it.
     """
     checked, named = admitted(as_table(table), Columns(**columns), "chinchilla", filter)
+    checked = in_nats(checked, named, target_unit, bytes_per_token)
     return combine_rows(read_rows(checked, named, "chinchilla"), named, loss, delta, bootstrap)
 
 

@@ -14,20 +14,21 @@ from harness.laws.table.table import Table
 # Of a name in small letters, its other signs as `_`: what it must hold, and what it must not.
 USUAL = {
     "params": (
-        r"params?|parameters?|model_size|non_?emb|n_no_embed|nparams",
-        r"param_group|per_param|params?_per|norm|hyper|rounded|lr|rate|parametri|std|ratio",
+        r"params?|parameters?|model_size|non_?emb\w*|n_no_embed|nparams",
+        r"param_group|per_param|params?_per|norm|hyper|rounded|lr|rate|parametri\w*|std|ratio",
     ),
     "tokens": (
         r"tokens?|n_tok",
-        r"per|sec|batch|unique|warmup|val|eval|test|vocab|served|cooldown|decay|tokeni[sz]er|seq|context|special|bytes",
+        r"per|sec\w*|batch|unique|warmup|val\w*|eval\w*|test|vocab\w*|served|cooldown|decay|tokeni[sz]er|seq\w*|context|"
+        r"special|bytes",
     ),
     "flops": (
         r"flops?|compute|pf_?days?|petaflops?_?days?",
-        r"util|per|sec|increase|mfu|hfu|6nd|peak|rate|cost",
+        r"util\w*|per|sec\w*|increase|mfu|hfu|6nd|peak|rate|cost",
     ),
     "target": (
         r"loss(es)?|nll|bpb|ppl|perplexity|cross_?entropy|ce|bits_per\w*",
-        r"se|std|sd|err|error|parts?|scale|min|max|var|weights?|coef|aux|steps?|low|high|smooth\w*|z_loss|balanc\w*|spikes?",
+        r"se|stds?|stderr|sd|err|error|parts?|scale|min|max|var|weights?|coef|aux|steps?|low|high|smooth\w*|z_loss|balanc\w*|spikes?",
     ),
     "unique_tokens": (r"unique_tokens|unique", r"per"),
     "width": (r"width|d_model|hidden_size|n_embd|model_dim", r"-"),
@@ -58,7 +59,9 @@ def mapped(table: Table, columns: Columns, law: str) -> tuple[Table, Columns]:
             unclear[use] = found
     missing = {use for use in unclear if use == "target" or use in form.uses}
     if missing:
-        raise UserError(_choose(table, replace(columns, **taken), {use: unclear[use] for use in USUAL if use in missing}))
+        raise UserError(
+            _choose(table, replace(columns, **taken), {use: unclear[use] for use in USUAL if use in missing})
+        )
     account = list(table.account)
     if taken:
         shown = ", ".join(f"{_word(use)} = {name}" for use, name in taken.items())
@@ -75,7 +78,7 @@ def candidates(table: Table, use: str) -> list[str]:
     for name in map(str, table.frame.columns):
         plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+", "_", name).strip("_").lower()
         by_word = re.search(rf"(^|_)({wanted})(_|$)", plain) and not re.search(rf"(^|_)({unwanted})(_|$)", plain)
-        if not (by_word or name.strip() == LETTERS.get(use)):
+        if not (by_word or re.split(r"[./]", name.strip())[-1] == LETTERS.get(use)):
             continue
         values = table.spare(name)
         numeric = values is not None or _mostly_numbers(table, name)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from harness.errors import UserError
 from harness.laws.table.typed import typed
@@ -104,6 +103,8 @@ def _opened(content: bytes, path: Path) -> tuple[bytes, list[str]]:
 
 
 def _by_arrow(content: bytes, form: str) -> bytes:
+    import pyarrow as pa  # slow, and few tables need it
+
     with pa.input_stream(pa.BufferReader(content), compression=form) as stream:
         return bytes(stream.read())
 
@@ -210,9 +211,7 @@ def _refuse_chart(header: list[str], path: Path) -> None:
             )
 
 
-def _named(
-    header: list[str], rows: list[list[str]], path: Path
-) -> tuple[dict[str, int], dict[str, str], list[str]]:
+def _named(header: list[str], rows: list[list[str]], path: Path) -> tuple[dict[str, int], dict[str, str], list[str]]:
     """The place of each column by its name, why some cannot be used, and what was left out."""
     names: dict[str, int] = {}
     unusable: dict[str, str] = {}
@@ -244,7 +243,7 @@ def _json(text: str, path: Path) -> tuple[list[Any], list[int]] | None:
             first = json.loads(numbered[0][1])
         except (ValueError, RecursionError):
             first = None
-        if isinstance(first, dict) and (len(numbered) > 1 or not any(isinstance(v, list) for v in first.values())):
+        if isinstance(first, dict) and (len(numbered) > 1 or not _of_columns(first)):
             return [_line(line, number, path) for number, line in numbered], [number for number, _ in numbered]
     try:
         whole = json.loads(text)
@@ -260,6 +259,13 @@ def _json(text: str, path: Path) -> tuple[list[Any], list[int]] | None:
     if not isinstance(whole, list):
         raise UserError(f"{path} is JSON but no table: write one object a line, with the same keys")
     return whole, list(range(1, len(whole) + 1))
+
+
+def _of_columns(value: dict[str, Any]) -> bool:
+    """Whether an object holds columns, as lists or by the numbers of the rows, rather than one row."""
+    return bool(value) and all(
+        isinstance(part, list) or (isinstance(part, dict) and "0" in part) for part in value.values()
+    )
 
 
 def _line(line: str, number: int, path: Path) -> Any:

@@ -1,7 +1,6 @@
 """Rows of one params and tokens: repeats by seed, or runs of other settings, of which the best may be kept."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,8 +73,8 @@ def sentence(table: Table, varied: list[str]) -> list[str]:
         return []
     shown = ", ".join(f"{name} ({table.frame[name].map(str).nunique()} values)" for name in varied[:MOST_NAMES])
     return [
-        f"Rows of one params and tokens differ in {shown}: they are no repeats, so no noise is taken from their spread, "
-        f"and all of them are fitted; `best_of={','.join(varied)}` keeps the best of each."
+        f"Rows of one params and tokens differ in {shown}: they are no repeats, so no noise is taken from their "
+        f"spread, and all of them are fitted; `best_of={','.join(varied)}` keeps the best of each."
     ]
 
 
@@ -102,10 +101,10 @@ def best_of(table: Table, rows: Rows, names: str) -> tuple[Table, list[str]]:
     most = int(counts.max())
     edges = ", ".join(wanted)
     return kept, [
-        f"best_of={names} keeps {int(keep_R.sum())} of {len(rows)} rows, the lowest loss of up to {most} at each params "
-        f"and tokens. The least of {most} noisy losses lies {expected_least(most):.2f} standard deviations of the noise "
-        f"below what {edges} would give again (winner's curse), which no interval here counts: train the best ones anew, "
-        "with other seeds, before E or a loss is quoted."
+        f"best_of={names} keeps {int(keep_R.sum())} of {len(rows)} rows, the lowest loss of up to {most} at each "
+        f"params and tokens. The least of {most} noisy losses lies {expected_least(most):.2f} standard deviations of "
+        f"the noise below what {edges} would give again (winner's curse), which no interval here counts: train the best "
+        "ones anew, with other seeds, before E or a loss is quoted."
     ]
 
 

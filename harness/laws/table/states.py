@@ -64,8 +64,8 @@ def unfinished_notes(frame: pd.DataFrame, source: str, expression: str) -> list[
         if lost_R.any():
             drop = " and ".join(f"{column}!={value}" for value in dict.fromkeys(named[lost_R]))
             notes.append(
-                f"Column {column} is {_counted(named[lost_R])} of {len(frame)} rows, and they are fitted like the others: "
-                f"`filter={drop}` leaves them out (a run that W&B calls crashed may be whole)."
+                f"Column {column} is {_counted(named[lost_R])} of {len(frame)} rows, and they are fitted like the "
+                f"others: `filter={drop}` leaves them out (a run that W&B calls crashed may be whole)."
             )
     return notes
 
@@ -73,5 +73,5 @@ def unfinished_notes(frame: pd.DataFrame, source: str, expression: str) -> list[
 def _counted(named: pd.Series) -> str:
     """Values with how many rows have each."""
     counts = named.value_counts()
-    shown = [f"{value[:40] or 'empty'} in {count}" for value, count in counts.items()]
+    shown = [f"{str(value)[:40] or 'empty'} in {count}" for value, count in counts.items()]
     return ", ".join(shown[:6]) + (f" and {len(shown) - 6} more values" if len(shown) > 6 else "")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.laws.forms import Array
-from harness.laws.table.filter import as_numbers, select
+from harness.laws.table.filter import NOTHING, as_numbers, select
 from harness.laws.table.reading import Content, read
 from harness.laws.table.states import finished_rows, unfinished_notes
 from harness.records import SCHEMA, parse_sweep
@@ -130,7 +130,7 @@ class Table:
             raise UserError(
                 f"{where} is not "
                 f"{'a positive number between 1e-12 and 1e30' if positive else 'a finite number'}: correct it, "
-                f"or leave the row out with filter={f'{column}!=nan' if np.isnan(value_R[index]) else ''}"
+                f"or leave the row out with filter={f'{column}!=nan' if _says_nothing(texts.iloc[index]) else ''}"
             )
         return value_R
 
@@ -142,6 +142,10 @@ class Table:
             return self.numbers(column)
         except UserError:
             return None
+
+
+def _says_nothing(value: Any) -> bool:
+    return str(value).strip().lower() in NOTHING
 
 
 def _shown(value: Any) -> str:

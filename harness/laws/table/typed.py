@@ -1,4 +1,4 @@
-"""Columns of texts as columns of numbers, of true and false, or of texts; commas and points as each country means them."""
+"""Columns of texts as columns of numbers, of true and false, or of texts; commas and points as their country means."""
 
 import re
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def _numbers(rest: pd.Series, values: np.ndarray, index: pd.Index) -> pd.Series:
 def _reading(texts: pd.Series) -> Reading:
     stripped, blank = _stripped(texts)
     rest = stripped[~blank].map(lambda text: re.sub(r"[^\d.,+-]", "", text) if GAPS.fullmatch(text) else text)
-    values = {}
+    values: dict[str, pd.Series | None] = {}
     for convention, pattern, thousands in ((".", POINT, ","), (",", COMMA, ".")):
         values[convention] = None
         if rest.map(lambda text, pattern=pattern: pattern.fullmatch(text) is not None).all():
@@ -129,5 +129,7 @@ def _only_thousands(texts: pd.Series) -> bool:
 def _words(texts: pd.Series, comma: bool) -> str:
     if not comma:
         return "thousands with marks between them"
-    grouped = texts.map(lambda text: COMMA.fullmatch(str(text).strip()) is not None and "." in str(text)).any()
-    return "commas as decimals" + (" and points between thousands" if grouped else "")
+    stripped, _ = _stripped(texts)
+    parts = [words for mark, words in ((",", "commas as decimals"), (".", "points between thousands"))
+             if stripped.str.contains(mark, regex=False).any()]  # fmt: skip
+    return " and ".join(parts)

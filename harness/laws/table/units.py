@@ -49,8 +49,8 @@ class Units:
             if value is None:
                 continue
             try:
-                found[name] = WORDS[str(value).strip().lower()] if isinstance(value, str) else float(value)
-            except (KeyError, ValueError, TypeError):
+                found[name] = WORDS.get(str(value).strip().lower()) or float(value)
+            except (ValueError, TypeError):
                 found[name] = math.nan
             if isinstance(value, bool) or not 1e-12 <= found[name] <= 1e30:
                 raise UserError(f"units.{name}={value} is no unit: give a number, or one of {', '.join(WORDS)}")
@@ -64,7 +64,7 @@ def in_counts(table: Table, columns: Columns, units: Units, also: dict[str, tupl
         for column in dict.fromkeys((getattr(columns, name), *also.get(name, ()))):
             if column in table.frame.columns and worth != 1:
                 table = table.column(column, table.numbers(column) * worth)
-                account.append(f"converted: {column} times {worth:g}")
+                account.append(f"converted: {column} times {_short(worth)}")
     return replace(table, account=[*table.account, *account])
 
 
@@ -72,6 +72,8 @@ def in_nats(table: Table, columns: Columns, unit: str | None, bytes_per_token: f
     """The table with losses in nats a token; raises UserError where the column's name says another unit, and no one
     stated it."""
     target = columns.target
+    if unit not in (None, *TARGETS):
+        raise UserError(f"target_unit={unit} is not known: choose {', '.join(TARGETS)}")
     if unit is None:
         plain = re.sub(r"[^a-zA-Z0-9]+", "_", target)
         told = next((name for name, pattern in NAMED.items() if pattern.search(plain)), None)
@@ -108,6 +110,10 @@ def in_nats(table: Table, columns: Columns, unit: str | None, bytes_per_token: f
         words += f" with {shown} bytes a token"
     line = f"converted: {target} from {words} to nats a token"
     return replace(table.column(target, nats), account=[*table.account, line])
+
+
+def _short(worth: float) -> str:
+    return f"{worth:g}".replace("e+0", "e").replace("e+", "e")
 
 
 def _target(unit: str) -> str:
@@ -181,7 +187,7 @@ def _offer(table: Table, rows: Rows, stated: dict[str, float], wrong: str) -> st
     keep = f"`units.{wrong}=1` where it is right"
     if not best:
         return f": write plain counts, or say what one is worth, as in `units.{wrong}=1e9`, or {keep}"
-    shown = " ".join(f"units.{name}={worth:g}" for name, worth in best.items())
+    shown = " ".join(f"units.{name}={_short(worth)}" for name, worth in best.items())
     return f": say what one is worth, probably `{shown}`, or {keep}"
 
 

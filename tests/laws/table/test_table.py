@@ -44,8 +44,8 @@ def refused(path) -> str:
         (HEADER + '1e5,1e6,"3.5\n', ["not a CSV"]),
         (HEADER + GOOD + "1e5,1e6,1e-300\n", ["row 11", "column loss", "'1e-300'", "between 1e-12 and 1e30"]),
         (
-            HEADER.replace("loss", '"loss\n in nats"') + GOOD,
-            ["no column 'loss'", "out of params_with_head, tokens, loss in"],
+            HEADER.replace("loss", '"error\n in nats"') + GOOD,
+            ["no column 'loss'", "out of params_with_head, tokens, error in"],
         ),
         (
             HEADER + "".join(f"{n},1e6,3.5\n" for n in range(1, 9)),
@@ -77,12 +77,12 @@ def test_bytes_that_are_no_text(tmp_path):
     ("content", "message"),
     [
         (
-            "params_with_head;tokens;loss\n1e5;1e6;3,14\n",
-            "row 2, column loss: '3,14' has a comma: write decimals with a point, and thousands without any mark",
+            "params_with_head;tokens;loss\n1e5;1e6;3,141\n",
+            "row 2, column loss: '3,141' has a comma: write decimals with a point, and thousands without any mark",
         ),
         (
-            HEADER + '"1,000,000",1e6,3.5\n',
-            "row 2, column params_with_head: '1,000,000' has a comma: write decimals with a point, and thousands "
+            HEADER + '"1,000",1e6,3\n',
+            "row 2, column params_with_head: '1,000' has a comma: write decimals with a point, and thousands "
             "without any mark",
         ),
         (
