@@ -48,6 +48,7 @@ def test_the_report_is_complete_and_finite(report):
         "versions",
         "fit",
         "by_loss",
+        "disagreement",
         "by_params",
         "accounting",
         "kaplan",

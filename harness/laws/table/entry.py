@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 
 from harness.errors import UserError
-from harness.laws.forms import check_law
+from harness.laws.forms import FORMS, check_law
 from harness.laws.table.names import mapped
 from harness.laws.table.repeats import best_of
-from harness.laws.table.rows import VARIABLES, Columns, Rows, read_rows
+from harness.laws.table.rows import VARIABLES, Columns, Rows, check_levels, read_rows
 from harness.laws.table.table import Table, check_comparable, filtered
 from harness.laws.table.units import Units, check_units, in_counts, in_nats
 
@@ -56,6 +56,7 @@ def prepared(
     if best is not None:
         table, notes = best_of(table, rows, best)
         rows = read_rows(table, columns, law)
+    check_levels(rows, columns, FORMS[law], table.source)
     check_units(table, rows, columns, units, target_unit)
     return Prepared(table, columns, rows, notes)
 

@@ -103,8 +103,8 @@ def best_of(table: Table, rows: Rows, names: str) -> tuple[Table, list[str]]:
     return kept, [
         f"best_of={names} keeps {int(keep_R.sum())} of {len(rows)} rows, the lowest loss of up to {most} at each "
         f"params and tokens. The least of {most} noisy losses lies {expected_least(most):.2f} standard deviations of "
-        f"the noise below what {edges} would give again (winner's curse), which no interval here counts: train the best "
-        "ones anew, with other seeds, before E or a loss is quoted."
+        f"the noise below what {edges} would give again (winner's curse), which no interval here counts: train the "
+        "best ones anew, with other seeds, before E or a loss is quoted."
     ]
 
 

@@ -135,7 +135,9 @@ def _variables(table: Table, columns: Columns, form: Form) -> tuple[dict[str, Ar
             values[use] = found
     derived: dict[str, str] = {}
     missing = [use for use in VARIABLES if use not in values]
-    if len(missing) == 1 and (missing[0] in form.uses or missing[0] == "flops"):
+    # A column that somebody named and that is not there is a slip, and nothing takes its place.
+    named = [use for use in ("params", "tokens") if getattr(columns, use) != getattr(Columns(), use)]
+    if len(missing) == 1 and missing[0] not in named and (missing[0] in form.uses or missing[0] == "flops"):
         use = missing[0]
         first, second = (values[other] for other in VARIABLES if other != use)
         values[use] = 6 * first * second if use == "flops" else second / (6 * first)

@@ -110,6 +110,7 @@ def test_one_of_three_follows_from_the_others(lost, use, words):
 
 
 def test_one_of_three_is_not_made_from_one():
+    assert "has no column 'M'" in refused(GRID.assign(C=6 * GRID["N"] * GRID["D"]).drop(columns="N"), params="M")
     said = refused(GRID.drop(columns="D"))
     assert "has no column 'tokens': name the right one" in said
 
