@@ -253,6 +253,9 @@ def test_any_table_in_any_form_gives_its_numbers_or_a_sentence(tmp_path_factory,
     try:
         table = read_runs(path)
         conventions = {way for way, texts, _ in truth.values() if any(mark in text for mark in ",." for text in texts)}
+        # 1.399 alone is a decimal: no other value of such a file says that points stand between thousands.
+        if "european" in conventions and not any("," in text for _, texts, _ in truth.values() for text in texts):
+            conventions = set()
         for column, (_, _, values) in truth.items():
             found = table.spare(column) if column in table.frame.columns and len(conventions) == 1 else None
             # Where every column is written alike, a value is read as it was meant or not at all.
