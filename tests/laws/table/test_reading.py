@@ -168,8 +168,8 @@ CHART = '"Step","a - loss","a - loss__MIN","a - loss__MAX"\n"1","3","3","3"\n'
     ("name", "content", "message"),
     [
         ("r.csv", CHART, "is the export of a W&B chart, .* export the table of runs instead"),
-        ("r.csv.gz", gzip.compress(CSV.encode())[:40], "is a damaged gzip file"),
-        ("r.csv.gz", gzip.compress(b" "), "is empty within its gzip"),
+        ("r.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:40], "is a damaged gzip file"),
+        ("r.csv.gz", gzip.compress(b" ", mtime=0), "is empty within its gzip"),
         ("r.zip", zipped(CSV, "[Content_Types].xml"), "is a spreadsheet: export the sheet as CSV"),
         ("r.zip", zipped(CSV)[:-9], "is a damaged zip file"),
         ("r.jsonl", LINES + '{"N": 1', "row 5: not JSON"),
