@@ -47,7 +47,7 @@ def test_a_killed_launcher_is_told_from_one_at_work_and_forgotten_by_the_next(tm
 @pytest.mark.parametrize(
     ("mark", "alive"),
     [
-        (process_mark(), True),
+        (process_mark, True),
         (f"1 {HERE}", True),  # of another user
         ("1 another-machine", True),
         ("12345", True),  # as older versions left it
