@@ -4,7 +4,8 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,13 @@ from harness.errors import UserError
 
 KINDS = ("bpe", "tiktoken", "bytes")
 END_OF_TEXT = "<|endoftext|>"
+# The trainer's time grows with the square of a word's length. No word of a language is as long as this.
+LONGEST_WORD = 4096
+# What a word of the splitting pattern is made of, in the classes that `re` knows.
+HALF, WHOLE = (
+    re.compile(r"(?:[^\W\d_]{N}|\d{N}|(?:[^\w\s]|[_\x1c-\x1f]){N}|\s{N})".replace("N", str(length)))
+    for length in (LONGEST_WORD // 2, LONGEST_WORD)
+)
 
 
 @dataclass
@@ -119,7 +127,8 @@ def from_encoding(encoding: tiktoken.Encoding) -> Tokenizer:
 def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
     """A byte-level BPE of `vocab_size` ids, the last of them the end of text, with GPT-2's splitting pattern.
 
-    Raises UserError where the texts are too small to give that many ids.
+    Words longer than LONGEST_WORD are learned from in parts. Raises UserError where the texts are too small to give
+    that many ids.
     """
     # Its thread pool would warn on the terminal at every later fork of this process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -129,7 +138,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = byte_level
     bpe.train_from_iterator(
-        texts,
+        bounded_words(texts),
         tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size - 1,
             special_tokens=[],
@@ -145,6 +154,18 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
             "gives: lower it, raise tokenizer.training_bytes, or take a larger corpus"
         )
     return bpe_encoding(ranks)
+
+
+def bounded_words(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, cut inside runs of more than LONGEST_WORD letters, digits, signs or spaces, in time linear in them."""
+    for text in texts:
+        start = 0
+        # A run as long as that covers one of these stretches.
+        if any(HALF.match(text, at) for at in range(0, len(text), LONGEST_WORD // 2)):
+            for run in WHOLE.finditer(text):
+                yield text[start : run.end()]
+                start = run.end()
+        yield text[start:]
 
 
 def bpe_encoding(ranks: dict[bytes, int]) -> tiktoken.Encoding:

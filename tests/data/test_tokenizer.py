@@ -1,4 +1,5 @@
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.synthetic import synthetic_texts
 from harness.data.tokenizer import (
     TokenizerConfig,
+    bounded_words,
     bpe_encoding,
     bytes_tokenizer,
     from_encoding,
@@ -123,3 +126,25 @@ def test_only_what_decides_the_ids_is_in_the_recipe():
     assert TokenizerConfig(vocab_size=512).recipe() != TokenizerConfig().recipe()
     assert TokenizerConfig(kind="tiktoken").recipe() == {"kind": "tiktoken", "encoding": "gpt2"}
     assert bytes_tokenizer().hash == hashlib.sha256(b"bytes").hexdigest()
+
+
+# ---- words that no language has
+
+
+def test_long_words_are_learned_from_in_parts():
+    cut = lambda text: [len(part) for part in bounded_words([text])]  # noqa: E731
+    assert cut("a" * 10_000) == [4096, 4096, 1808]
+    for alike in ("é", " ", "1", "-", "_", "\x1c", "\u3000"):
+        assert cut(alike * 5000) == [4096, 904], repr(alike)
+    assert cut("x " + "y" * 5000 + " z") == [2 + 4096, 904 + 2]
+    for text in ("ab " * 4000, "a1" * 9000, "a" * 4095 + " " + "b" * 4095, "", "a-b_" * 3000):
+        assert list(bounded_words([text])) == [text]
+
+
+def test_the_time_of_training_grows_with_the_text_not_with_its_words():
+    """A million letters in one word, for which the trainer alone needs minutes."""
+    began = time.monotonic()
+    encoding = train_bpe(["a" * 400_000 + "b" * 600_000, *synthetic_texts(100, 400, seed=0)], 300)
+    assert time.monotonic() - began < 20
+    # of 2, 4, ... 1024 letters each
+    assert {b"a" * 2**n for n in range(1, 11)} | {b"b" * 2**n for n in range(1, 11)} <= set(encoding._mergeable_ranks)
