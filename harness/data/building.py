@@ -20,7 +20,7 @@ from harness.data import corpus, tokenizer
 from harness.data.digests import DigestSet
 from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place
 from harness.data.encoding import encode_all
-from harness.data.meter import Meter
+from harness.data.meter import Meter, told_once_slow
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, token_dtype
 from harness.errors import UserError
@@ -78,9 +78,10 @@ def _begin(
     digests = TokenWriter(folder / "digests.bin", DIGEST, Extent())
     encoded = encode_all(_distinct(documents.aside()), encoder, processes)
     end = np.array(encoder.end_of_text, dtype).tobytes()
-    with contextlib.closing(writer), contextlib.closing(digests), contextlib.closing(encoded):
+    with contextlib.closing(writer), contextlib.closing(digests), contextlib.closing(encoded), Meter() as meter:
         for document, ids in encoded:
             writer.append(ids, end, len(document.text.encode()))
+            meter.update(writer.extent.tokens / data.validation_tokens, writer.extent.tokens, writer.extent.bytes)
             digests.append(np.array([document.digest], DIGEST), b"", 0)
             if writer.extent.tokens >= data.validation_tokens:
                 break
@@ -102,6 +103,7 @@ def _begin(
         "digests": kept.to_dict(),
         "bytes_per_token": validation.bytes / validation.tokens,
         "duplicates": documents.duplicates,
+        **{key: said for key in ("skipped", "note") if (said := getattr(documents, key))},
         "documents_read": 0,
         "place": START,
         "exhausted": False,
@@ -202,7 +204,8 @@ def _new_tokenizer(config: TokenizerConfig, documents: Corpus, folder: Path) -> 
                 total += len(document.text.encode())
                 yield document.text
 
-    encoding = tokenizer.train_bpe(texts(), config.vocab_size)
+    with told_once_slow("training the tokenizer"):
+        encoding = tokenizer.train_bpe(texts(), config.vocab_size)
     write_atomically(folder / "tokenizer.tiktoken", tokenizer.write_ranks(encoding._mergeable_ranks))
     return tokenizer.from_encoding(encoding)
 

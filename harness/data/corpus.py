@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.data import local_files
+from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
     START,
@@ -22,7 +24,12 @@ from harness.data.documents import (
     quiet_datasets,
 )
 from harness.data.hub import StreamedCorpus, resolve_revision
+from harness.data.loading import load_texts
+from harness.data.reading import is_text, type_of
 from harness.errors import UserError
+
+# Of so many documents it is asked whether they hold a marker that should have cut them.
+EXAMINED_TEXTS = 1000
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
@@ -33,10 +40,11 @@ def identity(data: DataConfig) -> dict[str, Any]:
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}
-    files = _text_files(data)
-    builder = local_files.builder_of(files[0])
-    shape = {"sample_by": data.sample_by} if builder == "text" else {"text_field": data.text_field}
-    return {"source": "files", "builder": builder, **shape, "content": local_files.fingerprint(files)}
+    files, kind, _ = _found(data)
+    shape = {"sample_by": data.sample_by} if kind in ("text", "archive") else {}
+    shape |= {"text_field": data.text_field} if kind != "text" else {}
+    shape |= {key: getattr(data, key) for key in ("separator", "document_characters") if getattr(data, key)}
+    return {"source": "files", "builder": kind, **shape, "content": local_files.fingerprint(files)}
 
 
 def describe(data: DataConfig) -> str:
@@ -56,9 +64,9 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
     if data.source == "hub":
         return StreamedCorpus(data, resolve_revision(data, revision), cache)
     if data.source == "disk":
-        return FiniteCorpus(_load_from_disk(data), data, [])
-    files = _text_files(data)
-    return FiniteCorpus(_load_files(data, files, cache), data, files)
+        return FiniteCorpus(_load_from_disk(data), data)
+    found = _found(data)
+    return FiniteCorpus(load_texts(data, found.files, cache), data, found)
 
 
 class FiniteCorpus:
@@ -70,43 +78,50 @@ class FiniteCorpus:
 
     aside_share = "half"
 
-    def __init__(self, dataset: Any, data: DataConfig, files: list[Path]) -> None:
+    def __init__(self, dataset: Any, data: DataConfig, found: local_files.Found | None = None) -> None:
         self.revision: str | None = None
         self.dataset = dataset
-        self.field = data.text_field if not files or local_files.builder_of(files[0]) != "text" else "text"
-        digests, rows = self._digests(files)
+        self.field = "text" if found else data.text_field
+        kind, skipped = (found.kind, found.skipped) if found else ("", Counter[str]())
+        self.note = ""
+        texts = array("Q"), array("q")
+        first_texts: list[str] = []
+        for row, text in enumerate(self._rows()):
+            if text is None or not text.strip():
+                skipped["document without text"] += 1
+                continue
+            texts[0].append(digest_of(text))
+            texts[1].append(row)
+            if len(first_texts) < EXAMINED_TEXTS:
+                first_texts.append(text)
+        digests, rows = np.array(texts[0]), np.array(texts[1])
         self.digests, first = np.unique(digests, return_index=True)
         self.rows = rows[first]
         self.duplicates = len(digests) - len(first)
+        self.skipped = local_files.in_words(skipped)
         self.documents: int | None = len(first)
         self.half = max(1, len(first) // 2)
-        where = data.path or data.name
+        where = f"data.path={data.path or data.name}"
         if len(first) == 0:
-            raise UserError(f"data.path={where} holds no text: choose a corpus with documents")
+            raise UserError(f"{where} holds no text: choose a corpus with documents")
         if len(first) == 1:
+            way = way_to_cut(first_texts[0], kind) if kind else None
             raise UserError(
-                f"data.path={where} holds one document only, and validation needs one of its own: give more, or cut "
-                "text files into documents by data.sample_by=paragraph"
+                f"{where} holds one document only, and validation needs one of its own: give more"
+                + (f", or cut it by {way}" if way else "")
             )
+        if marker := marker_of(first_texts):
+            self.note = _marker_note(data, *marker, len(first_texts))
 
-    def _digests(self, files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-        digests, rows, row = array("Q"), array("q"), 0
+    def _rows(self) -> Iterator[str | None]:
+        row = 0
         try:
             for batch in self.dataset.select_columns([self.field]).iter(batch_size=256):
                 for text in batch[self.field]:
-                    if not isinstance(text, str):
-                        raise self._fault(files, f"is missing in row {row + 1}")
-                    if text.strip():
-                        digests.append(digest_of(text))
-                        rows.append(row)
                     row += 1
+                    yield text
         except UnicodeDecodeError as error:
-            raise self._fault(files, f"is not UTF-8 near row {row + 1}") from error
-        return np.array(digests), np.array(rows)
-
-    def _fault(self, files: list[Path], what: str) -> UserError:
-        known = local_files.first_fault(files, self.field)
-        return known or UserError(f"data.text_field={self.field} {what}: repair that row")
+            raise UserError(f"data.text_field={self.field} is not UTF-8 near row {row + 1}: repair that row") from error
 
     def aside(self) -> Iterator[Document]:
         return self._documents(range(self.half))
@@ -127,7 +142,13 @@ class FiniteCorpus:
                 yield Document(text, int(self.digests[number]), number < self.half)
 
 
-def _text_files(data: DataConfig) -> list[Path]:
+def _marker_note(data: DataConfig, marker: str, held: int, of: int) -> str:
+    way = f"{in_shell('separator', marker)} cuts there" if data.source != "disk" else "take it out of the texts"
+    way += f", instead of data.sample_by={data.sample_by}" if data.sample_by != "document" else ""
+    return f"{marker} stands in {held} of {'the first ' if of == EXAMINED_TEXTS else ''}{of} documents as text: {way}"
+
+
+def _found(data: DataConfig) -> local_files.Found:
     if data.source == "files":
         return local_files.find_files(str(data.path))
     try:
@@ -137,42 +158,6 @@ def _text_files(data: DataConfig) -> list[Path]:
     if found is None or not found.submodule_search_locations:
         raise UserError(f"data.name={data.name} is no installed package: pip install {data.name}")
     return local_files.find_files(str(Path(list(found.submodule_search_locations)[0]) / str(data.path)))
-
-
-def _load_files(data: DataConfig, files: list[Path], cache: Path) -> Any:
-    import datasets
-
-    builder = local_files.builder_of(files[0])
-    if builder == "parquet":
-        local_files.check_parquet(files, data.text_field)
-    options: dict[str, Any] = {"sample_by": data.sample_by} if builder == "text" else {}
-    if builder == "parquet":
-        options = {"columns": [data.text_field]}
-    names = [glob_escape(file) for file in files]
-    with quiet_datasets():
-        try:
-            dataset = datasets.load_dataset(builder, data_files=names, split="train", cache_dir=str(cache), **options)
-        except datasets.exceptions.DatasetGenerationError as error:
-            fault = local_files.first_fault(files, data.text_field)
-            raise fault or UserError(
-                f"data.path={data.path} cannot be read ({' '.join(str(error.__cause__ or error).split())[:200]}): "
-                "give files that are alike"
-            ) from error
-        except ValueError as error:  # what is said of JSON lines without a line
-            if "corresponds to no data" not in str(error):
-                raise
-            raise UserError(f"data.path={data.path} holds no text: choose a corpus with documents") from error
-    if builder != "text" and data.text_field not in dataset.column_names:
-        raise UserError(
-            f"data.text_field={data.text_field} is no field of {data.path}: choose one of "
-            + ", ".join(dataset.column_names)
-        )
-    return dataset
-
-
-def glob_escape(file: Path) -> str:
-    """`datasets` takes every file name for a pattern."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in str(file.absolute()))
 
 
 def _disk_files(data: DataConfig) -> list[Path]:
@@ -196,9 +181,12 @@ def _load_from_disk(data: DataConfig) -> Any:
             dataset = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise UserError(f"data.path={folder} is truncated or was not made by save_to_disk: replace it") from error
-    if data.text_field not in dataset.column_names:
+    kind = type_of(dataset.data.schema, data.text_field)
+    if kind is None:
         raise UserError(
             f"data.text_field={data.text_field} is no column of {folder}: choose one of "
             + ", ".join(dataset.column_names)
         )
-    return dataset
+    if not is_text(kind):
+        raise UserError(f"data.text_field={data.text_field} holds {kind} in {folder}: choose a column of text")
+    return dataset if data.text_field in dataset.column_names else dataset.flatten()

@@ -26,8 +26,10 @@ class DataConfig:
     config: str | None = None  # hub: the dataset's configuration
     split: str = "train"  # hub, disk: the split to read
     revision: str | None = None  # hub: a commit; null takes the newest, which the store's manifest then records
-    text_field: str = "text"  # the column that holds the text
+    text_field: str = "text"  # the column that holds the text; a.b for field b of column a
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
+    separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
+    document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     store_directory: str = ".cache/tokens"  # where token stores are kept
@@ -41,10 +43,25 @@ class DataConfig:
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
+        for key in ("separator", "document_characters"):
+            if getattr(self, key) is not None and self.source not in ("files", "package"):
+                raise UserError(f"data.{key} cuts local files only, not data.source={self.source}: set it to null")
+        if self.separator == "":
+            raise UserError("data.separator is empty: name what stands between documents, or set it to null")
+        if self.separator and self.sample_by != "document":
+            raise UserError(f"data.separator and data.sample_by={self.sample_by} both say where to cut: keep one")
+        if self.document_characters is not None and self.document_characters < 1:
+            raise UserError(f"data.document_characters={self.document_characters} must be at least 1")
         if not self.store_directory:
             raise UserError("data.store_directory is empty: name a folder for token stores, such as .cache/tokens")
         if self.validation_tokens < 1:
             raise UserError(f"data.validation_tokens={self.validation_tokens} must be at least 1")
+
+
+    @property
+    def between(self) -> str | None:
+        """The separator as it stands in a text."""
+        return self.separator and self.separator.replace("\\n", "\n").replace("\\t", "\t")
 
 
 class Place(NamedTuple):
@@ -76,12 +93,16 @@ class Corpus(Protocol):
 
     revision     the hub's commit
     duplicates   how many copies are left out beforehand
+    skipped      what is no document, counted in words
+    note         what the user should know of the documents, a sentence
     documents    how many there are, where that is known
     aside_share  the part of the documents that is aside, in words
     """
 
     revision: str | None
     duplicates: int
+    skipped: str
+    note: str
     documents: int | None
     aside_share: str
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.data.documents import NOTHING_READ, START, Changed, DataConfig, Document, Place, digest_of, quiet_datasets
+from harness.data.reading import value_of
 from harness.errors import UserError
 
 # A stream's validation documents come from the 26 of 256 values of a hash's first byte: about a tenth.
@@ -19,6 +20,7 @@ class StreamedCorpus:
     """Documents of a hub dataset in its own order; about a tenth of them, by their hashes, is aside."""
 
     duplicates = 0
+    skipped = note = ""
     documents: int | None = None
     aside_share = "a tenth"
 
@@ -36,7 +38,9 @@ class StreamedCorpus:
         for shard, row, example in self._examples(place.shard):
             if row == 1:
                 here = Place(shard, number)
-            text = example.get(field)
+            text = value_of(example, field)
+            if text is None:
+                continue
             if not isinstance(text, str):
                 raise UserError(
                     f"data.text_field={field} holds no text in row {row} of part {shard + 1} of {self.data.name}: "

@@ -1,61 +1,179 @@
-"""Local corpus files: which they are, what they contain, and what is wrong with them."""
+"""Local corpus files: which of a folder are its documents, and a hash of them."""
 
-import codecs
 import glob
 import hashlib
-import json
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from harness.errors import UserError
 
-# The `datasets` builder that reads each extension.
-BUILDERS = {
+# What each extension is read as, with or without one of COMPRESSED behind it.
+KINDS = {
     ".txt": "text",
     ".text": "text",
     ".md": "text",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".json": "json",
     ".parquet": "parquet",
+    ".zip": "archive",
+    ".tar": "archive",
+    ".tgz": "archive",
 }
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2", ".lz4")
+# Beside others, a .json file is about them, and an archive a copy of them.
+BESIDE = (".json", ".zip", ".tar", ".tgz")
+# Text that lies beside data of another kind, and JSON that lies beside other JSON.
+ABOUT_DATA = re.compile(
+    r"(readme|licen[cs]e|copying|notice|citation|change(log|s)|authors|contribut(ing|ors)|datasheet|dataset_card|"
+    r"(sha\d+|md5)sums?|checksums?|requirements|vocab|merges|dataset_infos?|dataset_dict|state|config|metadata)\b.*",
+    re.IGNORECASE,
+)
 # Hashing a gigabyte takes about a second; of a larger corpus the sizes and the ends of its files are hashed.
 FULL_HASH_BYTES = 2**30
 END_BYTES = 2**20
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def find_files(path: str) -> list[Path]:
-    """The files behind `path`: a file, a glob, or a folder with everything readable below it, sorted.
+class Found(NamedTuple):
+    """`skipped` counts, in words, what lies there and is no document."""
 
-    Raises UserError where there is none, one is empty, or their kinds differ.
+    files: list[Path]
+    kind: str
+    skipped: Counter[str]
+
+
+def extension_of(name: PurePath) -> tuple[str, str]:
+    """Its extension in lower case, and that of its compression or ""."""
+    last = name.suffix.lower()
+    return (PurePath(name.stem).suffix.lower(), last) if last in COMPRESSED else (last, "")
+
+
+def kind_of(name: PurePath) -> str | None:
+    return KINDS.get(extension_of(name)[0])
+
+
+def find_files(path: str) -> Found:
+    """The documents behind `path`: a file, a glob, or a folder with everything readable below it, sorted.
+
+    Raises UserError where there is none, where their kinds differ, and for a file that holds a Git LFS pointer.
     """
-    root = Path(path).expanduser()
-    if root.is_dir():
-        files = [file for file in root.rglob("*") if file.suffix.lower() in BUILDERS and file.is_file()]
-    elif root.is_file():
-        files = [root]
-    else:
-        files = [Path(name) for name in glob.glob(str(root), recursive=True) if Path(name).is_file()]
+    skipped: Counter[str] = Counter()
+    try:
+        names = _behind(Path(path).expanduser(), skipped)
+        whole = [name for name in names if name.stat().st_size > 0]
+    except (OSError, RuntimeError) as error:  # the second is of a ~ without a home
+        raise _unreadable(getattr(error, "filename", None) or path, error) from error
+    skipped["empty file"] += len(names) - len(whole)
+    kind, files = choose(whole, str(path), skipped)
     if not files:
-        raise UserError(f"data.path={path} matches no {', '.join(BUILDERS)} file: give a file, a glob or a folder")
-    for file in files:
-        if file.suffix.lower() not in BUILDERS:
-            raise UserError(f"data.path: {file} is of no known kind: rename it to one of {', '.join(BUILDERS)}")
-        if file.stat().st_size == 0:
-            raise UserError(f"data.path: {file} is empty: remove it or choose other files")
-    kinds = sorted({builder_of(file) for file in files})
+        if names and len(whole) < len(names):
+            raise UserError(f"data.path={path} holds no text, its files are empty: choose a corpus with documents")
+        hint = "; data=disk reads what save_to_disk wrote" if any(name.suffix == ".arrow" for name in names) else ""
+        raise UserError(f"data.path={path} matches no {_extensions()} file: give a file, a glob or a folder{hint}")
+    return Found(sorted(files), kind, +skipped)
+
+
+def _behind(root: Path, skipped: Counter[str]) -> list[Path]:
+    if root.is_dir():
+        return list(_walk(root, skipped))
+    if root.is_file():
+        if kind_of(root) is None:
+            raise UserError(f"data.path: {root} is of no known kind: rename it to one of {_extensions()}")
+        return [root]
+    return [Path(name) for name in glob.glob(str(root), recursive=True) if Path(name).is_file()]
+
+
+def _unreadable(path: str | Path, error: Exception) -> UserError:
+    return UserError(f"data.path: {path} cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def choose(names: list[Path], where: str, skipped: Counter[str]) -> tuple[str, list[Path]]:
+    """The kind of the documents among `names` and those that are documents; the others are counted in `skipped`.
+
+    What is of no known kind is none. Text about data, such as a README, is none beside data of another kind, nor are
+    .json files and archives beside anything else, nor a compressed copy beside its original. Raises UserError.
+    """
+    known = [name for name in names if kind_of(name)]
+    skipped["file of another kind"] += len(names) - len(known)
+    main = [name for name in known if extension_of(name)[0] not in BESIDE and not _is_about_data(name)]
+    plain = [name for name in main if not extension_of(name)[1]]
+    kinds = sorted({str(kind_of(name)) for name in plain or main or _weaker(known)})
     if len(kinds) > 1:
-        raise UserError(f"data.path={path} mixes {' and '.join(kinds)} files: give files of one kind")
-    return sorted(files)
+        raise UserError(f"data.path={where} mixes {' and '.join(kinds)} files: give files of one kind, as by a glob")
+    if not kinds:
+        return "", []
+    same = [name for name in known if kind_of(name) == kinds[0]]
+    if plain or main:
+        beside = [name for name in same if extension_of(name)[0] in BESIDE]
+    else:
+        beside = [name for name in same if name not in _weaker(known)]
+    originals = {str(name) for name in same}
+    copies = [name for name in same if extension_of(name)[1] and str(name.with_suffix("")) in originals]
+    chosen = [name for name in same if name not in set(beside) | set(copies)]
+    skipped["compressed copy"] += len(set(copies) - set(beside))
+    skipped["file beside the documents"] += len(known) - len(same) + len(beside)
+    return kinds[0], chosen
 
 
-def builder_of(file: Path) -> str:
-    return BUILDERS[file.suffix.lower()]
+def _is_about_data(name: PurePath) -> bool:
+    return kind_of(name) == "text" and ABOUT_DATA.fullmatch(name.name) is not None
 
 
-def fingerprint(files: list[Path]) -> str:
+def _weaker(known: list[Path]) -> list[Path]:
+    """What is taken where nothing else is there: .json files, then archives, then text about data."""
+    json = [name for name in known if kind_of(name) == "json"]
+    archives = [name for name in known if kind_of(name) == "archive"]
+    return [name for name in json if not ABOUT_DATA.fullmatch(name.name)] or archives or json or known
+
+
+def _walk(root: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """The files below `root`, links followed, less hidden ones and what systems put beside them; each folder once."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen = set[str]()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        visible = [name for name in below if not is_hidden(name)]
+        skipped["hidden file or folder"] += len(below) - len(visible)
+        seen.add(os.path.realpath(folder))
+        below[:] = sorted(name for name in visible if os.path.realpath(os.path.join(folder, name)) not in seen)
+        for name in names:
+            if is_hidden(name):
+                skipped["hidden file or folder"] += 1
+            elif (file := Path(folder, name)).is_file():
+                yield file
+            elif file.is_symlink():
+                skipped["broken link"] += 1
+
+
+def is_hidden(name: str) -> bool:
+    """A dot file, as git, editors, macOS and the hub's cache have them, a lock of Office's, or a folder of systems."""
+    return name.startswith((".", "~$")) or name in ("__MACOSX", "__pycache__", "$RECYCLE.BIN")
+
+
+def _extensions() -> str:
+    return ", ".join(KINDS) + f" (or these with {', '.join(COMPRESSED)})"
+
+
+def in_words(skipped: Counter[str]) -> str:
+    """As in "3 hidden files or folders, 1 empty file"."""
+    plural = {"hidden file or folder": "hidden files or folders", "compressed copy": "compressed copies"}
+    plural |= {name: name.replace("file ", "files ") for name in skipped if name.startswith("file ")}
+    plural |= {name: name.replace("document ", "documents ") for name in skipped if name.startswith("document ")}
+    return ", ".join(
+        f"{count} {name if count == 1 else plural.get(name, name + 's')}" for name, count in skipped.items() if count
+    )
+
+
+def fingerprint(files: Iterable[Path]) -> str:
     """A hash of the files' contents, whatever their names and folder."""
+    files = list(files)
     whole = sum(file.stat().st_size for file in files) <= FULL_HASH_BYTES
     return hashlib.sha256(b"".join(sorted(_file_hash(file, whole) for file in files))).hexdigest()
 
@@ -65,89 +183,17 @@ def _file_hash(file: Path, whole: bool) -> bytes:
     digest = hashlib.sha256(b"%d" % size)
     try:
         with open(file, "rb") as content:
+            block = content.read(END_BYTES)
+            if block.startswith(LFS_POINTER):
+                raise UserError(f"data.path: {file} is a Git LFS pointer, not the data: run `git lfs pull` there")
             if whole or size <= 2 * END_BYTES:
-                while block := content.read(END_BYTES):
+                while block:
                     digest.update(block)
+                    block = content.read(END_BYTES)
             else:
-                digest.update(content.read(END_BYTES))
+                digest.update(block)
                 content.seek(size - END_BYTES)
                 digest.update(content.read(END_BYTES))
     except OSError as error:
-        raise UserError(f"data.path: {file} cannot be read ({error.strerror})") from error
+        raise _unreadable(file, error) from error
     return digest.digest()
-
-
-def check_parquet(files: list[Path], field: str) -> None:
-    """Reads the footers only: UserError for a file that is truncated, has no rows or lacks a text column `field`."""
-    for file in files:
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-            rows = pyarrow.parquet.read_metadata(file).num_rows
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"data.path: {file} is truncated or no Parquet file: replace it") from error
-        if rows == 0:
-            raise UserError(f"data.path: {file} has no rows: remove it or choose other files")
-        if field not in schema.names:
-            raise UserError(
-                f"data.text_field={field} is not a column of {file}: choose one of {', '.join(schema.names)}"
-            )
-        kind = schema.field(field).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise UserError(f"data.text_field={field} holds {kind} in {file}: choose a column of text")
-
-
-def first_fault(files: list[Path], field: str) -> UserError | None:
-    """What a reader of the files stumbled over, found by reading them again; None where nothing is wrong."""
-    for file in files:
-        kind = builder_of(file)
-        fault = _parquet_fault(file, field) if kind == "parquet" else _text_fault(file)
-        if fault is None and kind == "json":
-            fault = _json_fault(file, field)
-        if fault:
-            return fault
-    return None
-
-
-def _parquet_fault(file: Path, field: str) -> UserError | None:
-    try:
-        for _ in pyarrow.parquet.ParquetFile(file).iter_batches(columns=[field]):
-            pass
-    except (pa.ArrowException, OSError) as error:
-        return UserError(f"data.path: {file} is damaged ({str(error).splitlines()[0]}): replace it")
-    return None
-
-
-def _text_fault(file: Path) -> UserError | None:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    start = 0  # of what the decoder is given, the bytes it has kept back included
-    with open(file, "rb") as content:
-        while True:
-            block = content.read(END_BYTES)
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                return UserError(f"data.path: {file} is not UTF-8 at byte {start + error.start}: convert it to UTF-8")
-            if not block:
-                return None
-            start = content.tell() - len(decoder.getstate()[0])
-
-
-def _json_fault(file: Path, field: str) -> UserError | None:
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                return UserError(f"data.path: {file} line {number} is not JSON ({error}): repair that line")
-            if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                return UserError(
-                    f"data.path: {file} line {number} has no text in data.text_field={field}: "
-                    "repair that line or name another field"
-                )
-            try:
-                row[field].encode()
-            except UnicodeEncodeError:
-                return UserError(f"data.path: {file} line {number} holds half a surrogate pair: repair that line")
-    return None

@@ -115,7 +115,7 @@ def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[lis
     check_fit(sweep, trunks)
     for trunk in trunks:
         check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
-    console.print(store_line(store))
+    console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)
     return store, by_job
 
 
@@ -247,6 +247,8 @@ def store_line(store: TokenStore) -> str:
         f"tokens: {manifest['source']}, {len(store.train):,} to train on and "
         f"{manifest['recipe']['validation_tokens']:,} to validate, vocabulary {store.vocab_size}, "
         f"{store.bytes_per_token:.2f} bytes a token"
+        + (f"; skipped: {manifest['skipped']}" if "skipped" in manifest else "")
+        + (f"\nnote: {manifest['note']}" if "note" in manifest else "")
     )
 
 

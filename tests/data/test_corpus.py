@@ -61,7 +61,7 @@ def test_a_glob_a_folder_and_a_file(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in ("b.txt", "a.md", "deep/c.txt", "note.csv"):
         (tmp_path / name).write_text(name)
-    names = lambda path: [file.name for file in local_files.find_files(str(path))]  # noqa: E731
+    names = lambda path: [file.name for file in local_files.find_files(str(path)).files]  # noqa: E731
     assert names(tmp_path) == ["a.md", "b.txt", "c.txt"]
     assert names(tmp_path / "*.txt") == ["b.txt"]
     assert names(tmp_path / "**/*.txt") == ["b.txt", "c.txt"]
@@ -137,18 +137,22 @@ def write(tmp_path, name: str, content: bytes) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", "a.txt is empty"),
+        ("a.txt", b"", "holds no text, its files are empty"),
         ("a.csv", b"x", r"a.csv is of no known kind: rename it to one of .txt"),
         ("a.txt", b"good\xffbad", "a.txt is not UTF-8 at byte 4: convert it"),
         ("a.txt", b"cut \xe6\x97", "a.txt is not UTF-8 at byte 4: convert it"),
         ("a.txt", b"x" * (2**20 - 1) + "é".encode() + b"\xff", f"not UTF-8 at byte {2**20 + 1}:"),
         ("a.txt", b" \n ", "holds no text"),
-        ("a.txt", b"one document", "holds one document only.*data.sample_by=paragraph"),
+        ("a.txt", b"one document", "holds one document only, and validation needs one of its own: give more$"),
+        ("a.txt", b"word " * 2000, "holds one document only.*give more, or cut it by data.document_characters=5000$"),
+        ("a.txt", b"one\ntwo", "holds one document only.*cut it by data.sample_by=line"),
+        ("a.txt", b"one\n\ntwo\nx", "holds one document only.*cut it by data.sample_by=paragraph"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', r"a.jsonl line 3 is not JSON .*: repair that line"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "b', "a.jsonl line 2 is not JSON"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "a.jsonl is not UTF-8 at byte 24:"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "a.jsonl line 2 has no text in data.text_field=text"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "a.jsonl line 2 has no text in data.text_field=text"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "holds one document only"),
+        ("a.jsonl", b'{"text": null}\n', "holds no text: choose a corpus"),
+        ("a.jsonl", b'{"text": "a"}\n"b"\n', "a.jsonl line 2 has no text in data.text_field=text"),
         ("a.jsonl", b'{"text": 1}\n{"text": 2}\n', "a.jsonl line 1 has no text in data.text_field=text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n', "a.jsonl line 2 holds half a surrogate pair"),
         ("a.jsonl", b"\n\n", "holds no text: choose a corpus"),
@@ -170,9 +174,8 @@ def test_bad_parquet_columns(tmp_path):
     for field, message in (("text", "not a column of .*: choose one of body, n"), ("n", "n holds int64")):
         with pytest.raises(UserError, match=message):
             texts_of(DataConfig(source="files", path=str(tmp_path / "a.parquet"), text_field=field), tmp_path)
-    pa.parquet.write_table(pa.table({"text": ["a", None]}), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match="data.text_field=text is missing in row 2"):
-        texts_of(DataConfig(source="files", path=str(tmp_path / "b.parquet")), tmp_path)
+    pa.parquet.write_table(pa.table({"text": ["a", None, "b"]}), tmp_path / "b.parquet")
+    assert texts_of(DataConfig(source="files", path=str(tmp_path / "b.parquet")), tmp_path) == ["a", "b"]
     cut = pa.array([b"a", b"\xff"]).view(pa.string())
     pa.parquet.write_table(pa.table({"text": cut}), tmp_path / "d.parquet")
     with pytest.raises(UserError, match="data.text_field=text is not UTF-8 near row 1"):
@@ -183,13 +186,13 @@ def test_bad_parquet_columns(tmp_path):
 
 
 def test_parquet_without_rows_and_with_damage_inside(tmp_path):
-    """Both crash the reader of `datasets`; the damage is 64 bytes of zeros in the middle, where the text is."""
+    """The first counts as a document without text. The damage is 64 bytes of zeros in the middle, where the text is."""
     data = DataConfig(source="files", path=str(tmp_path))
     texts = synthetic_texts(500, 100, seed=0)
     pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     pa.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
-    with pytest.raises(UserError, match="b.parquet has no rows: remove it"):
-        texts_of(data, tmp_path)
+    corpus = open_corpus(data, None, tmp_path / "cache")
+    assert (corpus.documents, corpus.skipped) == (500, "1 document without text")
     content = (tmp_path / "a.parquet").read_bytes()
     middle = len(content) // 3
     (tmp_path / "b.parquet").write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
