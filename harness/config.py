@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 
 from harness.data.corpus import DataConfig
 from harness.data.tokenizer import TokenizerConfig
+from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.tracking import TrackingConfig
@@ -159,6 +160,11 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
             part.check()
+        if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
+            raise UserError(
+                f"model.seq_len={self.model.seq_len} is above {LONGEST_SEQUENCE} and does not divide the window of "
+                f"{WINDOW_TOKENS} tokens that batches are drawn from: take a power of 2, or {LONGEST_SEQUENCE} or less"
+            )
         self.budgets()
         if self.schedule.name == "wsd":
             for name, rule in self.optimizer.rules().items():

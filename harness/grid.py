@@ -109,7 +109,12 @@ def _trunk(
     }
     if job.schedule.name == "cosine":
         rules["learning_rate"] *= job.schedule.peak_factor
-    sequences = max(1, round(rules["batch_tokens"] / job.model.seq_len))
+    sequences = round(rules["batch_tokens"] / job.model.seq_len)
+    if sequences < 1:
+        raise UserError(
+            f"optimizer.batch_tokens={rules['batch_tokens']:.4g} is below half of one sequence of "
+            f"model.seq_len={job.model.seq_len}: raise optimizer.batch_tokens.value, or lower model.seq_len"
+        )
     if sequences < job.gpus:
         more = "lower it, or raise optimizer.batch_tokens.value"
         raise UserError(f"gpus={job.gpus} is more than the {counted(sequences, 'sequence')} of a batch: {more}")
@@ -219,6 +224,29 @@ def schedule_makespan(seconds: list[float], slots: int) -> float:
         first = min(range(len(ends)), key=ends.__getitem__)
         ends[first] += duration
     return max(ends)
+
+
+def check_splits(trunk: Trunk, unique_tokens: int, validation_tokens: int) -> None:
+    """Raises UserError where a split of a corpus is shorter than what is taken of it at once.
+
+    unique_tokens are those of whole sequences to train on, validation_tokens the length of the validation split.
+    """
+    seq_len = trunk.job.model.seq_len
+    if validation_tokens <= seq_len:
+        raise UserError(
+            f"the validation split has {validation_tokens} tokens, too few for one sequence of model.seq_len={seq_len} "
+            f"and its last target: raise data.validation_tokens to {seq_len + 1} or more, or lower model.seq_len"
+        )
+    if unique_tokens < seq_len:
+        raise UserError(
+            f"the training split has too few tokens for one sequence of model.seq_len={seq_len} and its last target: "
+            "lower model.seq_len or data.validation_tokens, or take a larger corpus"
+        )
+    if trunk.batch_tokens > unique_tokens:
+        raise UserError(
+            f"a batch of {trunk.batch_tokens} tokens is more than the {unique_tokens} unique ones of the training "
+            "split: lower optimizer.batch_tokens.value, or take a larger corpus"
+        )
 
 
 def check_unique(trunks: list[Trunk], unique_tokens: int, exhausted: bool) -> None:

@@ -1,7 +1,12 @@
+import itertools
+
+import numpy as np
 import pytest
 
+from harness.data.batches import Batches
+from harness.data.tokens import TokenStore
 from harness.errors import UserError
-from harness.grid import check_distinct, check_memory, check_unique, make_trunks, schedule_makespan
+from harness.grid import check_distinct, check_memory, check_splits, check_unique, make_trunks, schedule_makespan
 
 
 def trunks(job):
@@ -94,6 +99,8 @@ def test_budgets_in_parameters_and_in_flops(compose):
         (["flops=1e30"], r"flops=1e+30, .* tokens, is more than float64 counts exactly".replace("+", r"\+")),
         (["tokens_per_param=1e-3"], "tokens_per_param=0.001, .* tokens, is below one batch of"),
         (["tokens=1e6", "model.vocab_size=300"], "model.vocab_size=300 is below the tokenizer's 1024"),
+        (["tokens=1e6", "model.seq_len=4096", "optimizer.batch_tokens.value=2000"], "=2000 is below half of one seq"),
+        (["tokens=1e6", "model.seq_len=20000"], "model.seq_len=20000 is above 16384 and does not divide the window"),
     ],
 )
 def test_a_budget_that_no_run_can_have(compose, arguments, said):
@@ -105,6 +112,47 @@ def test_more_tokens_than_unique_ones(compose):
     with pytest.raises(UserError, match="is more than the 500000 unique ones"):
         check_unique(trunks(compose("tokens=1e6")), 500_000, exhausted=True)
     check_unique(trunks(compose("tokens=1e6", "data.repeat=true")), 500_000, exhausted=True)
+
+
+def test_sequence_batch_and_splits_against_each_other(compose):
+    """Sequences of 64 and batches of 256: a split of 64 tokens lacks the last target, one of 65 has one sequence."""
+    (trunk,) = trunks(compose("tokens=1e6", "model.seq_len=64", "optimizer.batch_tokens.value=256"))
+    assert trunk.batch_tokens == 256
+    check_splits(trunk, unique_tokens=256, validation_tokens=65)
+    for unique, validation, said in (
+        (256, 64, "the validation split has 64 tokens, .*model.seq_len=64 .*: raise data.validation_tokens to 65"),
+        (0, 65, "the training split has too few tokens for one sequence of model.seq_len=64"),
+        (192, 65, "a batch of 256 tokens is more than the 192 unique ones"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_splits(trunk, unique, validation)
+
+
+def test_what_the_checks_let_through_has_batches_and_losses(compose):
+    job = compose("tokens=1e4", "data.repeat=true", "optimizer.warmup_tokens.value=0")
+    let_through = 0
+    for training, validation, (seq_len, batch) in itertools.product(
+        [0, 1, 31, 32, 33, 128, 129, 400],
+        [1, 32, 33, 64, 65],
+        [(32, 15), (32, 32), (32, 128), (64, 128), (31, 100)],
+    ):
+        job.model.seq_len, job.optimizer.batch_tokens.value = seq_len, batch
+        splits = [np.arange(size, dtype=np.uint16).view(np.memmap) for size in (training, validation)]
+        store = TokenStore(*splits, 1024, 1023, 1.0, "0", True, {"recipe": {"validation_tokens": 1}})
+        try:
+            (trunk,) = trunks(job)
+            check_splits(trunk, store.unique_tokens(seq_len), validation)
+        except UserError:
+            assert batch < seq_len or training <= batch // seq_len * seq_len or validation <= seq_len
+            continue
+        assert training > batch // seq_len * seq_len and validation > seq_len
+        batches = Batches(store.train, seq_len, trunk.batch_sequences, 0, "cpu")
+        assert batches.batch(0)[1].shape == (trunk.batch_sequences, seq_len)
+        assert (len(store.evaluated(seq_len)) - 1) // seq_len == 1
+        let_through += 1
+    # 32: 33, 128, 129, 400 tokens, or for four sequences 129 and 400, times 33, 64, 65; 64: 129, 400, times 65;
+    # three sequences of 31: 128, 129, 400, times 32 on
+    assert let_through == 4 * 3 + 2 * 3 + 2 + 3 * 4
 
 
 def test_a_model_larger_than_the_memory(compose):

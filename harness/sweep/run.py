@@ -16,7 +16,7 @@ from harness import slurm, tracking
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
-from harness.grid import Trunk, check_unique
+from harness.grid import Trunk, check_splits, check_unique
 from harness.records import (
     SweepFolder,
     check_schema,
@@ -114,7 +114,9 @@ def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[lis
     trunks = [trunk for job in by_job for trunk in job]
     check_fit(sweep, trunks)
     for trunk in trunks:
-        check_unique([trunk], store.unique_tokens(trunk.job.model.seq_len), store.exhausted)
+        unique_tokens = store.unique_tokens(trunk.job.model.seq_len)
+        check_splits(trunk, unique_tokens, len(store.validation))
+        check_unique([trunk], unique_tokens, store.exhausted)
     console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)
     return store, by_job
 
