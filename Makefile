@@ -3,13 +3,14 @@ LAUNCHER ?= local
 ARGS ?=
 PYTHON ?= python3
 PY := .venv/bin/python
+LOWEST := .venv/lowest
 # As it was typed, for a script to take apart: neither make nor a shell reads its $, quotes, brackets or <.
 export HARNESS_ARGS = $(value ARGS)
 ifeq ($(origin OUTPUTS),command line)
 $(error OUTPUTS is no variable of this Makefile: give ARGS="output_directory=... name=..." instead)
 endif
 
-.PHONY: sweep plan fit report status sync view test lint lock bench gpu-check reproduce calibrate clean
+.PHONY: sweep plan fit report status sync view test lint lock lowest bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 # SWEEP, an entry of conf/sweep or a folder of outputs, and LAUNCHER are read from the environment that make passes on.
@@ -31,6 +32,16 @@ lock: .venv/tested
 	$(PY) -c 'import json; found = [p["metadata"] for p in json.load(open(".lock.json"))["install"]]; \
 	skip = ("scaling-harness", "nvidia", "cuda", "triton"); print(*sorted((p["name"] + "==" + p["version"].split("+")[0] \
 	for p in found if not p["name"].startswith(skip)), key=str.lower), sep="\n")' > requirements.lock; rm -f .lock.json
+
+# The smoke sweep, its fit and its report with the lowest versions that pyproject.toml allows; torch's come with CUDA.
+lowest: .venv/installed
+	@rm -rf $(LOWEST) && $(PY) -m venv $(LOWEST) && $(PY) -c 'import importlib.metadata, re; \
+	print(*(re.sub(r">=([^,]*).*", r"==\1", line) for line in importlib.metadata.requires("scaling-harness") \
+	if "extra ==" not in line), sep="\n")' > $(LOWEST)/requirements.txt && cat $(LOWEST)/requirements.txt && \
+	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check -r $(LOWEST)/requirements.txt --editable . && \
+	$(LOWEST)/bin/python scripts/train.py -m +sweep=smoke output_directory=$(LOWEST) data.store_directory=$(LOWEST)/tokens && \
+	$(LOWEST)/bin/python scripts/fit.py runs=$(LOWEST)/smoke && $(LOWEST)/bin/python scripts/report.py runs=$(LOWEST)/smoke && \
+	rm -rf $(LOWEST)
 
 bench: .venv/tested
 	@for benchmark in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) $$benchmark || exit 1; done
