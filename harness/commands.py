@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -16,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.arguments import joined, quoted
 from harness.errors import UserError
+from harness.files import file_error, is_full
 from harness.help import print_help
+from harness.output import guarded
 from harness.stop import Stopped
 
 # Hydra's launchers that come with an extra of this package.
@@ -93,26 +96,36 @@ def _sentence(error: Exception) -> str:
 def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2.
 
-    --help lists the keys of conf/<config>.yaml.
+    --help lists the keys of conf/<config>.yaml. Where standard output takes no more, what runs goes on, and the status
+    is at least 1.
     """
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    output, said = guarded(), ""
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             with configuration():
                 print_help(config, sys.modules["__main__"].__doc__ or "", sys.argv[1:])
-            sys.exit(0)
-        status = main(joined(sys.argv[1:]))
+            status = 0
+        else:
+            status = main(joined(sys.argv[1:]))
     except UserError as error:
         status, said = 2, f"error: {error}"
+    except OSError as error:
+        if not is_full(error):
+            raise
+        full = "no space left on a disk that this writes to, such as that of temporary files or caches: free some"
+        status, said = 2, f"error: {file_error(Path(error.filename), error) if error.filename else full}"
     except KeyboardInterrupt:
         status, said = 130, "interrupted; the same command goes on from here"
     except Stopped as stopped:
         status, said = 128 + stopped.number, f"{stopped}; the same command goes on from here"
-    else:
-        said = ""
     if status > 2:  # what follows cleans up: a further Ctrl-C would leave files behind and a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if said:
         print(said, file=sys.stderr)
-    sys.exit(status)
+    output.flush()
+    if output.error:
+        why = output.error.strerror
+        print(f"error: standard output took no more ({why}): the rest of what was said is lost", file=sys.stderr)
+    sys.exit(status or int(output.error is not None))

@@ -45,9 +45,14 @@ def remove_temporary(folder: Path) -> None:
 
 def file_error(path: Path, error: OSError) -> UserError:
     """The one sentence that a failed write deserves."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
         return UserError(f"no space left to write {path}: free some, or choose another output_directory")
     return UserError(f"cannot write {path} ({error.strerror}): choose an output_directory that you can write to")
+
+
+def is_full(error: OSError) -> bool:
+    """Of a disk, a quota or the size that a file may have."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_folder(path: Path) -> Path:

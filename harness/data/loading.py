@@ -13,7 +13,7 @@ from harness.data.cutting import cut
 from harness.data.documents import DataConfig, quiet_datasets
 from harness.data.meter import Meter
 from harness.data.reading import texts_of
-from harness.files import remove_temporary, write_atomically
+from harness.files import folder_unless_refused, remove_temporary, write_atomically
 
 # Texts are written together up to so many characters or rows.
 BATCH_CHARACTERS = 2**24
@@ -32,8 +32,8 @@ def load_texts(data: DataConfig, files: list[Path], cache: Path) -> Any:
     options = [data.text_field, data.sample_by, data.separator, data.document_characters]
     name = hashlib.sha256(json.dumps([SCHEMA.to_string(), options, stats]).encode()).hexdigest()[:16]
     path = cache / name / "texts.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache / f"{name}.lock"):
+    cache.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(cache / f"{name}.lock"), folder_unless_refused(path.parent):
         if not path.exists():
             remove_temporary(path.parent)
             write_atomically(path, lambda temporary: _write(temporary, data, files))

@@ -23,8 +23,9 @@ from harness.commands import configuration
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
-from harness.files import make_folder, process_mark
+from harness.files import make_folder, process_mark, write_atomically
 from harness.grid import Trunk, make_trunks
+from harness.output import guarded
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
 from harness.sweep.compose import Sweep, code_version, open_store, set_environment
@@ -170,6 +171,7 @@ def run_composed(composed: DictConfig, stop_name: str | None) -> None:
 
 def run_in_worker(job: TrainConfig, stop_folder: Path, stop_name: str | None) -> None:
     """A job that is stopped returns as others do: an exception here would have joblib kill those beside it."""
+    guarded()
     set_environment()
     stop.listen_as_worker(stop_folder, stop_name)
     try:
@@ -202,7 +204,7 @@ def run_jobs(jobs: Sequence[TrainConfig]) -> None:
 def marked(trunk: Trunk, folder: SweepFolder) -> Iterator[None]:
     """Leaves a file in the trunk's folder, with this process's id, that only a killed process does not remove."""
     mark = make_folder(folder.trunk(trunk.name)) / "running"
-    mark.write_text(process_mark())
+    write_atomically(mark, process_mark())
     try:
         yield
     finally:

@@ -172,6 +172,21 @@ def test_plain_lines_at_times_and_none_where_it_is_quick(clock, capsys):
     ]
 
 
+def test_what_is_slow_is_told_once(clock, monkeypatch, capsys):
+    monkeypatch.setattr(meter, "QUIET_SECONDS", 0.05)
+    with meter.told_once_slow("training the tokenizer"):
+        pass
+    time.sleep(0.1)
+    assert capsys.readouterr().out == ""
+    with meter.told_once_slow("training the tokenizer"):
+        time.sleep(0.2)
+    assert capsys.readouterr().out == "training the tokenizer\n"
+    with Meter(doing="reading") as shown:
+        clock.now = 4.0
+        shown.update(0.25, None, 8 * 10**6)
+    assert capsys.readouterr().out == "reading: 25 %, 2.0 MB/s, about 12 s left\n"
+
+
 def test_a_bar_in_a_terminal(clock, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     console = Console(force_terminal=True, width=100, record=True)
