@@ -137,12 +137,15 @@ def _walk(root: Path, skipped: Counter[str]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    seen = set[str]()
+    seen = {os.path.realpath(root)}
     for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
         visible = [name for name in below if not is_hidden(name)]
         skipped["hidden file or folder"] += len(below) - len(visible)
-        seen.add(os.path.realpath(folder))
-        below[:] = sorted(name for name in visible if os.path.realpath(os.path.join(folder, name)) not in seen)
+        below.clear()
+        for name in sorted(visible):
+            if (real := os.path.realpath(os.path.join(folder, name))) not in seen:
+                seen.add(real)
+                below.append(name)
         for name in names:
             if is_hidden(name):
                 skipped["hidden file or folder"] += 1

@@ -95,7 +95,7 @@ def _members(archive: Path, sizes: dict[str, int]) -> list[str]:
 
 
 def _opened(file: Path, stack: contextlib.ExitStack) -> IO[bytes]:
-    raw = stack.enter_context(open(file, "rb"))
+    raw = stack.enter_context(open(file, "rb"))  # noqa: SIM115
     return _unpacked(file, raw, stack)
 
 

@@ -97,6 +97,7 @@ def test_folders_behind_links_are_read_once_and_loops_end(tmp_path):
     fill(tmp_path, {"in/a.txt": b"a", "elsewhere/b.txt": b"b", "elsewhere/deep/c.txt": b"c"})
     (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/again").symlink_to(tmp_path / "elsewhere/deep")
+    (tmp_path / "in/twice").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/up").symlink_to(tmp_path / "in")
     (tmp_path / "in/gone.txt").symlink_to(tmp_path / "nowhere")
     found = find_files(str(tmp_path / "in"))
