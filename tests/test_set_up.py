@@ -69,7 +69,7 @@ def begun(folder):
     (folder / "bin").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("left", [half, orphaned, old, begun, None], ids=str)
+@pytest.mark.parametrize("left", [half, orphaned, old, begun, None], ids=["half", "orphaned", "old", "begun", "none"])
 def test_what_does_not_work_is_made_again(project, left):
     folder, set_up = project
     if left:

@@ -115,7 +115,7 @@ def _save_report(folder: Path, place: list[str], known: dict[str, str]) -> dict[
     text = (folder / "fit.json").read_text()
     fitted = json.loads(text)
     figures = sorted(f"figures/{path.stem}" for path in (folder / "figures").glob("*.png"))
-    media = [wr.MediaBrowser(media_keys=[name], layout=wr.Layout(w=12, h=10)) for name in figures]
+    media: list[Any] = [wr.MediaBrowser(media_keys=[name], layout=wr.Layout(w=12, h=10)) for name in figures]
     which = {"cells": _runs_of(folder.name, "cell"), "fit": f"ID = '{run_id(folder.name, text)}'"}
     cells, fits = (wr.Runset(entity=entity, project=project, name=name, filters=runs) for name, runs in which.items())
     report = wr.Report(
