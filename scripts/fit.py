@@ -20,7 +20,7 @@ from rich.console import Console
 from harness.commands import run_script
 from harness.laws.settings import fit_config
 from harness.laws.study import output_path, write_study
-from harness.laws.summary import show
+from harness.laws.summary import show, show_briefly
 from harness.laws.table.pool import sources
 from harness.records import renew_table
 from harness.tracking.table import fetched
@@ -35,8 +35,11 @@ def main(arguments: list[str]) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    show(study, console)
-    console.print(f"written to {output_path(config)}", soft_wrap=True, markup=False)
+    if config.verbose or not all(Path(path).is_dir() for path in sources(config.runs)):
+        show(study, console)
+        console.print(f"written to {output_path(config)}", soft_wrap=True, markup=False)
+    else:
+        show_briefly(study, console, config.runs)
     return 0
 
 

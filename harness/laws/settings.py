@@ -61,6 +61,7 @@ class FitConfig(TableConfig):
     target_unit: str | None = None
     bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
     units: Units = field(default_factory=Units)
+    verbose: bool = False  # of a sweep too, print all that is printed of another table: its headline is short
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
     def check(self) -> None:

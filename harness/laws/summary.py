@@ -1,5 +1,8 @@
 """fit.json as a short readable table for the terminal."""
 
+import re
+import shlex
+from functools import partial
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,8 +14,59 @@ from rich.table import Table
 from harness.laws.checks import agreement, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
+from harness.units import counted
 
 MOST_WIDTH = 1000
+EXPONENTS = ("alpha", "beta", "gamma", "a", "E", *REPEATS)
+
+
+def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
+    """Prints the headline of a sweep's study on a part of a screen; runs: its folder, for who wants to read on."""
+    head = study["fit"]
+    rest = f"the rest: its report, or `python scripts/fit.py runs={shlex.quote(runs)} verbose=true`"
+    if not head["certificate"]["certified"]:
+        say = partial(console.print, soft_wrap=True, markup=False)
+        say(seal(head["certificate"]), style="bold")
+        say(f"none of its exponents means anything, so none is printed here; {rest}")
+        return
+    say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    if apart := agreement.sentence(study["disagreement"]):
+        say(apart, style="bold")
+    say(f"{head['predicts']}   {study['source']['rows_used']} of {study['source']['rows']} rows", style="bold")
+    _print_whole(_counts(study), console)
+    say(seal(head["certificate"]))
+    for entry in study["holdouts"][:1]:
+        say(_hold_out(entry))
+    for entry in study["moves"]:
+        if any(not entry[name]["inside"] for name in ("alpha", "beta", "a") if name in entry):
+            say(_move(entry))
+    if advice := study["recommended"]:
+        reason = re.sub(r" \([^)]*\)", "", advice["reason"])
+        say(f"recommended: {advice['law'] or 'none'}: {reason}")
+    text = study["validation_text"]
+    other = f", nor other validation text ({_halves(text)})" if text else ""
+    say(f"these intervals do not cover the choice of grid and settings{other}")
+    for line in _frontier(study):
+        say(line)
+    notes = study["notes"]
+    say(f"{counted(len(notes), 'note')} and {rest}" if notes else rest)
+
+
+def _halves(text: dict[str, Any]) -> str:
+    return ", ".join(f"{name} within {value:.3f}" for name, value in text["half_width"].items())
+
+
+def _counts(study: dict[str, Any]) -> Table:
+    """The headline's estimates with their intervals, a column for each count of params."""
+    head = study["fit"]
+    fits = [head, *(fit for fit in study["by_params"] if fit["params"] != head["params"])]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("", *(str(fit["params"] or "none") for fit in fits)):
+        table.add_column(title, no_wrap=True)
+    for key in (key for key in EXPONENTS if key in head["estimates"]):
+        table.add_row(key, *(_number(fit["estimates"][key], fit["intervals"][key]) for fit in fits))
+    table.add_row("certified", *("yes" if fit["certificate"]["certified"] else "NO" for fit in fits))
+    return table
 
 
 def show(study: dict[str, Any], console: Console) -> None:
@@ -28,22 +82,9 @@ def show(study: dict[str, Any], console: Console) -> None:
     _print_whole(_exponents(study), console)
     console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
     for entry in study["holdouts"]:
-        doubt = "" if entry["certified"] else " (that fit is not certified)"
-        console.print(
-            f"hold-out: {entry['description']}: mean error {entry['mean_relative_error']:.2%}, "
-            f"additive table {entry['competitor_mean_relative_error']:.2%}; "
-            f"{entry['inside']} of {entry['n_test']} inside their 95 % intervals{doubt}",
-            soft_wrap=True,
-        )
+        console.print(_hold_out(entry), soft_wrap=True)
     for entry in study["moves"]:
-        parts = [
-            f"{name} {entry[name]['move']:+.3f} ({entry[name]['low']:+.3f} to {entry[name]['high']:+.3f}"
-            + (")" if entry[name]["inside"] else ", OUTSIDE)")
-            for name in ("alpha", "beta", "a")
-            if name in entry
-        ]
-        doubt = "" if entry["certified"] else " (that fit is not certified)"
-        console.print(f"without the {entry['dropped']}: {', '.join(parts)}{doubt}", soft_wrap=True)
+        console.print(_move(entry), soft_wrap=True)
     noise = study["seed_noise"]
     if noise:
         console.print(
@@ -60,6 +101,26 @@ def show(study: dict[str, Any], console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for note in study["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _hold_out(entry: dict[str, Any]) -> str:
+    doubt = "" if entry["certified"] else " (that fit is not certified)"
+    return (
+        f"hold-out: {entry['description']}: mean error {entry['mean_relative_error']:.2%}, "
+        f"additive table {entry['competitor_mean_relative_error']:.2%}; "
+        f"{entry['inside']} of {entry['n_test']} inside their 95 % intervals{doubt}"
+    )
+
+
+def _move(entry: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {entry[name]['move']:+.3f} ({entry[name]['low']:+.3f} to {entry[name]['high']:+.3f}"
+        + (")" if entry[name]["inside"] else ", OUTSIDE)")
+        for name in ("alpha", "beta", "a")
+        if name in entry
+    ]
+    doubt = "" if entry["certified"] else " (that fit is not certified)"
+    return f"without the {entry['dropped']}: {', '.join(parts)}{doubt}"
 
 
 def _additive(study: dict[str, Any]) -> str:
@@ -116,7 +177,7 @@ def _range(entry: dict[str, float | None]) -> str:
 def _exponents(study: dict[str, Any]) -> Table:
     """One row a fit with values and 95 % intervals: headline, then by parameter count, then by loss."""
     head = study["fit"]
-    keys = [key for key in ("alpha", "beta", "gamma", "a", "E", *REPEATS) if key in head["estimates"]]
+    keys = [key for key in EXPONENTS if key in head["estimates"]]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("params", "loss", *keys, "certified"):
         table.add_column(title, no_wrap=True)

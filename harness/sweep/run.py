@@ -181,7 +181,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         write_sweep(folder, sweep_file(sweep, plan, launch))
         rows = write_table(folder)
         for message in tracking.wait(folder.path, mirror_seconds):
-            console.print(message)
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
     if ended_early:
         console.print(f"the launcher stopped: {ended_early}", markup=False, highlight=False)
     return tell(rows, folder, plan, console), folder.path
