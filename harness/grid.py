@@ -109,15 +109,7 @@ def _trunk(
     }
     if job.schedule.name == "cosine":
         rules["learning_rate"] *= job.schedule.peak_factor
-    sequences = round(rules["batch_tokens"] / job.model.seq_len)
-    if sequences < 1:
-        raise UserError(
-            f"optimizer.batch_tokens={rules['batch_tokens']:.4g} is below half of one sequence of "
-            f"model.seq_len={job.model.seq_len}: raise optimizer.batch_tokens.value, or lower model.seq_len"
-        )
-    if sequences < job.gpus:
-        more = "lower it, or raise optimizer.batch_tokens.value"
-        raise UserError(f"gpus={job.gpus} is more than the {counted(sequences, 'sequence')} of a batch: {more}")
+    sequences = _batch_sequences(job, rules["batch_tokens"])
     batch_tokens = sequences * job.model.seq_len
     warmup_steps = round(rules["warmup_tokens"] / batch_tokens)
     identity = {
@@ -160,6 +152,19 @@ def _trunk(
         weight_decay=rules["weight_decay"],
         cells=cells,
     )
+
+
+def _batch_sequences(job: TrainConfig, batch_tokens: float) -> int:
+    sequences = round(batch_tokens / job.model.seq_len)
+    if sequences < 1:
+        raise UserError(
+            f"optimizer.batch_tokens={batch_tokens:.4g} is below half of one sequence of "
+            f"model.seq_len={job.model.seq_len}: raise optimizer.batch_tokens.value, or lower model.seq_len"
+        )
+    if sequences < job.gpus:
+        more = "lower it, or raise optimizer.batch_tokens.value"
+        raise UserError(f"gpus={job.gpus} is more than the {counted(sequences, 'sequence')} of a batch: {more}")
+    return sequences
 
 
 def _cell(

@@ -1,6 +1,7 @@
 """A W&B server that fails in every way that we know of: training neither waits nor dies, and is told once why."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def test_a_sweep_ends_as_usual_while_the_server_refuses_its_key(tmp_path, server
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, re.sub(r"measuring the pace of .*\n", "", done.stderr)) == (0, "")  # where it is busy
     assert done.stdout.count("W&B") == 1
     assert "W&B: 4 runs not uploaded (the API key was refused); `python scripts/sync.py" in done.stdout
     losses = [json.loads(path.read_text())["loss"] for path in tmp_path.glob("tiny/runs/*/run.json")]
