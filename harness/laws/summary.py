@@ -14,7 +14,6 @@ from rich.table import Table
 from harness.laws.checks import agreement, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
-from harness.units import counted
 
 MOST_WIDTH = 1000
 EXPONENTS = ("alpha", "beta", "gamma", "a", "E", *REPEATS)
@@ -49,7 +48,7 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
     for line in _frontier(study):
         say(line)
     notes = study["notes"]
-    say(f"{counted(len(notes), 'note')} and {rest}" if notes else rest)
+    say(f"{len(notes)} note{'s' * (len(notes) > 1)} and {rest}" if notes else rest)
 
 
 def _halves(text: dict[str, Any]) -> str:
