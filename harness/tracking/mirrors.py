@@ -45,9 +45,8 @@ class MirrorTask:
 class Mirror:
     """The mirror of one training job; closing it, as the end of this process does too, tells it to finish."""
 
-    def __init__(self, process: "subprocess.Popen[bytes] | None", sweep_dir: Path) -> None:
-        self._process = process
-        self._sweep_dir = sweep_dir
+    def __init__(self, process: "subprocess.Popen[bytes] | None", sweep_dir: Path, mode: str = "") -> None:
+        self._process, self._sweep_dir, self._mode = process, sweep_dir, mode
         if process is not None:
             threading.Thread(target=self._reap, name="mirror", daemon=True).start()
 
@@ -58,6 +57,13 @@ class Mirror:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def follow(self, run: str) -> None:
+        """Mirrors one more run. Never raises."""
+        if self._process is not None and self._process.stdin is not None:
+            say(self._sweep_dir, run, "started", self._mode)
+            with contextlib.suppress(OSError):  # the mirror has ended, and said why
+                os.write(self._process.stdin.fileno(), f"{run}\n".encode())
 
     def close(self) -> None:
         """Returns at once; the mirror finishes by itself."""
@@ -91,11 +97,11 @@ def start(tracking: TrackingConfig, sweep_dir: Path, runs: list[str]) -> Mirror:
 
 
 def begin(task: MirrorTask, stdin: int) -> Mirror:
-    """Starts the mirror of `task`, which is done when it has read all of `stdin`. Never raises."""
+    """Starts the mirror of `task`, which takes names of more runs from `stdin` until its end. Never raises."""
     for run in task.runs:
         say(Path(task.sweep_dir), run, "started", task.mode)
     try:
-        return Mirror(spawn(task, stdin), Path(task.sweep_dir))
+        return Mirror(spawn(task, stdin), Path(task.sweep_dir), task.mode)
     except OSError as error:
         say(Path(task.sweep_dir), "-", "broken", f"the mirror could not be started: {error}")
         return Mirror(None, Path(task.sweep_dir))

@@ -1,13 +1,13 @@
 """The process that mirrors run directories to W&B: python -m harness.tracking.process TASK, TASK a MirrorTask in JSON.
 
-Standard input is a pipe from the training process. Its end, however that process ended, tells the mirror to
-send what is on disk and to leave. What cannot be sent is kept as offline runs, made from the same files.
+Standard input is a pipe from the training process, which names more runs there, each on a line. Its end, however that
+process ended, tells the mirror to send what is on disk and to leave. What cannot be sent is kept as offline runs, made
+from the same files.
 """
 
 import importlib
 import json
 import os
-import select
 import shutil
 import signal
 import sys
@@ -24,6 +24,7 @@ from harness.tracking.mirrors import MirrorTask, spawn
 from harness.tracking.probe import probe
 
 POLL_SECONDS = 2.0
+PIPE_BYTES = 65536  # all that a pipe holds, so that no line is cut
 MOST_LETTERS = 300  # of an error in tracking.log
 # From the end of the job, or of its last run, to the end of its mirror where W&B neither answers nor fails.
 ONLINE_SECONDS, OFFLINE_SECONDS = 60.0, 300.0
@@ -60,15 +61,16 @@ def said(error: Exception) -> str:
 
 
 def run(task: MirrorTask) -> None:
-    """Mirrors the runs as their files grow, until all have ended or the training job has."""
+    """Mirrors the runs as their files grow, until the training job has ended."""
     mirror_of = importlib.import_module("harness.tracking.run_types").mirror_of
     # Not before: on a busy machine that import alone can take a minute.
     threading.Thread(target=watch, args=[task], daemon=True).start()
-    mirrors = [mirror_of(task, name) for name in task.runs]
-    pause, ended = 0.0, False
-    while mirrors and not ended:
-        ended = bool(select.select([0], [], [], pause)[0])
-        mirrors = [mirror for mirror in mirrors if not advance(task, mirror, last=ended)]
+    mirrors, begun, pause, ended = [], 0, 0.0, False
+    while not ended:
+        ended = _ended.wait(pause)
+        names = [*task.runs, *_named]
+        mirrors += [mirror_of(task, name) for name in names[begun:]]
+        mirrors, begun = [mirror for mirror in mirrors if not advance(task, mirror, last=ended)], len(names)
         pause = POLL_SECONDS
 
 
@@ -96,8 +98,10 @@ def leave() -> NoReturn:
 
 
 def watch(task: MirrorTask) -> None:
-    """Ends the mirror when the job has ended and W&B keeps it waiting."""
-    select.select([0], [], [])
+    """Takes the names that the job sends; when that has ended and W&B keeps the mirror waiting, ends it."""
+    while lines := os.read(0, PIPE_BYTES):
+        _named.extend(lines.decode().split())
+    _ended.set()
     ended = time.monotonic()
     limit = ONLINE_SECONDS if task.mode == "online" else OFFLINE_SECONDS
     while (left := max(ended, _progress) + limit - time.monotonic()) > 0:
@@ -106,6 +110,8 @@ def watch(task: MirrorTask) -> None:
     leave()
 
 
+_named: list[str] = []  # runs, by the job
+_ended = threading.Event()  # the job
 _progress = 0.0  # when a run was last brought to its end
 _leaving = threading.Lock()
 # Where a mirror that follows this one makes its own temporary folder.
@@ -128,7 +134,7 @@ def give_up(task: MirrorTask, why: str) -> None:
 def unfinished(task: MirrorTask) -> list[str]:
     """The runs of the task whose last word in tracking.log is that they were started."""
     last = last_words(Path(task.sweep_dir))
-    return [name for name in task.runs if last.get(name, ("started", ""))[0] == "started"]
+    return [name for name in [*task.runs, *_named] if last.get(name, ("started", ""))[0] == "started"]
 
 
 if __name__ == "__main__":
