@@ -19,7 +19,7 @@ from harness import tracking
 from harness.data.synthetic import write_corpus
 from harness.records import SweepFolder, is_final
 from harness.sweep.compose import compose_sweep, open_store, trunks_by_job
-from harness.training import job as training
+from harness.training import worker as training
 from harness.training.device import resolve
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "tracking"))

@@ -60,6 +60,9 @@ class Trunk:
         cooldowns = sum(cell.steps - cell.branch_step for cell in self.cells)
         return (self.cells[-1].branch_step + cooldowns) * self.batch_tokens * self.flops_per_token
 
+    def cooldown_flops(self, cell: Cell) -> int:
+        return (cell.steps - cell.branch_step) * self.batch_tokens * self.flops_per_token
+
     @property
     def training_bytes(self) -> int:
         """An upper estimate of what each process that trains this needs, in float32: itself; weights, gradients and

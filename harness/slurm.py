@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +194,15 @@ def end_mirrors() -> None:
 def link_log(trunk_folder: Path) -> None:
     """Makes `trunk_folder`/log the log of the job that trains it, and removes it where that is none of SLURM's."""
     link = trunk_folder / "log"
-    link.unlink(missing_ok=True)
-    if in_job():
-        paths = importlib.import_module("submitit").JobEnvironment().paths
-        link.symlink_to(os.path.relpath(paths.stdout, trunk_folder))
+    if not in_job():
+        link.unlink(missing_ok=True)
+        return
+    paths = importlib.import_module("submitit").JobEnvironment().paths
+    fresh = trunk_folder / f".log.{os.getpid()}.tmp"
+    with suppress(FileNotFoundError):  # removed as a temporary file by a process that is about to link its own log
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(paths.stdout, trunk_folder))
+        fresh.replace(link)  # at once, since cooldowns of one trunk are trained by several processes
 
 
 def job_of(trunk_folder: Path) -> str | None:

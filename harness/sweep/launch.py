@@ -5,7 +5,7 @@ import functools
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,18 @@ from harness.commands import configuration
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
-from harness.files import make_folder, process_mark, write_atomically
-from harness.grid import Trunk, make_trunks
+from harness.grid import Trunk
 from harness.output import guarded
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
-from harness.sweep.compose import Sweep, code_version, open_store, set_environment
+from harness.sweep.compose import Sweep, code_version, open_store, set_environment, trunks_by_job
 from harness.sweep.snapshot import SweepReader
-from harness.training.device import precision, resolve, uuid_of
-from harness.training.energy import metered
-from harness.training.gpus import devices_of
-from harness.training.job import record_lost, run_trunk
+from harness.training.claim import was_claimed
+from harness.training.device import resolve
+from harness.training.job import record_lost
 from harness.training.machine import check_machine
 from harness.training.spawn import run_trunk_on_ranks
+from harness.training.worker import Worker
 
 # How often what was killed is tried again without getting farther.
 RETRIES = 2
@@ -59,8 +58,8 @@ class PendingJob:
         return not all(is_final(folder.run(cell.name)) for trunk in self.trunks for cell in trunk.cells)
 
 
-# Runs jobs of a sweep by their numbers, in their order: how many processes there are, and how many of them at once.
-LaunchSome = Callable[[Sweep, Sequence[int], int, int], str | None]
+# Runs jobs of a sweep by their numbers: how many processes there are, how many of them at once, and since when.
+LaunchSome = Callable[[Sweep, Sequence[int], int, int, float], str | None]
 
 
 def launch_all(
@@ -86,7 +85,7 @@ def launch_all(
         group, at_once = [job for job in jobs if job.deaths == deaths], max(1, slots >> deaths)
         started = time.time()
         try:
-            reason = (launch_some or launch_jobs)(sweep, [job.number for job in group], slots, at_once)
+            reason = (launch_some or launch_jobs)(sweep, [job.number for job in group], slots, at_once, started)
             if reason is not None:
                 return reason
             jobs = [job for job in jobs if job not in group]
@@ -126,21 +125,24 @@ def count_death(job: PendingJob, folder: SweepFolder, alone: bool) -> None:
     job.farthest = max(job.farthest, steps)
 
 
-def launch_jobs(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> str | None:
-    """Runs these jobs of the sweep on this machine, in this order, `at_once` of them, as launch says."""
+def launch_jobs(sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int, started: float) -> str | None:
+    """Runs these jobs of the sweep on this machine by `at_once` workers, as launch says."""
     # joblib runs a single job in this process, which must outlive it
     pool = {"n_jobs": max(2, slots), "pre_dispatch": str(at_once)}
-    return launch(sweep, numbers, functools.partial(run_composed, stop_name=stop.name), pool)
+    task = functools.partial(run_composed, stop_name=stop.name, started=started)
+    return launch(sweep, numbers, task, pool, at_once)
 
 
 def launch(
-    sweep: Sweep, numbers: Sequence[int], task: Callable[[DictConfig], None], settings: Mapping[str, Any]
+    sweep: Sweep, numbers: Sequence[int], task: Callable[..., None], settings: Mapping[str, Any], workers: int = 0
 ) -> str | None:
-    """Runs `task` on these jobs of the sweep, in this order, through Hydra's launcher.
+    """Runs `task` on each of these jobs of the sweep, in this order, through Hydra's launcher.
 
-    settings: of the launcher, those that it has. Returns why it ended before its time, in one line: a job that fails
-    leaves a record and is no reason. Raises BrokenProcessPool where a worker of joblib was killed.
+    settings: of the launcher, those that it has; workers: how many share all of the jobs instead, where it has a pool.
+    Returns why it ended before its time, in one line: a job that fails leaves a record and is no reason. Raises
+    BrokenProcessPool where a worker of joblib was killed.
     """
+    overrides = [list(sweep.job_overrides[number]) for number in numbers]
     try:
         # Hydra writes a line of its own about an exception that comes here anyway.
         waiting = slurm.watching() if sweep.cluster else contextlib.nullcontext()
@@ -150,9 +152,12 @@ def launch(
             config = hydra.compose_config("train", list(sweep.overrides), RunMode.MULTIRUN)
             with open_dict(config):
                 config.hydra.launcher.update({key: settings[key] for key in settings if key in config.hydra.launcher})
+            if workers and "n_jobs" in config.hydra.launcher:
+                task = functools.partial(task, jobs=[sweep.jobs[number] for number in numbers], slots=workers)
+                overrides = overrides[:1] * workers
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
-            for job in launcher.launch([list(sweep.job_overrides[number]) for number in numbers], initial_job_idx=0):
+            for job in launcher.launch(overrides, initial_job_idx=0):
                 job.return_value  # noqa: B018 raises what the job did
     except UserError as error:
         return str(error)
@@ -163,20 +168,24 @@ def launch(
     return None
 
 
-def run_composed(composed: DictConfig, stop_name: str | None) -> None:
-    """One job of a multirun, in a worker of Hydra's launcher."""
+def run_composed(
+    composed: DictConfig, stop_name: str | None, started: float, jobs: Sequence[TrainConfig] = (), slots: int = 1
+) -> None:
+    """A worker of `slots` that share `jobs`, or without any the one job that is composed, in Hydra's launcher."""
     job = to_config(composed)
-    run_in_worker(job, Path(job.output_directory) / job.name, stop_name)
+    run_in_worker(jobs or [job], Path(job.output_directory) / job.name, stop_name, started, slots)
 
 
-def run_in_worker(job: TrainConfig, stop_folder: Path, stop_name: str | None) -> None:
-    """A job that is stopped returns as others do: an exception here would have joblib kill those beside it."""
+def run_in_worker(
+    jobs: Sequence[TrainConfig], stop_folder: Path, stop_name: str | None, started: float, slots: int
+) -> None:
+    """run_jobs; one that is stopped returns as others do: an exception here would have joblib kill those beside it."""
     guarded()
     set_environment()
     stop.listen_as_worker(stop_folder, stop_name)
     try:
         with stop.working():
-            run_jobs([job])
+            run_jobs(jobs, started, slots)
             slurm.end_mirrors()
     except Stopped as stopped:
         if stop.launcher_is_gone():
@@ -184,37 +193,19 @@ def run_in_worker(job: TrainConfig, stop_folder: Path, stop_name: str | None) ->
         stop.hand_on(stopped)
 
 
-def run_jobs(jobs: Sequence[TrainConfig]) -> None:
-    for job in jobs:
-        stop.check()
+def run_jobs(jobs: Sequence[TrainConfig], started: float | None = None, slots: int = 1) -> None:
+    """Trains what other processes leave of the jobs, as one of `slots` workers, until all of it has ended."""
+    stop.check()
+    for job in {(job.device, job.compile, job.gpus): job for job in jobs}.values():
         check_machine(job)
-        store = open_store([job])
-        folder = SweepFolder(Path(job.output_directory) / job.name)
-        trunks = make_trunks(job, store.vocab_size, store.recipe_hash, precision(job))
-        with devices_of(job, trunks, store.train.nbytes) as devices:
-            for trunk in trunks:
-                with marked(trunk, folder), metered([uuid_of(device) for device in devices], folder.path):
-                    if len(devices) == 1:
-                        run_trunk(trunk, store, devices[0], folder, code_version())
-                    else:
-                        run_trunk_on_ranks(trunk, store, devices, folder, code_version())
-
-
-@contextlib.contextmanager
-def marked(trunk: Trunk, folder: SweepFolder) -> Iterator[None]:
-    """Leaves a file in the trunk's folder, with this process's id, that only a killed process does not remove."""
-    mark = make_folder(folder.trunk(trunk.name)) / "running"
-    write_atomically(mark, process_mark())
-    try:
-        yield
-    finally:
-        mark.unlink(missing_ok=True)
+    store = open_store(jobs)
+    folder = SweepFolder(Path(jobs[0].output_directory) / jobs[0].name)
+    trunks = [trunk for part in trunks_by_job(jobs, store) for trunk in part]
+    Worker(trunks, store, folder, code_version(), run_trunk_on_ranks, since=started, slots=slots).work()
 
 
 def was_running(job: PendingJob, folder: SweepFolder, since: float) -> bool:
-    """Whether a process of this launch was killed within a trunk of `job`."""
-    for trunk in job.trunks:
-        with contextlib.suppress(FileNotFoundError):
-            if (folder.trunk(trunk.name) / "running").stat().st_mtime >= since:
-                return True
-    return False
+    """Whether a process of this launch was killed while it trained a part of `job`."""
+    folders = [folder.trunk(trunk.name) for trunk in job.trunks]
+    folders += [folder.run(cell.name) for trunk in job.trunks for cell in trunk.cells]
+    return any(was_claimed(path, since) for path in folders)

@@ -125,7 +125,7 @@ def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
     plan = Plan(
         name=sweep.folder.path.name,
         jobs=tuple(by_job),
-        slots=min(max(1, slots), len(by_job)) if job.slots == "auto" else min(job.slots, len(by_job)),
+        slots=min(max(1, slots) if job.slots == "auto" else job.slots, sum(len(trunk.cells) for trunk in trunks)),
         device=kind,
         gpus=1,
         finished=frozenset(),

@@ -5,10 +5,11 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.grid import Trunk, schedule_makespan
+from harness.grid import Trunk
 from harness.sweep.pace import Pace
 from harness.sweep.sharing import Sharing
 from harness.training.trainer import CHECKPOINT_SECONDS
+from harness.training.turns import TrunkTime, makespan
 from harness.units import count_label, counted, data_size, duration, machine_hours
 
 # What a job and a cell take besides: opening the tokens, checkpoints, curves and records (benchmarks/cells.py).
@@ -32,6 +33,7 @@ class Plan:
     finished: frozenset[str]  # cells that have ended for good
     resumed: dict[str, int]  # steps of each trunk that a checkpoint holds, by name
     pace: dict[str, Pace]
+    shared: bool = True  # whether another process than the trunk's may train a cooldown
     sharing: Sharing | None = None  # of GPUs, where that was measured
 
     @property
@@ -40,34 +42,37 @@ class Plan:
 
     def seconds(self, trunk: Trunk) -> float | None:
         """What `trunk` has left to train and evaluate, as one process; None where its pace is not known."""
-        left = [cell for cell in trunk.cells if cell.name not in self.finished]
-        if not left:
+        if self._ended(trunk):
             return 0.0
-        if trunk.name not in self.pace:
-            return None
-        pace = self.pace[trunk.name]
-        shared = left[-1].branch_step - min(self.resumed.get(trunk.name, 0), left[0].branch_step)
-        steps = shared + sum(cell.steps - cell.branch_step for cell in left)
-        return JOB_SECONDS + pace.start + steps * pace.step + len(left) * (CELL_SECONDS + pace.evaluation)
+        return self._time(trunk).alone if trunk.name in self.pace else None
 
-    @property
-    def job_seconds(self) -> list[float] | None:
-        """Of each job, in the order in which they start: the longest first, by FLOPs."""
-        ordered = sorted(self.jobs, key=lambda job: -sum(trunk.flops_to_train for trunk in job))
-        seconds = [[self.seconds(trunk) for trunk in job] for job in ordered]
-        if any(part is None for job in seconds for part in job):
-            return None
-        return [sum(part for part in job if part) for job in seconds]
+    def _ended(self, trunk: Trunk) -> bool:
+        return all(cell.name in self.finished for cell in trunk.cells)
+
+    def _time(self, trunk: Trunk) -> TrunkTime:
+        pace, trained = self.pace[trunk.name], self.resumed.get(trunk.name, 0)
+        besides = CELL_SECONDS + pace.evaluation
+        left = [cell for cell in trunk.cells if cell.name not in self.finished]
+        time = TrunkTime(JOB_SECONDS + pace.start, [
+            (max(0, cell.branch_step - trained) * pace.step, (cell.steps - cell.branch_step) * pace.step + besides)
+            for cell in left
+        ])  # fmt: skip
+        return time if self.shared and trunk.job.gpus == 1 else time.unshared
 
     @property
     def process_seconds(self) -> float:
-        """Of all processes, of which a job on several GPUs has one on each, as far as their paces are known."""
+        """Of all processes, of which a job on several GPUs has one on each, as far as their paces are known, without
+        what those take besides that go on with another's trunk."""
         return sum(trunk.job.gpus * (self.seconds(trunk) or 0.0) for trunk in self.trunks)
 
     @property
     def wall_seconds(self) -> float | None:
-        jobs = self.job_seconds
-        return None if jobs is None else schedule_makespan([seconds for seconds in jobs if seconds], self.slots)
+        """Longest trunk first, as harness.training.worker trains them."""
+        left = [trunk for trunk in self.trunks if not self._ended(trunk)]
+        if any(trunk.name not in self.pace for trunk in left):
+            return None
+        left.sort(key=lambda trunk: -trunk.flops_to_train)
+        return makespan([self._time(trunk) for trunk in left], self.slots)
 
     @property
     def cells(self) -> int:

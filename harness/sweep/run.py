@@ -52,6 +52,7 @@ from harness.sweep.stage import preparing
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
+from harness.training.turns import most_workers
 
 
 def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
@@ -59,7 +60,9 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     trunks = [trunk for job in by_job for trunk in job]
     cells = [cell for trunk in trunks for cell in trunk.cells]
     finished = frozenset(cell.name for cell in cells if is_final(sweep.folder.run(cell.name)))
-    slots = min(sweep.slots or machine_slots(trunks), len(by_job))
+    shared = not sweep.cluster or slots_a_task(sweep.cluster, sweep.jobs) > 1
+    most = most_workers(trunks) if shared else len(by_job)
+    slots = min(sweep.slots or machine_slots(trunks), most)
     device, ranks = trunks[0].job.device, max(trunk.job.gpus for trunk in trunks)
     gpus = min(slots * ranks, torch.cuda.device_count())
     if sweep.cluster:
@@ -74,7 +77,7 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     pace = measure(sweep, pending, slots)
     sharing = share(sweep, pending, pace)
     if sharing and sharing.number > 1:
-        slots, pace = min(sharing.slots, len(by_job)), sharing.paces(pace)
+        slots, pace = min(sharing.slots, most), sharing.paces(pace)
     return Plan(
         name=sweep.folder.path.name,
         jobs=tuple(map(tuple, by_job)),
@@ -84,6 +87,7 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         finished=finished,
         resumed={trunk.name: newest_step(sweep.folder.trunk(trunk.name)) for trunk in pending},
         pace=pace,
+        shared=shared,
         sharing=sharing,
     )
 
@@ -273,7 +277,9 @@ def _warn_of_damage(folder: SweepFolder, plan: Plan, console: Console) -> None:
 
 def _notes(folder: SweepFolder, plan: Plan) -> list[str]:
     """What devices did not do while they trained, each once, less what the plan has said."""
-    files = [folder.trunk(trunk.name) / "notes.txt" for trunk in plan.trunks]
+    folders = [folder.trunk(trunk.name) for trunk in plan.trunks]
+    folders += [folder.run(cell.name) for trunk in plan.trunks for cell in trunk.cells]
+    files = [path / "notes.txt" for path in folders]
     notes = dict.fromkeys(line for file in files if file.exists() for line in file.read_text().splitlines())
     return [note for note in notes if note not in plan.notes]
 

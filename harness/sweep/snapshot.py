@@ -1,7 +1,6 @@
 """What a sweep is doing now, read from its files alone."""
 
 import contextlib
-import heapq
 import json
 import math
 import os
@@ -17,9 +16,10 @@ from harness.files import is_alive
 from harness.records import SweepFolder, read_record, read_sweep
 from harness.slurm import job_of
 from harness.training.energy import taken
+from harness.training.turns import TrunkTime, makespan
 
 ENDED = ("finished", "diverged", "failed")
-# Without a new row for this long a trunk is called quiet: no file tells a slow process from a dead one.
+# Without a new row for this long a cell is called quiet: no file tells a slow process from a dead one.
 QUIET_SECONDS = 300.0
 # The cooldown's share of a budget, where sweep.yaml does not give a cell's branch_step.
 COOLDOWN = 0.2
@@ -121,8 +121,7 @@ class SweepReader:
         for cell in listed:
             trunks[cell["trunk"]].append(cell)
         for members in trunks.values():
-            idle = _idle(self.folder.trunk(members[0]["trunk"]))
-            _name_running([cell["cell"] for cell in members], found, now, idle)
+            self._name_running([cell["cell"] for cell in members], found, now)
             _name_job(self.folder.trunk(members[0]["trunk"]), [cell["cell"] for cell in members], found)
         work = [_trunk_work(members, found) for members in trunks.values()]
         cells = tuple(found.values())
@@ -180,6 +179,13 @@ class SweepReader:
             changed=row_time,
         )
 
+    def _name_running(self, members: list[str], found: dict[str, CellState], now: float) -> None:
+        """Of a trunk's begun cells those are trained that a process has claimed; the others wait."""
+        for state in [found[cell] for cell in members if found[cell].status == "begun"]:
+            claimed = is_alive(self.folder.run(state.cell) / "running")
+            status = "waiting" if not claimed else "quiet" if now - state.changed > QUIET_SECONDS else "running"
+            found[state.cell] = replace(state, status=status)
+
     def _unchanged(self, path: Path, read: Any) -> tuple[dict[str, Any] | None, float]:
         """What `read` made of the file as it is now, and when that changed last (0 where it is missing)."""
         stamp = _stamp(path)
@@ -224,22 +230,6 @@ def _labels(cells: list[str]) -> dict[str, str]:
     return short if unique else {cell: cell for cell in cells}
 
 
-def _idle(trunk_folder: Path) -> bool:
-    """Whether no process trains a trunk: each leaves a mark in its folder while it does."""
-    mark = trunk_folder / "running"
-    return trunk_folder.exists() and not is_alive(mark)
-
-
-def _name_running(members: list[str], found: dict[str, CellState], now: float, idle: bool) -> None:
-    """Of a trunk's begun cells the one with the newest row is being trained, unless it is idle; the others wait."""
-    begun = [found[cell] for cell in members if found[cell].status == "begun"]
-    newest = max(begun, key=lambda state: state.changed, default=None)
-    for state in begun:
-        quiet = now - state.changed > QUIET_SECONDS
-        status = "waiting" if state is not newest or idle else "quiet" if quiet else "running"
-        found[state.cell] = replace(state, status=status)
-
-
 def _name_job(trunk_folder: Path, members: list[str], found: dict[str, CellState]) -> None:
     for cell in members:
         if found[cell].status in ("running", "quiet", "failed"):
@@ -248,7 +238,10 @@ def _name_job(trunk_folder: Path, members: list[str], found: dict[str, CellState
 
 @dataclass(frozen=True)
 class TrunkWork:
-    """FLOPs of one trunk with its cooldowns, and FLOPs a second where it has run."""
+    """FLOPs of one trunk with its cooldowns, and FLOPs a second of a process where it has run.
+
+    left: of each cell that has not ended, those of the trunk to its branch and of its cooldown.
+    """
 
     done: float
     total: float
@@ -256,14 +249,16 @@ class TrunkWork:
     rate: float | None
     running: bool
     seconds: float  # of its processes, as far as files tell
+    left: tuple[tuple[float, float], ...]
 
 
 def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> TrunkWork:
     shared = len(members) > 1
     shared_steps = shared_done = own_steps = own_done = own_trained = 0.0
-    for cell in members:
+    branches = [cell.get("branch_step", round(cell["steps"] * (1 - COOLDOWN)) if shared else cell["steps"])
+                for cell in members]  # fmt: skip
+    for cell, branch in zip(members, branches, strict=True):
         state, steps = found[cell["cell"]], cell["steps"]
-        branch = cell.get("branch_step", round(steps * (1 - COOLDOWN)) if shared else steps)
         shared_steps = max(shared_steps, branch)
         shared_done = max(shared_done, min(state.steps_done, branch))
         own_steps += steps - branch
@@ -274,6 +269,10 @@ def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> T
     trained_steps = shared_done + own_trained
     if all(state.status in ENDED for state in states):
         shared_done = shared_steps
+    left = [(max(0, branch - shared_done), state.steps - max(branch, state.steps_done))
+            for state, branch in zip(states, branches, strict=True) if state.status not in ENDED]  # fmt: skip
+    if left and members[0].get("gpus", 1) > 1:  # which trains its cooldowns itself
+        left = [(max(branch for branch, _ in left) + sum(cooldown for _, cooldown in left), 0.0)]
     per_step = members[0]["flops"] / members[0]["steps"]
     per_token = members[0]["flops"] / members[0]["tokens"]
     timed = [state for state in states if state.tokens_per_second and math.isfinite(state.tokens_per_second)]
@@ -286,6 +285,7 @@ def _trunk_work(members: list[dict[str, Any]], found: dict[str, CellState]) -> T
         flops_per_token=per_token,
         rate=rate,
         running=any(state.status == "running" for state in states),
+        left=tuple((steps * per_step, cooldown * per_step) for steps, cooldown in left),
         seconds=seconds * members[0].get("gpus", 1),
     )
 
@@ -297,24 +297,24 @@ def _utilization(cells: Sequence[CellState], status: str) -> float | None:
 
 
 def _seconds_left(work: list[TrunkWork], slots: int, estimate: float | None) -> float | None:
-    """Wall seconds until the last trunk ends: those that run go on, the others follow as slots become free.
+    """Wall seconds until the last cell ends: trunks that run go on, the others follow as slots become free.
 
     A trunk that has not run yet is given the speed in FLOPs of the one nearest to it in FLOPs a token.
     """
-    left = [trunk for trunk in work if trunk.done < trunk.total]
+    left = [trunk for trunk in work if trunk.left]
     timed = [trunk for trunk in work if trunk.rate]
     if not left:
         return 0.0
     if not timed:
         total = sum(trunk.total for trunk in work)
         return estimate * sum(trunk.total - trunk.done for trunk in left) / total if estimate else None
-    ends = [0.0] * max(1, slots)
+    times = []
     for trunk in sorted(left, key=lambda trunk: not trunk.running):
         alike = min(timed, key=lambda other: abs(math.log(other.flops_per_token / trunk.flops_per_token)))
         rate = trunk.rate or alike.rate
         assert rate
-        heapq.heapreplace(ends, ends[0] + (trunk.total - trunk.done) / rate)
-    return max(ends)
+        times.append(TrunkTime(0.0, [(branch / rate, cooldown / rate) for branch, cooldown in trunk.left]))
+    return makespan(times, slots)
 
 
 def disk_bytes(sweep_dir: Path) -> int:

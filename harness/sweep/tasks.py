@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from harness.sweep.launch import launch, launch_all, pending_jobs, run_composed,
 from harness.training.device import resolve
 from harness.training.job import record_lost
 from harness.training.machine import check_machine
+from harness.training.turns import most_workers
 from harness.units import counted
 
 # As few tasks are submitted as end within this multiple of the time that the most of them would take.
@@ -104,7 +106,7 @@ def run_task(composed: DictConfig, bundles: Mapping[int, Sequence[TrainConfig]],
         job = to_config(composed)
         if trainable([job]):
             share_cores(1)
-            run_composed(composed, None)
+            run_composed(composed, None, time.time())
         return
     with (
         contextlib.suppress(Stopped),
@@ -127,7 +129,8 @@ def run_bundle(jobs: Sequence[TrainConfig], slots: int, stop_folder: Path) -> No
         return
     store = open_store(fitting)
     by_job = trunks_by_job(fitting, store)
-    at_once = min(slots, machine_slots([trunk for trunks in by_job for trunk in trunks]), len(fitting))
+    trunks = [trunk for of_job in by_job for trunk in of_job]
+    at_once = min(slots, machine_slots(trunks), most_workers(trunks))
     share_cores(at_once)
     console = Console()
     console.print(f"{len(fitting)} jobs in this task, {at_once} at a time", highlight=False)
@@ -137,16 +140,21 @@ def run_bundle(jobs: Sequence[TrainConfig], slots: int, stop_folder: Path) -> No
         raise UserError(ended_early)
 
 
-def in_pool(stop_folder: Path, sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int) -> None:
-    """Runs these jobs in joblib's pool, as the local launcher does; raises BrokenProcessPool likewise."""
+def in_pool(
+    stop_folder: Path, sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int, started: float
+) -> None:
+    """Runs these jobs by workers of joblib's pool, as the local launcher does; raises BrokenProcessPool likewise."""
     pool = Parallel(n_jobs=max(2, slots), backend="loky", pre_dispatch=at_once, batch_size=1)
-    pool(delayed(run_in_task)(sweep.jobs[number], stop_folder, stop.name) for number in numbers)
+    jobs = [sweep.jobs[number] for number in numbers]
+    pool(delayed(run_in_task)(jobs, stop_folder, stop.name, started, at_once) for _ in range(at_once))
 
 
-def run_in_task(job: TrainConfig, stop_folder: Path, stop_name: str | None) -> None:
-    """One job, in a worker of the pool of a task."""
+def run_in_task(
+    jobs: Sequence[TrainConfig], stop_folder: Path, stop_name: str | None, started: float, slots: int
+) -> None:
+    """One of `slots` workers that share the jobs of a task."""
     slurm.begin_job()
-    run_in_worker(job, stop_folder, stop_name)
+    run_in_worker(jobs, stop_folder, stop_name, started, slots)
 
 
 def trainable(jobs: Sequence[TrainConfig]) -> list[TrainConfig]:

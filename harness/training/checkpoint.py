@@ -51,19 +51,22 @@ class TrunkCheckpoints:
     def __init__(self, folder: Path, branch_steps: set[int]):
         self.folder, self.branch_steps = folder, branch_steps
 
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step}.pt"
+
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"), key=step_of)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        save(self.folder / f"step-{step}.pt", state)
+        save(self.path(step), state)
         passing = [path for path in self._paths() if step_of(path) not in self.branch_steps]
         for path in passing[:-2]:
             path.unlink()
 
-    def load_up_to(self, step: int) -> dict[str, Any] | None:
-        """The newest undamaged state at or before `step`; None where training starts at its beginning."""
+    def load_up_to(self, step: int, beyond: int = 0) -> dict[str, Any] | None:
+        """The newest undamaged state at or before `step`, and after `beyond`; None where there is none."""
         for path in reversed(self._paths()):
-            if step_of(path) <= step and (state := load(path)) is not None:
+            if beyond < step_of(path) <= step and (state := load(path)) is not None:
                 return state
         return None
 

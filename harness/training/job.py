@@ -1,83 +1,41 @@
-"""One job from its trunk to its run records: resuming, branching, evaluating, failing."""
+"""One trunk and its cells, from checkpoints to run records: resuming, branching, evaluating."""
 
-import contextlib
 import math
 import time
-import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
-from harness import slurm, tracking
+from harness import slurm
 from harness.data.tokens import TokenStore
-from harness.errors import UserError
 from harness.files import make_folder, remove_temporary, write_atomically
 from harness.grid import Cell, Trunk, short_hash
 from harness.model.gpt import GPT
 from harness.records import SCHEMA, SweepFolder, is_final, write_record
 from harness.stop import Stopped, stop
 from harness.training import checkpoint
+from harness.training.claim import claimed
 from harness.training.curve import Curve, read_curve
 from harness.training.device import Device, configure_process, matmul_rate
 from harness.training.evaluation import Evaluation, evaluate
 from harness.training.ranks import Ranks
-from harness.training.trainer import Diverged, Trainer, out_of_memory
+from harness.training.trainer import Trainer, out_of_memory
 
-
-def run_trunk(
-    trunk: Trunk,
-    store: TokenStore,
-    device: Device,
-    folder: SweepFolder,
-    code_version: str,
-    ranks: Ranks | None = None,
-) -> None:
-    """Trains every cell of `trunk` that has not ended for good, and writes their records.
-
-    A cell that fails or diverges gets a record that says so; only an interrupt leaves this function as an
-    exception: Stopped, with a checkpoint written. Two processes never train one trunk at once. Among ranks all but
-    divergence leaves it, for the job's own process to act on.
-    """
-    trunk_folder = make_folder(folder.trunk(trunk.name))
-    with _locked(trunk_folder / "lock"):
-        pending = pending_cells(trunk, folder, ranks.failed if ranks else frozenset())
-        if not pending:
-            return
-        remove_temporary(trunk_folder)
-        slurm.link_log(trunk_folder)
-        for cell in pending:
-            _start_folder(trunk, cell, folder)
-        run = _TrunkRun(trunk, store, device, folder, code_version, ranks)
-        with tracking.start(trunk.job.tracking, folder.path, [cell.name for cell in pending]):
-            for index, cell in enumerate(pending):
-                try:
-                    run.cell_in_memory(cell, live=pending[-1])
-                except Diverged as diverged:
-                    # The cells after it share the trunk or its rate: they would end in the same way.
-                    for lost in pending[index:]:
-                        run.record(lost, "diverged", error=str(diverged))
-                    return
-                except Exception as error:
-                    if ranks is not None:
-                        raise
-                    if out_of_memory(error):
-                        run.record(cell, "failed", error=f"out of memory, also with half the micro-batch: {error}")
-                        run.trainer = None
-                        continue
-                    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                    for lost in pending[index:]:
-                        run.record(lost, "failed", error=text)
-                    write_atomically(trunk_folder / "error.txt", traceback.format_exc())
-                    return
+CLAIM_SECONDS = 0.2  # between two looks at what another process trains
 
 
 def pending_cells(trunk: Trunk, folder: SweepFolder, failed: Collection[str] = ()) -> list[Cell]:
-    """Those that have not ended for good, in the order in which they are trained, without those in `failed`."""
+    """Those that have not ended for good, without those in `failed`."""
     return [cell for cell in trunk.cells if cell.name not in failed and not is_final(folder.run(cell.name))]
+
+
+def is_offered(trunk: Trunk, cell: Cell, folder: SweepFolder) -> bool:
+    """Whether there is a checkpoint of the cell, or at its branch."""
+    branch = folder.trunk(trunk.name) / f"step-{cell.branch_step}.pt"
+    return branch.exists() or (folder.run(cell.name) / "checkpoint.pt").exists()
 
 
 def record_lost(
@@ -89,33 +47,15 @@ def record_lost(
     error: str,
     cells: Sequence[Cell] | None = None,
 ) -> None:
-    """Records what has not ended for good as failed, where the process that trained it could not; all or `cells`."""
-    with _locked(make_folder(folder.trunk(trunk.name)) / "lock"):
-        run = _TrunkRun(trunk, store, device, folder, code_version)
-        for cell in trunk.cells if cells is None else cells:
-            if not is_final(make_folder(folder.run(cell.name))):
-                run.record(cell, "failed", error=error)
+    """Records what has not ended for good as failed, where the process that trained it could not; all or `cells`.
 
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for the lock; raises Stopped where that is asked for first."""
-    lock = FileLock(path)
-    while not lock.is_locked:
-        stop.check()
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=1)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _start_folder(trunk: Trunk, cell: Cell, folder: SweepFolder) -> None:
-    run = make_folder(folder.run(cell.name))
-    remove_temporary(run)
-    (run / "run.json").unlink(missing_ok=True)
-    write_atomically(run / "config.yaml", yaml.safe_dump(_description(trunk, cell, folder), sort_keys=False))
+    Waits for what another process trains; raises Stopped where that is asked for first.
+    """
+    run = TrunkRun(trunk, store, device, folder, code_version)
+    for cell in trunk.cells if cells is None else cells:
+        while not run.lost(cell, "failed", error):
+            stop.check()
+            time.sleep(CLAIM_SECONDS)
 
 
 def _description(trunk: Trunk, cell: Cell, folder: SweepFolder) -> dict[str, Any]:
@@ -151,8 +91,8 @@ def _description(trunk: Trunk, cell: Cell, folder: SweepFolder) -> dict[str, Any
     }
 
 
-class _TrunkRun:
-    """The state of one trunk's training across its cells."""
+class TrunkRun:
+    """One process's training of a trunk and its cells; the caller has claimed what it trains."""
 
     def __init__(
         self,
@@ -166,36 +106,96 @@ class _TrunkRun:
         self.trunk, self.store, self.device = trunk, store, device
         self.folder, self.code_version, self.ranks = folder, code_version, ranks
         self.trainer: Trainer | None = None
-        self.halved = ranks is not None and ranks.halved  # the micro-batch, since a whole one did not fit into memory
+        self.at_branch = False  # whether the trainer has just come there on the trunk
+        self.halved = self._halved_before  # the micro-batch, since a whole one did not fit into memory
         self.trunk_folder = folder.trunk(trunk.name)
         self.trunk_curve = self.trunk_folder / "curve.jsonl"
         self.checkpoints = checkpoint.TrunkCheckpoints(self.trunk_folder, {cell.branch_step for cell in trunk.cells})
 
-    def cell_in_memory(self, cell: Cell, live: Cell) -> None:
-        """`cell`; the first that does not fit goes on from its checkpoint with half the micro-batch."""
+    def train_trunk(self, cells: Sequence[Cell]) -> None:
+        """Trains the trunk to the branches of `cells`, ascending, with a checkpoint at each; the last one's curve
+        follows it."""
+        remove_temporary(self.trunk_folder)
+        slurm.link_log(self.trunk_folder)
+        self._start(cells[-1])
+        self._in_memory(lambda: self._train_trunk(cells))
+
+    def cool_down(self, cell: Cell) -> bool:
+        """Trains the rest of `cell`, evaluates and records it; False where no checkpoint that it needs is whole.
+
+        A whole micro-batch is tried first, whatever the trunk took: no loss depends on which process cools down.
+        """
+        slurm.link_log(self.trunk_folder)
+        self._start(cell)
+        if self.halved and not self._halved_before:
+            self.forget()
+        return self._in_memory(lambda: self._cool_down(cell))
+
+    @property
+    def _halved_before(self) -> bool:
+        """Whether ranks that were started before these had too little memory, which all of the trunk then heeds."""
+        return self.ranks is not None and self.ranks.halved
+
+    def forget(self) -> None:
+        """Frees what the device holds."""
+        self.trainer, self.at_branch, self.halved = None, False, self._halved_before
+        self.device.release()
+
+    def _start(self, cell: Cell) -> None:
+        run = make_folder(self.folder.run(cell.name))
+        remove_temporary(run)
+        (run / "run.json").unlink(missing_ok=True)
+        text = yaml.safe_dump(_description(self.trunk, cell, self.folder), sort_keys=False)
+        write_atomically(run / "config.yaml", text)
+
+    def _in_memory(self, train: Callable[[], Any]) -> Any:
+        """What does not fit goes on from its checkpoint with half the micro-batch; of ranks, once all are started anew."""
         try:
-            return self.cell(cell, live)
+            return train()
         except Exception as error:
             if self.halved or self.ranks is not None or not out_of_memory(error):
                 raise
         # out of the handler, whose exception holds the tensors of the step
-        self.halved, self.trainer = True, None
-        self.device.release()
-        self.cell(cell, live)
+        self.forget()
+        self.halved = True
+        return train()
 
-    def cell(self, cell: Cell, live: Cell) -> None:
-        """Trains, evaluates and records one cell; the curve of `live` follows the trunk as it goes."""
-        folder = self.folder.run(cell.name)
-        cooldown_path = folder / "checkpoint.pt"
+    def _ready(self) -> Trainer:
         if self.trainer is None:
             configure_process(self.trunk.job, self.device)
             self.trainer = Trainer(self.trunk, self.store, self.device, self.halved, self.ranks)
-        cooldown = checkpoint.load(cooldown_path)
-        if cooldown is not None and cell.branch_step <= cooldown["step"] <= cell.steps:
-            self.trainer.restore(cooldown)
-        else:
-            self.trainer = self._train_trunk(self.trainer, cell, live)
-        trainer = self.trainer
+        return self.trainer
+
+    def _train_trunk(self, cells: Sequence[Cell]) -> None:
+        trainer = self._ready()
+        live_path = self.folder.run(cells[-1].name) / "curve.jsonl"
+
+        def save() -> None:
+            self.checkpoints.save(trainer.step, trainer.state())
+
+        for cell in cells:
+            state = self.checkpoints.load_up_to(cell.branch_step, beyond=trainer.step)
+            if state is not None:
+                trainer.restore(state)
+            del state
+            # Of a trunk that went farther before the rows are there, and other processes may be reading them.
+            known = checkpoint.newest_step(self.trunk_folder) > cell.branch_step
+            paths = [live_path] if known else [self.trunk_curve, live_path]
+            curve = Curve(paths, read_curve(self.trunk_curve, trainer.step))
+            trainer.run_trunk(cell.branch_step, curve, save)
+            if cell.branch_step < cell.steps:
+                save()
+            else:
+                checkpoint.save(self.folder.run(cell.name) / "checkpoint.pt", trainer.state())
+        self.at_branch = True
+        self._write_notes(self.trunk_folder)
+
+    def _cool_down(self, cell: Cell) -> bool:
+        folder = self.folder.run(cell.name)
+        path = folder / "checkpoint.pt"
+        if not self._restore(cell, path):
+            return False
+        trainer = self._ready()
         curve = Curve(
             [folder / "curve.jsonl"],
             read_curve(self.trunk_curve, cell.branch_step)
@@ -203,11 +203,10 @@ class _TrunkRun:
         )
 
         def save() -> None:
-            checkpoint.save(cooldown_path, trainer.state())
+            checkpoint.save(path, trainer.state())
 
         trainer.run_cooldown(cell, curve, save)
-        if trainer.notes:
-            write_atomically(self.trunk_folder / "notes.txt", "".join(f"{note}\n" for note in trainer.notes))
+        self._write_notes(folder)
         try:
             result, seconds = self._evaluate(trainer.model)
         except Stopped:
@@ -221,26 +220,41 @@ class _TrunkRun:
             self.record(cell, "diverged", result, seconds, why)
         else:
             self.record(cell, "finished", result, seconds)
-        cooldown_path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        return True
 
-    def _train_trunk(self, trainer: Trainer, cell: Cell, live: Cell) -> Trainer:
-        """A trainer at the branch of `cell`, gone on from the newest checkpoint before it."""
-        state = self.checkpoints.load_up_to(cell.branch_step)
-        if state is not None:
-            trainer.restore(state)
-        elif trainer.step:
-            # Its checkpoints are damaged, and the trainer has moved on: begin again.
-            trainer = Trainer(self.trunk, self.store, self.device, self.halved, self.ranks)
-        live_path = self.folder.run(live.name) / "curve.jsonl"
-        curve = Curve([self.trunk_curve, live_path], read_curve(self.trunk_curve, trainer.step))
+    def _restore(self, cell: Cell, path: Path) -> bool:
+        """Brings the trainer into `cell`'s cooldown or to its branch; else removes what is damaged of its checkpoints.
 
-        def save() -> None:
-            self.checkpoints.save(trainer.step, trainer.state())
+        A trainer that has just come to the branch stays as it is.
+        """
+        state = checkpoint.load(path)
+        if state is not None and not cell.branch_step <= state["step"] <= cell.steps:
+            state = None
+        if state is None and self.at_branch and self._ready().step == cell.branch_step:
+            self.at_branch = False
+            return True
+        branch = self.checkpoints.path(cell.branch_step)
+        if state is None:
+            state = checkpoint.load(branch)
+        if state is None:
+            path.unlink(missing_ok=True)
+            branch.unlink(missing_ok=True)
+            return False
+        self.at_branch = False
+        self._ready().restore(state)
+        return True
 
-        trainer.run_trunk(cell.branch_step, curve, save)
-        if cell.branch_step < cell.steps:
-            save()
-        return trainer
+    def _write_notes(self, folder: Path) -> None:
+        if self.trainer is not None and self.trainer.notes:
+            write_atomically(folder / "notes.txt", "".join(f"{note}\n" for note in self.trainer.notes))
+
+    def lost(self, cell: Cell, status: str, error: str) -> bool:
+        """Records that `cell` will not be trained, unless it has ended for good; False where another process has it."""
+        with claimed(self.folder.run(cell.name)) as mine:
+            if mine and not is_final(self.folder.run(cell.name)):
+                self.record(cell, status, error=error)
+            return mine
 
     def _evaluate(self, model: GPT) -> tuple[Evaluation, float]:
         start = time.perf_counter()

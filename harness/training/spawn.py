@@ -30,14 +30,15 @@ from harness import slurm
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
-from harness.grid import Trunk
+from harness.grid import Cell, Trunk
 from harness.records import SweepFolder
 from harness.stop import KILL_SECONDS, SIGNALS, Stopped, stop
 from harness.training.curve import read_curve
 from harness.training.device import Device, configure_process
-from harness.training.job import pending_cells, record_lost, run_trunk
+from harness.training.job import is_offered, pending_cells, record_lost
 from harness.training.ranks import Apart, Lost, Ranks, connect
 from harness.training.trainer import Trainer, out_of_memory
+from harness.training.worker import run_trunk
 
 WATCH_SECONDS = 0.2
 # So long after a rank misses another it is waited for what that one says; one that was killed says nothing.
@@ -81,7 +82,7 @@ def run_trunk_on_ranks(
     work = partial(run_trunk, trunk, folder=folder, code_version=code_version)
     halved, failed, deaths, fruitless, farthest = False, frozenset[str](), 0, 0, 0
     while pending_cells(trunk, folder, failed):
-        why, alone = "", False
+        why = ""
         try:
             on_ranks(work, trunk, devices, halved, failed)
             return
@@ -93,15 +94,22 @@ def run_trunk_on_ranks(
                 why = f"its process was killed {deaths} times: is there enough memory?"
         except torch.OutOfMemoryError as error:
             if halved:
-                why, alone = f"out of memory, also with half the micro-batch: {error}", True
+                why = f"out of memory, also with half the micro-batch: {error}"
             halved = True
         except (UserError, RankError) as error:
             why = str(error)
             write_atomically(make_folder(folder.trunk(trunk.name)) / "error.txt", str(error.__cause__))
         if why:
-            cells = pending_cells(trunk, folder, failed)[: 1 if alone else None]
+            cells = cells_in_work(trunk, folder, failed)
             record_lost(trunk, store, devices[0], folder, code_version, why, cells)
-            failed |= {cell.name for cell in cells}
+            failed, fruitless = failed | {cell.name for cell in cells}, 0
+
+
+def cells_in_work(trunk: Trunk, folder: SweepFolder, failed: frozenset[str]) -> list[Cell]:
+    """What run_trunk trains next among ranks: the trunk, for which these cells wait, or the longest cooldown."""
+    pending = pending_cells(trunk, folder, failed)
+    missing = [cell for cell in pending if not is_offered(trunk, cell, folder)]
+    return missing or [max(pending, key=trunk.cooldown_flops)]
 
 
 def steps_done(trunk: Trunk, folder: SweepFolder) -> int:

@@ -22,7 +22,7 @@ from harness.records import SweepFolder, read_record
 from harness.sweep.compose import compose_sweep, open_store
 from harness.sweep.run import train
 from harness.training.device import Device
-from harness.training.job import run_trunk
+from harness.training.worker import run_trunk
 
 ROOT = Path(__file__).parents[2]
 CPU = Device(torch.device("cpu"), "float32", False)

@@ -18,7 +18,7 @@ from harness.records import SweepFolder, is_final, read_record
 from harness.sweep.compose import compose_sweep
 from harness.training.checkpoint import load
 from harness.training.device import Device
-from harness.training.job import run_trunk
+from harness.training.worker import run_trunk
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]

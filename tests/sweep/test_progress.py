@@ -52,8 +52,10 @@ def cell_folder(sweep, cell):
     return folder
 
 
-def write_curve(sweep, cell, step, age=1.0, loss=5.0, tail=""):
+def write_curve(sweep, cell, step, age=1.0, loss=5.0, tail="", claimed=True):
     path = cell_folder(sweep, cell) / "curve.jsonl"
+    if claimed:
+        (path.parent / "running").touch()
     rows = [
         {
             "phase": "trunk",

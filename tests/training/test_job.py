@@ -16,7 +16,7 @@ from harness.records import COLUMNS, SweepFolder, read_record
 from harness.training.checkpoint import load_model
 from harness.training.device import Device
 from harness.training.evaluation import evaluate
-from harness.training.job import run_trunk
+from harness.training.worker import run_trunk
 
 CPU = Device(torch.device("cpu"), "float32", False)
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def test_a_failing_cell_is_recorded_with_its_error_and_tried_again(train, compos
     _, (first, second) = train("tokens=[10e3,20e3]")
     assert first["status"] == "finished"
     assert second["status"] == "failed" and "IsADirectoryError" in second["error"]
-    assert "Traceback" in (tmp_path / "a" / "trunks" / trunk.name / "error.txt").read_text()
+    assert "Traceback" in (obstacle.parent / "error.txt").read_text()
     obstacle.rmdir()
     _, records = train("tokens=[10e3,20e3]")
     assert [record["status"] for record in records] == ["finished", "finished"]

@@ -6,8 +6,8 @@ import torch
 from harness.grid import make_trunks
 from harness.records import SweepFolder, read_record
 from harness.training.device import Device, configure_compiler
-from harness.training.job import run_trunk
 from harness.training.trainer import Trainer
+from harness.training.worker import run_trunk
 
 CPU = torch.device("cpu")
 COMPILED = Device(CPU, "float32", True)
@@ -164,8 +164,8 @@ def test_half_the_micro_batch_is_taken_where_a_whole_one_does_not_fit(trunk_of, 
     assert [record["status"] for record in found] == ["finished", "finished"]
     assert found[0]["loss"] == expected[0]["loss"]
     assert found[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-4)
-    # to step 50, again from the branch at 31, whose checkpoint is the newest
-    assert seen.count(8) == 39 + (50 - 31) + 1 and seen.count(4) == 78 - 31
+    # to step 50, again from the branch at 31, whose checkpoint is the newest; a cooldown tries the whole one again
+    assert seen.count(8) == 50 + 1 + (78 - 62) + (39 - 31) and seen.count(4) == 62 - 31
     (notes,) = tmp_path.glob("halved/trunks/*/notes.txt")
     said = "a step did not fit into memory: half the micro-batch is taken, which moves last digits\n"
     assert notes.read_text() == said
@@ -174,8 +174,8 @@ def test_half_the_micro_batch_is_taken_where_a_whole_one_does_not_fit(trunk_of, 
 
 def test_a_cell_that_does_not_fit_halved_fails_alone(trunk_of, store, small, tmp_path):
     trunk = trunk_of("tokens=[10e3,20e3]")
-    small(1, step=35, times=2)  # of the first one's cooldown, whole and halved
-    first, second = trained(trunk, store, tmp_path)
+    small(1, step=70, times=2)  # of the second one's cooldown, which comes first, whole and halved
+    second, first = trained(trunk, store, tmp_path)
     assert (first["status"], second["status"]) == ("failed", "finished")
     why = "out of memory, also with half the micro-batch: CUDA out of memory. Tried to allocate 12.27 GiB"
     assert first["error"] == why
