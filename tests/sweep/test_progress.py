@@ -90,6 +90,18 @@ def text_of(renderable):
     return console.file.getvalue()
 
 
+def test_cooldowns_that_run_beside_their_trunk(sweep):
+    write_record(sweep, "w32-d2-t100k")
+    write_curve(sweep, "w32-d2-t200k", 180)
+    write_curve(sweep, "w32-d2-t400k", 250)
+    write_curve(sweep, "w64-d2-t100k", 90, claimed=False)  # of a process that left
+    now = look(sweep)
+    assert [cell.status for cell in now.cells] == ["finished", "running", "running", "waiting", "waiting", "waiting"]
+    assert now.tokens_per_second == 4000
+    # the trunk to 250, cooldowns of 20 and 20 steps; the other trunk to 80, and 10 steps of a cooldown
+    assert now.flops_done == (250 + 20 + 20) * BATCH * 6 + (80 + 10) * BATCH * 24
+
+
 def test_a_sweep_that_has_not_begun(sweep):
     now = look(sweep)
     assert now.count("waiting") == 6
@@ -100,7 +112,7 @@ def test_a_sweep_that_has_not_begun(sweep):
 def test_literal_counts_in_the_middle(sweep):
     write_record(sweep, "w32-d2-t100k")  # its branch is at step 80
     write_curve(sweep, "w32-d2-t200k", 170, age=1)  # in its cooldown, which began at 160
-    write_curve(sweep, "w32-d2-t400k", 160, age=40)  # the trunk stands still meanwhile
+    write_curve(sweep, "w32-d2-t400k", 160, age=40, claimed=False)  # the trunk stands still meanwhile
     write_curve(sweep, "w64-d2-t400k", 40, loss=6.5)
     now = look(sweep)
     assert [cell.status for cell in now.cells] == [
@@ -109,8 +121,9 @@ def test_literal_counts_in_the_middle(sweep):
     # Trunk to 160, cooldowns of 20 and 10 steps; the other trunk to 40.
     assert now.flops_done == (160 + 20 + 10) * BATCH * 6 + 40 * BATCH * 24
     assert now.tokens_per_second == 4000
-    # Each trunk goes on at 2000 tokens a second: 270 and 420 steps are left, side by side.
-    assert now.seconds_left == 420 * BATCH / 2000
+    # Each trunk goes on at 2000 tokens a second, side by side, the larger one for 280 steps and a cooldown of 80; the
+    # other process, done after 270 steps, trains its shorter ones of 20 and 40.
+    assert now.seconds_left == 360 * BATCH / 2000
     assert (now.cells[1].loss, now.cells[5].loss, now.cells[0].loss) == (5.0, 6.5, 4.12346)
     assert now.cells[5].done == 0.1
 
@@ -118,8 +131,8 @@ def test_literal_counts_in_the_middle(sweep):
 def test_a_trunk_that_has_not_run_is_given_the_speed_of_its_neighbour_in_flops(sweep):
     for cell in ("w32-d2-t100k", "w32-d2-t200k", "w32-d2-t400k"):
         write_record(sweep, cell)
-    # 4000 tokens/s of 6 flops are 1000 tokens/s of 24.
-    assert look(sweep).seconds_left == 460 * BATCH / 1000
+    # 4000 tokens/s of 6 flops are 1000 tokens/s of 24; the shorter cooldowns, of 20 and 40 steps, go beside the trunk.
+    assert look(sweep).seconds_left == 400 * BATCH / 1000
 
 
 def test_trunks_queue_for_slots(sweep):
@@ -283,9 +296,9 @@ def test_plain_lines_where_there_is_no_terminal(sweep, monkeypatch):
     lines = [line.split("  ", 1) for line in out.getvalue().splitlines()]
     assert all(time.strptime(clock, "%H:%M:%S") for clock, _ in lines)
     assert [line for _, line in lines] == [
-        # 100 of 460 + 4 * 460 steps of the small shape; 360 at 4000 tokens/s beside 460 at 1000
-        "1/6 cells, 4 % of the FLOPs, about 8 min left",
-        "w32-d2-t200k-s0  loss 3.9877 ± .0041  2/6 cells, about 8 min left",
+        # 100 of 460 + 4 * 460 steps of the small shape; 360 at 4000 tokens/s, then cooldowns, beside 400 at 1000
+        "1/6 cells, 4 % of the FLOPs, about 7 min left",
+        "w32-d2-t200k-s0  loss 3.9877 ± .0041  2/6 cells, about 7 min left",
         "w64-d2-t100k-s0  failed (OSError: [Errno 28] no space)  2/6 cells, about 7 min left",
         "2/6 cells, 1 failed, 13 % of the FLOPs, about 7 min left",
     ]
@@ -312,7 +325,7 @@ def test_the_heartbeat_names_what_is_not_as_planned(sweep):
     write_record(sweep, "w32-d2-t100k", "failed")
     write_curve(sweep, "w64-d2-t400k", 40)
     assert heartbeat(look(sweep)) == (
-        "0/6 cells, 1 running, 1 failed, 7 % of the FLOPs, 2k tokens/s, 40 % of its rate, about 4 min left"
+        "0/6 cells, 1 running, 1 failed, 7 % of the FLOPs, 2k tokens/s, 40 % of its rate, about 3 min left"
     )
 
 

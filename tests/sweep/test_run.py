@@ -42,7 +42,7 @@ def test_a_launcher_that_fails_is_one_line(tmp_path, capsys):
         "-m", "tokens=1e6", f"output_directory={tmp_path}", "hydra.sweep.dir=/dev/null/x", "hydra/launcher=basic",
     ]  # fmt: skip
     assert (
-        launch_jobs(compose_sweep(arguments), [0], slots=1, at_once=1)
+        launch_jobs(compose_sweep(arguments), [0], slots=1, at_once=1, started=0.0)
         == "NotADirectoryError: [Errno 20] Not a directory: '/dev/null/x'"
     )
     assert capsys.readouterr() == ("", "")
