@@ -159,6 +159,25 @@ def test_a_killed_worker_does_not_end_its_sweep(corpus, trunks, undisturbed, tmp
     assert recorded(folder, trunks) == undisturbed
 
 
+def test_a_cooldown_beside_its_trunk_is_lost_with_its_worker_and_trained_again(corpus, trunks, undisturbed, tmp_path):
+    folder, trunk = SweepFolder(tmp_path / "beside"), trunks[0]
+    process = start(command(corpus, folder.path, "-m", f"shape={SHAPES[0]}", "slots=2"), folder.path, begun=1)
+    small, large = (folder.run(cell.name) / "running" for cell in trunk.cells)
+    pids: list[str] = []
+    deadline = time.monotonic() + 300
+    while not all(pids) or not pids:
+        assert process.poll() is None and time.monotonic() < deadline
+        with suppress(FileNotFoundError):
+            pids = [small.read_text(), large.read_text()]
+        time.sleep(0.005)
+    assert pids[0] != pids[1]
+    os.kill(int(pids[0]), signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert output.count("what is left is launched again") == 1
+    assert recorded(folder, [trunk]) == {cell.name: undisturbed[cell.name] for cell in trunk.cells}
+
+
 def test_a_sweep_whose_workers_always_die_says_so(corpus, tmp_path):
     folder = tmp_path / "dying"
     process = start(command(corpus, folder, *POOL), folder, begun=0)

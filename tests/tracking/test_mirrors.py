@@ -116,6 +116,23 @@ def test_online_every_cell_is_one_live_run(tmp_path, server):
     assert server.run("id-b").summary["loss"] == 4.5
 
 
+def test_a_mirror_takes_the_runs_that_it_is_told_of_later(tmp_path, server):
+    write_cell(tmp_path, "a", range(30), "finished")
+    with tracking.start(TrackingConfig(), tmp_path, ["a"]) as mirror:
+        wait_until(lambda: "id-a" in server.runs and server.run("id-a").state == "finished")
+        write_cell(tmp_path, "b", range(20))
+        write_cell(tmp_path, "c", range(40), "finished")  # by another process, whose mirror has it
+        mirror.follow("b")
+        wait_until(lambda: "id-b" in server.runs)
+        write_cell(tmp_path, "d", range(10), "finished")
+        mirror.follow("d")  # and the end comes at once
+        write_cell(tmp_path, "b", range(60), "finished")
+    tracking.wait(tmp_path, 120)
+    assert sorted(server.runs) == ["id-a", "id-b", "id-d"]
+    assert [len(server.run(f"id-{name}").history) for name in "abd"] == [30, 60, 10]
+    assert {last_words(tmp_path)[name][0] for name in "abd"} == {"uploaded"}
+
+
 def test_a_killed_job_is_sent_as_far_as_it_came_and_goes_on_without_doubled_rows(tmp_path, server):
     write_cell(tmp_path, "a", range(100), tail='{"step": 10')
     script = f"""
