@@ -172,7 +172,7 @@ def _load_sweep(folder: SweepFolder) -> Any:
 def remove_checkpoints(path: Path) -> None:
     """Removes the checkpoints of the sweep in `path`, and follows no link below it; raises UserError where none is."""
     read_sweep(SweepFolder(path))
-    if any(map(is_alive, path.glob("trunks/*/running"))):
+    if any(map(is_alive, [*path.glob("trunks/*/running"), *path.glob("runs/*/running")])):
         raise UserError(f"{path} is being trained, and a job that is killed needs its checkpoints: stop it first")
     of_trunks, of_runs = ("step-*.pt", ".step-*.tmp"), ("checkpoint.pt", ".checkpoint.pt.*.tmp")
     for pattern in [*(f"trunks/*/{name}" for name in of_trunks), *(f"runs/*/{name}" for name in of_runs)]:

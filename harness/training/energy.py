@@ -1,6 +1,7 @@
 """What the GPUs of a sweep take while its jobs run, in joules, by the counter that NVIDIA's driver keeps of each.
 
-energy.jsonl in the sweep's folder has a line a trunk: the counter of its GPU when it began and when it ended.
+energy.jsonl in the sweep's folder has a line for each time that a process held a GPU to train: its counter at both
+ends.
 """
 
 from __future__ import annotations

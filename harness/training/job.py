@@ -149,7 +149,7 @@ class TrunkRun:
         write_atomically(run / "config.yaml", text)
 
     def _in_memory(self, train: Callable[[], Any]) -> Any:
-        """What does not fit goes on from its checkpoint with half the micro-batch; of ranks, once all are started anew."""
+        """What does not fit goes on from its checkpoint with half the micro-batch, among ranks when all start anew."""
         try:
             return train()
         except Exception as error:

@@ -252,10 +252,10 @@ def test_the_panel_shows_losses_by_shape_and_budget(sweep):
 
 def test_the_slurm_jobs_of_what_runs_and_of_what_failed_are_named(sweep):
     write_curve(sweep, "w32-d2-t400k", 90)
+    (cell_folder(sweep, "w32-d2-t400k") / "running").write_text("7 a-node-of-the-cluster")
     write_record(sweep, "w64-d2-t100k", "failed", error="no disk")
     for trunk, job in (("w32-d2-s0-00000020", "1234567_0"), ("w64-d2-s0-00000040", "1234567_1")):
         (sweep / "trunks" / trunk).mkdir(parents=True)
-        (sweep / "trunks" / trunk / "running").write_text("7 a-node-of-the-cluster")
         os.symlink(f"../../slurm/{job}/{job}_0_log.out", sweep / "trunks" / trunk / "log")
     text = text_of(render(look(sweep)))
     assert re.search(r"w32-d2-t400k-s0 .* 1234567_0 *$", text, re.MULTILINE)

@@ -63,13 +63,13 @@ def test_a_mark_is_of_a_process_that_works(tmp_path, mark, alive):
 
 @pytest.fixture
 def half_trained(tmp_path, corpus):
-    """A trunk of two cells, the second of them as a signal leaves it."""
+    """A trunk of two cells, the second of them as a signal leaves it, and where its process leaves its mark."""
     arguments = [*corpus, "tracking=none", "tokens=[2e3,4e3]", "optimizer.warmup_tokens.value=256", "name=x"]
     assert train([*arguments, f"output_directory={tmp_path}"]) == 0
     folder = tmp_path / "x"
-    (folder / "runs" / yaml.safe_load((folder / "sweep.yaml").read_text())["cells"][1]["cell"] / "run.json").unlink()
-    (trunk,) = (folder / "trunks").iterdir()
-    return folder, trunk / "running"
+    run = folder / "runs" / yaml.safe_load((folder / "sweep.yaml").read_text())["cells"][1]["cell"]
+    (run / "run.json").unlink()
+    return folder, run / "running"
 
 
 def test_a_cell_runs_while_its_process_does(half_trained):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from harness.training import job
+from harness.training import worker
 from harness.training.ranks import Ranks
 from harness.training.trainer import Trainer
 
 
 def run_trunk(*arguments, **more):
-    return job.run_trunk(*arguments, **more)
+    return worker.run_trunk(*arguments, **more)
 
 
 def gradients(trunk, step: int, store, device, ranks: Ranks | None = None) -> tuple[float, list]:

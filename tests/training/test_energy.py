@@ -116,7 +116,7 @@ def test_the_driver_s_name_of_a_gpu_is_asked_for_on_cuda_alone(monkeypatch):
 
 @pytest.mark.parametrize("uuid", ["1-2-3", "4-5-6", None])
 def test_a_sweep_tells_its_kilowatt_hours_where_the_driver_counts(driver, corpus, tmp_path, monkeypatch, capsys, uuid):
-    monkeypatch.setattr("harness.sweep.launch.uuid_of", lambda device: uuid)
+    monkeypatch.setattr("harness.training.worker.uuid_of", lambda device: uuid)
     arguments = ["shape=w16-d1", *corpus, "tokens=[10e3,20e3]", f"output_directory={tmp_path}", "tracking=none"]
     assert train(arguments) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "kWh" in line]

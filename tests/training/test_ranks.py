@@ -23,8 +23,8 @@ from harness.stop import Stopped, stop
 from harness.training import spawn
 from harness.training.checkpoint import newest_step
 from harness.training.device import Device
-from harness.training.job import run_trunk
 from harness.training.spawn import on_ranks, run_trunk_on_ranks, steps_done
+from harness.training.worker import Worker, run_trunk
 
 CPU = Device(torch.device("cpu"), "float32", False)
 ROOT = Path(__file__).parents[2]
@@ -102,6 +102,26 @@ def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of,
     assert (row["step"], row["tokens"]) == (78, 78 * 256)
 
 
+def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store, tmp_path):
+    trunk, folder, calls = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two"), []
+
+    def on_ranks(*arguments):
+        calls.append(threading.current_thread())
+        run_trunk_on_ranks(*arguments)
+
+    began = time.time()
+    workers = [Worker([trunk], store, folder, "test", on_ranks, since=began, slots=2) for _ in range(2)]
+    threads = [threading.Thread(target=worker.work) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+        assert not thread.is_alive()
+    assert len(calls) == 1 and ranks_of(os.getpid()) == []
+    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", BUDGETS)
+    assert list(tmp_path.glob("two/*/*/running")) == []
+
+
 def test_ranks_that_cannot_be_connected_say_so(trunk_of, store, tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "none0")
     trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path)
@@ -137,7 +157,7 @@ def test_a_rank_that_is_killed_at_any_moment_costs_no_bits(trunk_of, store, tmp_
     assert set(order) == {0, 1}
     victims = iter(order)
     thread = while_it_runs(
-        lambda ranks: os.kill(ranks[next(victims)], signal.SIGKILL), folder, trunk, [0, 40, 2 * 94 + 60]
+        lambda ranks: os.kill(ranks[next(victims)], signal.SIGKILL), folder, trunk, [0, 40, 2 * 187 + 20]
     )
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     thread.join(10)
@@ -178,7 +198,7 @@ def fault(monkeypatch, tmp_path):
     return of
 
 
-def test_a_rank_that_raises_fails_the_cells_that_are_left(fault, trunk_of, store, tmp_path):
+def test_a_rank_that_raises_fails_the_cells_that_wait_for_the_trunk(fault, trunk_of, store, tmp_path):
     trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path)
     fault(1, step=50, times=1)
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
@@ -191,15 +211,15 @@ def test_a_rank_that_raises_fails_the_cells_that_are_left(fault, trunk_of, store
 
 def test_ranks_out_of_memory_go_on_with_half_and_then_fail_one_cell(fault, trunk_of, store, tmp_path):
     trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
-    fault(0, step=35, times=2, memory=True)  # of the first one's cooldown, whole and halved
+    fault(0, step=70, times=2, memory=True)  # of the second one's cooldown, which comes first, whole and halved
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     first, second = (read_record(folder.run(cell.name)) for cell in trunk.cells)
     why = "out of memory, also with half the micro-batch: CUDA out of memory. Tried to allocate 12.27 GiB"
-    assert (first["status"], first["error"], second["status"]) == ("failed", why, "finished")
-    expected = one_process(trunk_of, store, tmp_path / "one", BUDGETS)[1]
-    assert second["loss"] == pytest.approx(expected, rel=1e-4) and second["loss"] != expected
+    assert (first["status"], second["status"], second["error"]) == ("finished", "failed", why)
+    expected = one_process(trunk_of, store, tmp_path / "one", BUDGETS)[0]
+    assert first["loss"] == pytest.approx(expected, rel=1e-4) and first["loss"] != expected
     said = "a step did not fit into memory: half the micro-batch is taken, which moves last digits\n"
-    assert (folder.trunk(trunk.name) / "notes.txt").read_text() == said
+    assert (folder.run(trunk.cells[0].name) / "notes.txt").read_text() == said
 
 
 def test_the_ranks_of_a_killed_job_save_and_leave(corpus, trunk_of, tmp_path):

@@ -70,12 +70,12 @@ def test_a_cooldown_in_other_hands_is_waited_for_without_a_device(trunk, train, 
     sweep, held = SweepFolder(tmp_path / "shared"), []
 
     @contextlib.contextmanager
-    def device_of(*job):
+    def devices_of(*job):
         held.append(True)
-        yield CPU
+        yield [CPU]
         held.pop()
 
-    monkeypatch.setattr(worker, "device_of", device_of)
+    monkeypatch.setattr(worker, "devices_of", devices_of)
     small, middle, large = trunk.cells
     with claimed(sweep.run(small.name)):
         waiting = threading.Thread(target=Worker([trunk], store, sweep, "test").work)
@@ -209,7 +209,7 @@ class Simulated:
     cooled: dict[str, tuple[float, float]]
     busy: list[tuple[float, float]]
 
-    def __init__(self, trunk, store, device, folder, code_version):
+    def __init__(self, trunk, store, device, folder, code_version, ranks):
         self.trunk, self.folder = trunk, folder
 
     def _train(self, steps: int) -> None:
