@@ -11,9 +11,9 @@ def trunks_first(waiting: int, slots: int) -> bool:
     """Whether a process that has trained a trunk takes another one before the cooldowns, of `waiting` ones.
 
     The last trunks would else begin late, and end long after all that could be trained beside them. Before there are so
-    few, cells end as early as they can.
+    few, cells end as early as they can, by the process that has their model: another one has to load it.
     """
-    return slots > 1 and 0 < waiting < 2 * slots
+    return 0 < waiting < slots
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def makespan(trunks: Sequence[TrunkTime], slots: int) -> float:
     waiting = [number for number, trunk in enumerate(trunks) if any(branch > 0 for branch, _ in trunk.cells)]
     offered = [(cooldown, number) for number, trunk in enumerate(trunks)
                for branch, cooldown in trunk.cells if branch <= 0]  # fmt: skip
-    # When, whether a process is free then, whose model it holds (-1: none that counts), what cooldown is offered then.
+    # When, whether a process is free then, whose model it holds, what cooldown is offered then.
     events: list[tuple[float, bool, int, float]] = []
     now, idle = 0.0, max(1, slots)
     while True:
@@ -62,7 +62,7 @@ def makespan(trunks: Sequence[TrunkTime], slots: int) -> float:
             else:
                 cooldown, number = max(offered)
                 offered.remove((cooldown, number))
-                heapq.heappush(events, (now + trunks[number].start + cooldown, True, -1, 0.0))
+                heapq.heappush(events, (now + trunks[number].start + cooldown, True, number, 0.0))
         if not events:
             return now
         now, free, number, cooldown = heapq.heappop(events)

@@ -111,7 +111,7 @@ class Worker:
         if any(self._train_trunk(trunk) for trunk in self.left if self._needs_ranks(trunk) or self.missing(trunk)):
             return True
         shared = [trunk for trunk in self.left if not self._needs_ranks(trunk)]
-        return any(self._cool_down(trunk, cell) for trunk, cell in self.cooldowns(shared))
+        return any(self._take_cooldown(trunk, cell) for trunk, cell in self.cooldowns(shared))
 
     def _needs_ranks(self, trunk: Trunk) -> bool:
         return trunk.job.gpus > 1 and self.ranks is None
@@ -154,23 +154,38 @@ class Worker:
                 if self.ranks is None:  # which take the longest first, so that their job knows what one failed in
                     self._finish(run, live)
                 of_live.close()
-                while not self._trunks_first(trunk):
-                    if not any(self._cool_down(trunk, cell, running) for _, cell in self.cooldowns([trunk])):
-                        break
+                self._go_on(trunk, running)
         return True
 
-    def _cool_down(self, trunk: Trunk, cell: Cell, running: Running | None = None) -> bool:
-        """Trains a cell from its branch on; False where another process has it."""
-        with claimed(self.folder.run(cell.name)) as mine:
-            if not mine or self.ended(cell) or not is_offered(trunk, cell, self.folder):
+    def _take_cooldown(self, trunk: Trunk, cell: Cell) -> bool:
+        """Trains a cell from its branch on, and others of its trunk; False where another process has it."""
+        with contextlib.ExitStack() as of_cell:
+            if not self._claim(of_cell, trunk, cell):
                 return False
-            if running is None:
-                with self._running(trunk, cell) as (run, _):
-                    self._finish(run, cell)
-            else:
-                running[1].follow(cell.name)
+            with self._running(trunk, cell) as running:
                 self._finish(running[0], cell)
+                of_cell.close()
+                self._go_on(trunk, running)
         return True
+
+    def _go_on(self, trunk: Trunk, running: Running) -> None:
+        """Trains the cooldowns of a trunk whose model is here, as far as no other process takes them."""
+        while not self._trunks_first(trunk):
+            if not any(self._cool_down(trunk, cell, running) for _, cell in self.cooldowns([trunk])):
+                return
+
+    def _cool_down(self, trunk: Trunk, cell: Cell, running: Running) -> bool:
+        with contextlib.ExitStack() as of_cell:
+            if not self._claim(of_cell, trunk, cell):
+                return False
+            run, mirror = running
+            mirror.follow(cell.name)
+            self._finish(run, cell)
+        return True
+
+    def _claim(self, of_cell: contextlib.ExitStack, trunk: Trunk, cell: Cell) -> bool:
+        mine = of_cell.enter_context(claimed(self.folder.run(cell.name)))
+        return mine and not self.ended(cell) and is_offered(trunk, cell, self.folder)
 
     def _finish(self, run: TrunkRun, cell: Cell) -> None:
         """Where the checkpoints that `cell` needs are damaged it waits for its trunk again."""
