@@ -140,9 +140,7 @@ def run_bundle(jobs: Sequence[TrainConfig], slots: int, stop_folder: Path) -> No
         raise UserError(ended_early)
 
 
-def in_pool(
-    stop_folder: Path, sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int, started: float
-) -> None:
+def in_pool(stop_folder: Path, sweep: Sweep, numbers: Sequence[int], slots: int, at_once: int, started: float) -> None:
     """Runs these jobs by workers of joblib's pool, as the local launcher does; raises BrokenProcessPool likewise."""
     pool = Parallel(n_jobs=max(2, slots), backend="loky", pre_dispatch=at_once, batch_size=1)
     jobs = [sweep.jobs[number] for number in numbers]
