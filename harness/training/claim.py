@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.files import make_folder, process_mark
+from harness.files import make_folder, process_mark, write_atomically
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def claimed(folder: Path, lock_name: str = "lock", mark: bool = True) -> Iterato
     file = folder / "running"
     try:
         if mark:
-            file.write_text(process_mark())
+            write_atomically(file, process_mark())  # which tells a full disk in a sentence
         yield True
     finally:
         if mark:
