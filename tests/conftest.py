@@ -2,6 +2,7 @@ import os
 import signal
 
 import pytest
+import torch
 
 from harness.config import TrainConfig
 from harness.data.corpus import DataConfig
@@ -11,11 +12,13 @@ from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_sweep
 
 
-@pytest.fixture(scope="session", autouse=True)
-def heard():
-    """A run in the background, or under nohup, ignores these, and so would every process that a test starts."""
+@pytest.fixture(autouse=True)
+def as_at_the_start():
+    """What the test before may have left of its process: signals that are ignored, as by a launcher that was stopped or
+    under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

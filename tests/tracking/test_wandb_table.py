@@ -56,7 +56,7 @@ def test_a_trained_sweep_comes_back_byte_for_byte_and_gives_the_same_fit(tmp_pat
 
     done = script("fit", "runs=wandb://me/scaling/tiny", "bootstrap=200")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("written to outputs/wandb/me/scaling/tiny/fit.json\n")
+    assert "runs=outputs/wandb/me/scaling/tiny verbose=true`" in done.stdout.splitlines()[-1]
     back = Path("outputs/wandb/me/scaling/tiny")
     assert (back / "runs.csv").read_bytes() == (tmp_path / "tiny" / "runs.csv").read_bytes()
     assert (back / "sweep.yaml").read_bytes() == (tmp_path / "tiny" / "sweep.yaml").read_bytes()
