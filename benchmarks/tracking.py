@@ -30,17 +30,17 @@ MODES = ("none", "offline", "online")
 
 
 class Timed:
-    """The tracking of harness.training.job, which takes the time of its calls and of the mirror beside the training."""
+    """The tracking of harness.training.worker, which takes the time of its calls and of the mirror beside the training."""
 
     def __init__(self) -> None:
         self.calls = self.beside = 0.0
 
     @contextlib.contextmanager
-    def start(self, *arguments: Any) -> Iterator[None]:
+    def start(self, *arguments: Any) -> Iterator[tracking.mirrors.Mirror]:
         started = time.perf_counter()
         mirror = tracking.start(*arguments)
         self.calls += time.perf_counter() - started
-        yield
+        yield mirror
         self.beside = cpu_seconds(mirror.pid) if mirror.pid else 0.0
         started = time.perf_counter()
         mirror.close()

@@ -266,7 +266,12 @@ def test_no_worker_idles_while_a_cooldown_is_offered(slots, store, tmp_path, mon
     trunks, run = simulate(list(jobs), store, slots, folder, monkeypatch)
     cells = {cell.name for trunk in trunks for cell in trunk.cells}
     assert set(run.cooled) == cells == set(run.offered)
-    # Threads see an offer when they are scheduled, so idling is asked of the whole: no wall time is lost to it.
+    for name, (began, _) in run.cooled.items():
+        # Two looks, of 2 s each: at the first, another may just be looking at the same cell.
+        seen, last_look = run.offered[name] + 4.0, began - 2.0
+        for moment in (seen + 0.1, last_look - 0.1):
+            if seen < moment < last_look:
+                assert sum(first <= moment <= last for first, last in run.busy) == slots
     trunks.sort(key=lambda trunk: -trunk.flops_to_train)
     second = 1 / run.rate
     times = [TrunkTime(0.0, [((cell.flops - trunk.cooldown_flops(cell)) * second, trunk.cooldown_flops(cell) * second)
