@@ -30,7 +30,7 @@ MODES = ("none", "offline", "online")
 
 
 class Timed:
-    """The tracking of harness.training.worker, which takes the time of its calls and of the mirror beside the training."""
+    """The tracking of harness.training.worker; takes the time of its calls and of the mirror beside the training."""
 
     def __init__(self) -> None:
         self.calls = self.beside = 0.0
