@@ -2,6 +2,7 @@
 
 import contextlib
 import heapq
+import itertools
 import json
 import threading
 import time
@@ -175,28 +176,26 @@ def test_a_damaged_branch_is_trained_again(trunk, train):
 
 
 class Clock:
-    """A time that passes only when all threads wait for it."""
+    """A time that passes only when all threads wait for it, and wakes them one at a time, in the same order always."""
 
     def __init__(self, threads: int) -> None:
-        self.now, self.awake, self.wakes = 0.0, threads, []
-        self.condition = threading.Condition()
+        self.now, self.awake, self.wakes, self.woken = 0.0, threads, [], None
+        self.condition, self.order = threading.Condition(), itertools.count()
 
     def sleep(self, seconds: float) -> None:
         with self.condition:
-            wake = self.now + seconds
+            wake = (self.now + seconds, next(self.order))
             heapq.heappush(self.wakes, wake)
             self.leave()
-            while self.now < wake:
+            while self.woken != wake:
                 assert self.condition.wait(60)
 
     def leave(self) -> None:
         with self.condition:
             self.awake -= 1
             if self.awake == 0 and self.wakes:
-                self.now = self.wakes[0]
-                while self.wakes and self.wakes[0] <= self.now:
-                    heapq.heappop(self.wakes)
-                    self.awake += 1
+                self.woken, self.awake = heapq.heappop(self.wakes), 1
+                self.now = self.woken[0]
                 self.condition.notify_all()
 
 
@@ -246,6 +245,7 @@ def simulate(jobs: list[TrainConfig], store, slots: int, folder: SweepFolder, mo
     monkeypatch.setattr(worker.time, "sleep", run.clock.sleep)
 
     def work() -> None:
+        run.clock.sleep(0.0)
         Worker(trunks, store, folder, "test", device=CPU, since=0.0, slots=slots).work()
         run.clock.leave()
 
@@ -267,8 +267,7 @@ def test_no_worker_idles_while_a_cooldown_is_offered(slots, store, tmp_path, mon
     cells = {cell.name for trunk in trunks for cell in trunk.cells}
     assert set(run.cooled) == cells == set(run.offered)
     for name, (began, _) in run.cooled.items():
-        # Two looks, of 2 s each: at the first, another may just be looking at the same cell.
-        seen, last_look = run.offered[name] + 4.0, began - 2.0
+        seen, last_look = run.offered[name] + 2.0, began - 2.0  # a look of each idle worker takes 2 s
         for moment in (seen + 0.1, last_look - 0.1):
             if seen < moment < last_look:
                 assert sum(first <= moment <= last for first, last in run.busy) == slots
