@@ -11,10 +11,11 @@ from pathlib import Path
 from harness.errors import UserError
 
 
-def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
+def write_atomically(path: Path, content: bytes | str | Callable[[Path], object], durable: bool = True) -> None:
     """Replaces `path` by `content`; a callable is given the temporary path and writes it itself.
 
-    Raises UserError where the disk is full or the folder cannot be written to.
+    durable: whether it is there after a loss of power too. Raises UserError where the disk is full or the folder cannot
+    be written to.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
@@ -22,19 +23,24 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            _sync(temporary)
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if durable:
+            _sync(path.parent)
     except OSError as error:
         raise file_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # on a read-only disk even what is not there cannot be removed
             temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_temporary(folder: Path) -> None:

@@ -24,7 +24,7 @@ def claimed(folder: Path, lock_name: str = "lock", mark: bool = True) -> Iterato
     file = folder / "running"
     try:
         if mark:
-            write_atomically(file, process_mark())  # which tells a full disk in a sentence
+            write_atomically(file, process_mark(), durable=False)  # a full disk is told in a sentence
         yield True
     finally:
         if mark:

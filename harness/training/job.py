@@ -107,6 +107,7 @@ class TrunkRun:
         self.folder, self.code_version, self.ranks = folder, code_version, ranks
         self.trainer: Trainer | None = None
         self.at_branch = False  # whether the trainer has just come there on the trunk
+        self.started: set[str] = set()  # cells
         self.halved = self._halved_before  # the micro-batch, since a whole one did not fit into memory
         self.trunk_folder = folder.trunk(trunk.name)
         self.trunk_curve = self.trunk_folder / "curve.jsonl"
@@ -142,6 +143,9 @@ class TrunkRun:
         self.device.release()
 
     def _start(self, cell: Cell) -> None:
+        if cell.name in self.started:
+            return
+        self.started.add(cell.name)
         run = make_folder(self.folder.run(cell.name))
         remove_temporary(run)
         (run / "run.json").unlink(missing_ok=True)
