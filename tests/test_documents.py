@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from synthetic_sweep import make_rows, write_sweep
 
 from harness.sweep.compose import compose_sweep
 from harness.sweep.run import train
@@ -77,9 +78,6 @@ def test_what_is_not_run_is_known():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where the commands find what they name: sweeps that have ended, and somebody's table."""
-    sys.path.append(str(ROOT / "tests" / "report"))
-    from synthetic_sweep import make_rows, write_sweep
-
     folder = tmp_path_factory.mktemp("documents")
     rows = make_rows()
     for name in ("cpu", "cpu-s1"):

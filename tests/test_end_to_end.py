@@ -4,20 +4,36 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from sweep_files import KEY, assert_no_key, leave_account
+from wandb_server import WandbServer
 
 from harness.data.synthetic import write_corpus
+from harness.tracking import PLAN, wait
 
 ROOT = Path(__file__).parents[1]
 
 
-def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def script(name: str, *arguments: str, here: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, f"scripts/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, ROOT / f"scripts/{name}.py", *arguments],
+        cwd=here, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[WandbServer]:
+    """Of W&B, with an account there."""
+    with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
+        leave_account(patch, tmp_path_factory.mktemp("home"))
+        patch.setenv("WANDB_BASE_URL", server.url)
+        patch.setenv("WANDB_API_KEY", KEY)
+        yield server
+        assert server.unknown == []
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +48,8 @@ def common(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def sweep(common) -> Path:
-    """A grid of 4 shapes, one of them with a second seed, and 3 budgets, trained, fitted and reported."""
+def sweep(common, server) -> Path:
+    """A grid of 4 shapes, one of them with a second seed, and 3 budgets, trained, fitted, reported and mirrored."""
     done = script(
         "train", "-m", *common, "name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]"
     )
@@ -42,10 +58,16 @@ def sweep(common) -> Path:
     folder = Path(dict(argument.split("=") for argument in common)["output_directory"]) / "tiny"
     assert "15 cells in 5 trunks" in done.stdout
     assert "15 of 15 cells finished" in done.stdout
+    assert f"W&B: 15 runs at {server.url}/me/scaling/groups/tiny" in done.stdout
+    told = done.stdout
     for name in ("fit", "report"):
         done = script(name, f"runs={folder}")
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
+        told += done.stdout
+    assert "W&B: the fit at" in done.stdout
+    assert wait(folder, 180)
+    assert_no_key(told.encode(), folder.parent)
     return folder
 
 
@@ -80,10 +102,32 @@ def test_a_law_is_not_stated_after_the_results(sweep, common):
     assert "\nlaw: chinchilla\n" in (sweep / "sweep.yaml").read_text()
 
 
-def test_every_cell_is_a_run_of_w_and_b_kept_offline(sweep):
-    runs = list((sweep / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(runs) == 15 + 2  # the cells, the plan and the fit
-    assert all(path.stat().st_size > 1000 for path in runs)
+def test_every_cell_is_a_run_of_w_and_b(sweep, server):
+    assert sorted(run.job_type for run in server.runs.values()) == ["cell"] * 15 + ["fit", PLAN]
+    columns = ["width", "depth", "seed", "tokens", "steps", "batch_tokens", "learning_rate", "params_total", "flops"]
+    for run in server.runs.values():  # what parallel coordinates and scatter plots can choose from
+        if run.job_type == "cell":
+            assert all(isinstance(run.settings[name], int | float) for name in columns)
+            assert {"train_loss", "tokens", "flops"} <= set(run.history[0])
+            # between the corpus's 1.75 bits a letter and a uniform guess of 256 bytes
+            assert 1.213 < run.summary["loss"] < 5.546
+    sent = repr([vars(run) for run in server.runs.values()] + [vars(each) for each in server.artifacts.values()])
+    assert KEY not in sent
+
+
+def test_it_comes_back_from_w_and_b_byte_for_byte_and_gives_the_same_fit(sweep, tmp_path):
+    done = script("fit", "runs=wandb://me/scaling/tiny", here=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "runs=outputs/wandb/me/scaling/tiny verbose=true`" in done.stdout.splitlines()[-1]
+    back = tmp_path / "outputs/wandb/me/scaling/tiny"
+    for name in ("runs.csv", "sweep.yaml"):
+        assert (back / name).read_bytes() == (sweep / name).read_bytes()
+    fits = [json.loads((folder / "fit.json").read_text()) for folder in (back, sweep)]
+    assert fits[0]["fit"] == fits[1]["fit"]
+    assert fits[0]["source"]["sha256"] == fits[1]["source"]["sha256"]
+    done = script("report", "runs=wandb://me/scaling/tiny", here=tmp_path)
+    there = "outputs/wandb/me/scaling/tiny/report.html"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {there}\n", "")
 
 
 def test_the_same_command_again_trains_nothing(sweep, common):

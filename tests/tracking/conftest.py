@@ -1,17 +1,11 @@
-import os
-
 import pytest
-from sweep_files import KEY
+from sweep_files import KEY, leave_account
 from wandb_server import WandbServer
 
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
-    """No W&B setting or key of the person who runs the tests."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    leave_account(monkeypatch, tmp_path)
 
 
 @pytest.fixture

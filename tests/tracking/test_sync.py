@@ -1,12 +1,13 @@
 """Sending what was kept offline, with the real client."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sweep_files import KEY, columns, mirror_once, wait_until, write_cell, write_fit, write_plan
+from sweep_files import KEY, columns, leave_account, mirror_once, wait_until, write_cell, write_fit, write_plan
 from wandb_server import WandbServer
 
 from harness import tracking
@@ -17,18 +18,25 @@ from harness.tracking.sync import sync
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def kept(tmp_path):
-    """A sweep of three cells and a fit, mirrored offline."""
-    sweep_dir = tmp_path / "cpu"
-    write_fit(sweep_dir)
-    write_plan(sweep_dir, ["a", "b", "c", "unbegun"])
-    for cell, status in [("a", "finished"), ("b", "failed"), ("c", None)]:
-        write_cell(sweep_dir, cell, range(120), status)
-    mirror_once(sweep_dir, [PLAN, "a", "b", "c"])
-    tracking.log_fit(sweep_dir)
-    assert len(list((sweep_dir / "wandb").glob("offline-run-*"))) == 5
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    sweep_dir = tmp_path_factory.mktemp("mirrored") / "cpu"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_account(patch, sweep_dir.parent)
+        write_fit(sweep_dir)
+        write_plan(sweep_dir, ["a", "b", "c", "unbegun"])
+        for cell, status in [("a", "finished"), ("b", "failed"), ("c", None)]:
+            write_cell(sweep_dir, cell, range(120), status)
+        mirror_once(sweep_dir, [PLAN, "a", "b", "c"])
+        tracking.log_fit(sweep_dir)
+        assert len(list((sweep_dir / "wandb").glob("offline-run-*"))) == 5
     return sweep_dir
+
+
+@pytest.fixture
+def kept(mirrored, tmp_path):
+    """A sweep of three cells and a fit, mirrored offline."""
+    return shutil.copytree(mirrored, tmp_path / "cpu", symlinks=True)
 
 
 def test_an_offline_sweep_is_sent_from_its_local_files(kept, server):
