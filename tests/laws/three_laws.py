@@ -7,6 +7,7 @@ the other tables, or on those of other sources.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ TIED, ADDITIVE, COUPLED = LAWS
 BY_FLOPS = {"largest quarter": 0.25, "larger half": 0.5}
 BY_PARAMS = {"params over 1/4": 4.0, "params over 1/16": 16.0}
 PARSIMONIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+REACH_EDGES = (2.1, 10.0)
 REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 16.0, np.inf)
 
 
@@ -70,7 +72,7 @@ def tables(folder: Path) -> Iterator[Published]:
     for file, filter, columns in _listed():
         rows = pd.read_csv(folder / file)
         if file.startswith("step_law"):
-            rows = rows.assign(best=rows.groupby(["N", "D"])["loss"].transform("min"))
+            rows = rows.assign(least_of_N_and_D=rows.groupby(["N", "D"])["loss"].transform("min"))
         if filter:
             rows = rows.query(filter)
         source, chosen = file.partition("/")[0], filter.split("'")
@@ -103,7 +105,7 @@ def _listed() -> Iterator[tuple[str, str, dict[str, str]]]:
         yield "porian_isoflop/isoflop_points.csv", f"config == '{config}' and D > {warm}", columns | {"flops": "flops"}
     for data in ("comma", "dclm", "nemotron"):
         yield "marin_isoflop/runs.csv", f"dataset == '{data}' and not outlier", columns | {"flops": "C"}
-    yield "step_law/runs.csv", "loss == best", columns
+    yield "step_law/runs.csv", "loss == least_of_N_and_D", columns
 
 
 def most_flops(flops_R: Array, share: float) -> NDArray[np.bool_]:
@@ -202,6 +204,11 @@ def main() -> int:
     console.print("filters and columns", *chosen, sep="\n", soft_wrap=True, markup=False, highlight=False)
     for case, found in by_case.items():
         console.print(f"{case}: {summary(found)}", soft_wrap=True, markup=False, highlight=False)
+    every = [case for found in by_case.values() for case in found]
+    for low, high in pairwise((0.0, *REACH_EDGES, np.inf)):
+        found = [case for case in every if low < case.reach <= high]
+        reach = f"params {low:g} to {high:g} times those fitted"
+        console.print(f"{reach}: {summary(found)}", soft_wrap=True, markup=False, highlight=False)
     _print_rules(by_case, console)
     return 0
 
