@@ -51,7 +51,7 @@ gpu-check: .venv/installed
 	@$(PY) benchmarks/gpu_check.py
 
 reproduce: .venv/tested
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/reproduce.py
+	@for table in reproduce three_laws; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/$$table.py || exit; done
 
 calibrate: .venv/tested
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/calibration.py

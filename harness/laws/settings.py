@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from harness.arguments import quoted
 from harness.commands import compose_config
 from harness.errors import UserError
+from harness.laws.methods.approaches import ApproachesConfig
 from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
@@ -62,6 +63,7 @@ class FitConfig(TableConfig):
     bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
     units: Units = field(default_factory=Units)
     verbose: bool = False  # of a sweep too, print all that is printed of another table: its headline is short
+    approaches: ApproachesConfig = field(default_factory=ApproachesConfig)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
 
     def check(self) -> None:
@@ -73,6 +75,7 @@ class FitConfig(TableConfig):
         if self.best_of is not None and not self.best_of.strip(" ,[]"):
             raise UserError("best_of is empty: name a column, or leave it out")
         self.units.worth()
+        self.approaches.check()
         self.frontier.check(self.law or "chinchilla")
 
     def law_of(self, table: Table) -> str:

@@ -92,7 +92,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     notes = ready.notes + repeats_sentence(table, varied) + list(table.notes) + _notes(table, best)
     notes += [_many(len(rows))] if many else []
     kaplan, kaplan_notes = kaplan_fits(cells, best, config.bootstrap, config.seed)
-    others, disagreements = (None, []) if many else approaches(cells, best, config.bootstrap, config.seed)
+    chosen = (config.bootstrap, config.seed, config.approaches.within)
+    others, disagreements = (None, []) if many else approaches(cells, best, *chosen)
     ranked, advice = ([], None) if many else ranking(cells, best)
     checked, wrong = quality(cells, best, varied)
     by_loss = [_with(best, config, loss=loss) for loss in LOSSES]

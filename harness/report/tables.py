@@ -211,8 +211,10 @@ def _approaches(sweep: SweepFiles) -> Table | None:
     return Table(
         "approaches",
         "The compute-optimal exponents by approach (Hoffmann et al. 2022)",
-        f"N* ∝ Cᵃ and D* ∝ Cᵇ; budgets from {section['source']}. The bias is what an approach would err by where the "
-        "law holds. Two approaches disagree where their a, less its bias, differ by more than their intervals allow.",
+        f"N* ∝ Cᵃ and D* ∝ Cᵇ; budgets from {section['source']}. Isoflop fits take the shapes near each lowest loss "
+        "(approaches.within); those called whole take all, their budgets unweighted. The bias is what an approach "
+        "would err by where the law holds. Two approaches disagree where their a, less its bias, differ by more than "
+        "their intervals allow; whole and near fits as they stand.",
         ["approach", "a", "b", "bias of a", "points", "disagrees with", "note"],
         rows,
     )

@@ -1,10 +1,11 @@
 """How far the combination of laws may be trusted beyond a table, judged on runs that other groups published.
 
 Four tables, each with its larger runs held out. The weight of an exponent is chosen on three of them and judged on the
-fourth, in turn, beside the best single law.
+fourth, in turn, beside the best single law. An argument names another count of params for Gadre et al.: N_no_embed.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,14 @@ class Judged:
     score: float
 
 
-def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame, dict[str, str], "pd.Series[bool]"]]:
-    """Name, rows, columns and which rows are held out."""
+def tables(folder: Path, count: str) -> Iterator[tuple[str, pd.DataFrame, dict[str, str], "pd.Series[bool]"]]:
+    """Name, rows, columns and which rows are held out; count: the column of Gadre et al. that is N."""
     runs = pd.read_csv(folder / "gadre_overtraining" / "runs.csv")
     runs = runs.assign(tokens=runs["M"] * runs["N"])
     for name, data in (("gadre rpj", "rpj"), ("gadre rw", "rw_original")):
         part = runs[runs["train_set"] == data]
-        yield name, part, {"params": "N", "tokens": "tokens", "target": "loss_c4_val"}, part["N"] > 4.2e8
+        columns = {"params": count, "tokens": "tokens", "target": "loss_c4_val"}
+        yield name, part, columns, part["N"] > 4.2e8
     ladder = pd.read_csv(folder / "olmo_ladder" / "final.csv")
     target = "eval/c4_en-validation/CrossEntropyLoss"
     yield "olmo ladder", ladder, {"params": "N", "tokens": "D", "target": target}, ladder["N"] > 2e9
@@ -74,7 +76,7 @@ def reweighted(found: combination.Combination, value: float) -> combination.Comb
 
 def main() -> int:
     judged: dict[str, dict[str, Judged]] = {}
-    for name, rows, columns, held in tables(FOLDER):
+    for name, rows, columns, held in tables(FOLDER, (sys.argv[1:] or ["N"])[0]):
         found = combine(rows[~held], **columns)
         judged[name] = {f"{value:g}": judge(reweighted(found, value), rows[held], columns) for value in PARSIMONIES}
         for law in LAWS:

@@ -333,6 +333,14 @@ def test_approaches_that_disagree_are_flagged_on_both_sides(tmp_path, rows):
     assert '<td>−0.012</td><td>5</td><td class="bad">parametric</td>' in parabola
     assert "2 left out: the minimum is outside" in parabola
     assert '<td class="bad">isoflop parabola</td>' in text_of(table, "<td>parametric</td>", "</tr>")
+    whole = told.replace("parametric (a 0.548)", "isoflop_parabola_whole (a 0.405)")
+    section |= {"approaches": [*entries, approach("isoflop_parabola_whole", 0.405)], "disagree": [told, whole]}
+    page = render_page(write_sweep(tmp_path / "both", rows, study=study))
+    both = text_of(page, 'id="table-approaches"', "</table>")
+    near = text_of(both, "<td>isoflop parabola</td>", "</tr>")
+    assert '<td class="bad">parametric, isoflop parabola whole</td>' in near
+    assert '<td class="bad">isoflop parabola</td>' in text_of(both, "<td>isoflop parabola whole</td>", "</tr>")
+    assert '<td class="bad">isoflop parabola</td>' in text_of(both, "<td>parametric</td>", "</tr>")
     envelope = text_of(table, "<td>envelope</td>", "</tr>")
     assert '<td class="muted">–</td><td class="bad">left out: 2 compute budgets' in envelope
 

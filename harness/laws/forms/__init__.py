@@ -29,6 +29,7 @@ _FORMS: tuple[Form, ...] = (
         ("params", "tokens"),
         ("E", "A", "alpha", "B", "alpha", 1.0),
     ),
+    # Also in Busbridge et al. 2025, arXiv 2502.08606, and OpenEuroLLM/dense_english_scaling_laws.
     PowerSum(
         "chinchilla_coupled",
         "L = E + (A / N^alpha + B / D^beta)^gamma",

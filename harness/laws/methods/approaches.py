@@ -13,6 +13,7 @@ import numpy as np
 from scipy import special
 from scipy.interpolate import make_interp_spline
 
+from harness.errors import UserError
 from harness.laws.fit import Fit
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
@@ -23,13 +24,27 @@ from harness.laws.table.rows import Cells
 LEAST_SHAPES, LEAST_BUDGETS = {2: 4, 3: 5}, 3
 # Compute budgets at which curves are read where the table has no IsoFLOP profiles of its own.
 READINGS = 12
-# In log params, a factor of 4 either way. On ten published IsoFLOP tables (Porian et al. 2024) the parabola's a is then
-# within .020 (rms) of the authors' own; within a factor of 20 it is .040, over whole profiles .056.
-NEAR = float(np.log(4.0)) + 1e-9
+# In params, either way of each minimum. On ten published IsoFLOP tables (Porian et al. 2024) the parabola's a is then
+# within .020 (rms) of the authors' own; within a factor of 20 it is .040, over whole profiles, unweighted, .035.
+NEAR = 4.0
 # Where the fit drew no simulated tables, the procedures still need some.
 LEAST_DRAWS = 1000
 # Of the simulated sweeps; where more lose their optimum the number is not worth showing.
 MOST_LOST = 0.2
+
+
+@dataclass
+class ApproachesConfig:
+    """How approach 2 reads IsoFLOP profiles."""
+
+    # the shapes within this factor of params of the lowest loss count; inf: whole profiles, their budgets unweighted,
+    # as most published parabolas are
+    within: float = NEAR
+
+    def check(self) -> None:
+        if not self.within > 1:
+            shown = f"approaches.within={self.within:g}"
+            raise UserError(f"{shown} is no factor above 1: give 4, or inf for whole profiles")
 
 
 @dataclass(frozen=True)
@@ -136,17 +151,18 @@ def _read_curves(cells: Cells) -> list[Profile]:
     return [found[index] for index in sorted(keep)]
 
 
-def polynomial(profiles: list[Profile], log_loss_SR: Array, degree: int) -> Optima:
+def polynomial(profiles: list[Profile], log_loss_SR: Array, degree: int, within: float) -> Optima:
     """Approach 2: the minimum of a polynomial in log N of each profile, inside its sampled range.
 
-    Only shapes near the lowest one count: far from the minimum no profile is a polynomial.
+    Only shapes within a factor of the lowest one count: far from the minimum no profile is a polynomial. Budgets are
+    weighted by how certain their minima are, over whole profiles (inf) not at all.
     """
     flops, params, tokens, weights, dropped = [], [], [], [], []
     for profile in profiles:
         log_params_V = np.log(profile.params_V)
         loss_SV = np.exp(log_loss_SR @ profile.reading_VR.T)
         away_V = np.abs(log_params_V - log_params_V[np.argmin(loss_SV[0])])
-        near_V = away_V <= NEAR
+        near_V = away_V <= np.log(within) + 1e-9
         if len(np.unique(log_params_V[near_V].round(9))) < LEAST_SHAPES[degree]:
             dropped.append(f"{profile.flops:.3g} FLOPs: fewer than {LEAST_SHAPES[degree]} shapes near the lowest loss")
             continue
@@ -162,7 +178,7 @@ def polynomial(profiles: list[Profile], log_loss_SR: Array, degree: int) -> Opti
         flops.append(profile.flops)
         params.append(best_S + middle)
         tokens.append(slope * best_S + offset)
-        weights.append(_certainty(coefficient_SK[0], float(best_S[0]), design_VK))
+        weights.append(_certainty(coefficient_SK[0], float(best_S[0]), design_VK) if np.isfinite(within) else 1.0)
     return _optima(flops, params, tokens, weights, dropped, len(log_loss_SR))
 
 
@@ -218,15 +234,24 @@ def _optima(
     return Optima(np.array(flops), params_SC, tokens_SC, np.array(weights), dropped)
 
 
-PROCEDURES: dict[str, Callable[[list[Profile], Array], Optima]] = {
-    "envelope": envelope,
-    "isoflop_parabola": partial(polynomial, degree=2),
-    "isoflop_cubic": partial(polynomial, degree=3),
-}
+Procedures = dict[str, Callable[[list[Profile], Array], Optima]]
+WHOLE = "_whole"
 
 
-def approaches(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[str, Any] | None, list[str]]:
+def _polynomials(within: float) -> Procedures:
+    """Approach 2 by parabolas and cubics; over whole profiles it has names of its own."""
+    degrees = {"isoflop_parabola": 2, "isoflop_cubic": 3}
+    end = "" if np.isfinite(within) else WHOLE
+    return {name + end: partial(polynomial, degree=degree, within=within) for name, degree in degrees.items()}
+
+
+def approaches(
+    cells: Cells, fit: Fit, bootstrap: int, seed: int, within: float = NEAR
+) -> tuple[dict[str, Any] | None, list[str]]:
     """The section `approaches` of fit.json and its notes; None where the law has no compute optimum.
+
+    Approach 2 takes shapes within a factor of each minimum, or with inf whole profiles; the other of the two (the
+    default factor beside inf) stands beside it where their a differ by more than their intervals.
 
     Intervals: Student's t on the points of the line where the table has IsoFLOP budgets of its own; where budgets
     are read off curves, and so share runs, tables simulated around the law go through the whole procedure.
@@ -242,10 +267,18 @@ def approaches(cells: Cells, fit: Fit, bootstrap: int, seed: int) -> tuple[dict[
         draws = ci.simulate(problem, fit.theta_P, fit.noise, bootstrap or LEAST_DRAWS, seed)
         tables += [np.log(target_SR) for target_SR, _ in draws]
     log_loss_SR = np.concatenate(tables) + np.log(problem.at.scale)
-    entries = [_entry(name, run(found.profiles, log_loss_SR), fit) for name, run in PROCEDURES.items()]
+    chosen: Procedures = {"envelope": envelope} | _polynomials(within)
+    entries = [_entry(name, run(found.profiles, log_loss_SR), fit) for name, run in chosen.items()]
+    disagree = _disagreements([*entries, _parametric(fit)])
+    for name, run in _polynomials(np.inf if np.isfinite(within) else NEAR).items():
+        entry = _entry(name, run(found.profiles, log_loss_SR), fit)
+        own = next(each for each in entries if each["name"].removesuffix(WHOLE) == name.removesuffix(WHOLE))
+        # As they are quoted: much of what sets them apart is bias.
+        if apart := _disagreements([own | {"bias": 0.0}, entry | {"bias": 0.0}]):
+            entries.insert(entries.index(own) + 1, entry)
+            disagree += apart
     entries.append(_parametric(fit))
-    disagree = _disagreements(entries)
-    return {"source": found.source, "approaches": entries, "disagree": disagree}, disagree
+    return {"source": found.source, "within": within, "approaches": entries, "disagree": disagree}, disagree
 
 
 def _entry(name: str, optima: Optima, fit: Fit) -> dict[str, Any]:

@@ -6,18 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import UserError
 from harness.laws import fit
 from harness.laws.methods.approaches import _disagreements, _lowest, approaches, power_line
+from harness.laws.settings import fit_config
 from harness.laws.table.levels import budget_labels, shape_labels
 from harness.laws.table.rows import Cells
 from harness.laws.table.table import as_table
 
 
-def section(frame, **choices):
+def section(frame, within=4.0, **choices):
     result = fit(frame, **({"loss": "log_mse"} | choices))
     rows = result.rows
     cells = Cells(as_table(frame), rows, shape_labels(frame, rows.params), budget_labels(rows.tokens))
-    report, notes = approaches(cells, result, 400, 0)
+    report, notes = approaches(cells, result, 400, 0, within)
     return {entry["name"]: entry for entry in report["approaches"]}, report, notes
 
 
@@ -80,6 +82,62 @@ def test_curves_of_a_wide_grid_give_the_exponent_of_the_law():
         assert a["high"] - a["low"] < 0.15, name
         assert abs(entries[name]["bias"]) < 0.01, name
     assert notes == []
+
+
+@pytest.mark.parametrize(("dataset", "a"), [("comma", 0.4049), ("dclm", 0.4236), ("nemotron", 0.4224)])
+def test_whole_profiles_give_the_exponents_that_unweighted_parabolas_give(published, dataset, a):
+    """Outliers included: a parabola through all shapes of a budget, a line through the minima."""
+    runs = pd.read_csv(published / "marin_isoflop" / "runs.csv")
+    columns = {"params": "N", "tokens": "D", "flops": "C"}
+    entries, report, _ = section(runs[runs["dataset"] == dataset], within=np.inf, **columns)
+    assert entries["isoflop_parabola_whole"]["a"]["value"] == pytest.approx(a, abs=5e-5)
+    assert entries["isoflop_parabola_whole"]["points"] == 7
+    assert report["within"] == np.inf
+
+
+def lopsided():
+    """IsoFLOP profiles of the law of `sweep` without noise, from an 8th of the optimum to 40 times as many params."""
+    rows = []
+    for C in np.geomspace(1e13, 1e16, 5):
+        best = ((0.4 * 0.7 * 4e5**0.4) / (0.45 * 1.2 * 2e6**0.45)) ** (1 / 0.85) * (C / 6) ** (0.45 / 0.85)
+        for N in best * np.geomspace(1 / 8, 40, 15) * (1 + 0.1 * np.log10(C / 1e13)):
+            D = C / (6 * N)
+            loss = 2.1 + 0.7 * (N / 4e5) ** -0.4 + 1.2 * (D / 2e6) ** -0.45
+            rows.append({"params_with_head": N, "tokens": D, "flops": C, "loss": loss})
+    return pd.DataFrame(rows)
+
+
+def test_near_and_whole_profiles_stand_together_where_they_differ():
+    frame = lopsided()
+    minima = []
+    for C, rows in frame.groupby("flops"):
+        square, slope, _ = np.polyfit(np.log(rows["params_with_head"]), rows["loss"], 2)
+        minima.append((np.log(C), -slope / (2 * square)))
+    whole = np.polyfit(*np.array(minima).T, 1)[0]
+    for within in (4.0, np.inf):
+        entries, report, notes = section(frame, within=within)
+        both = ["isoflop_parabola", "isoflop_parabola_whole"]
+        assert [name for name in entries if "parabola" in name] == (both if within == 4 else both[::-1])
+        assert entries["isoflop_parabola_whole"]["a"]["value"] == pytest.approx(whole, abs=1e-9)
+        assert abs(entries["isoflop_parabola"]["a"]["value"] - 0.45 / 0.85) < 0.02
+        told = [note for note in notes if "isoflop_parabola " in note and "isoflop_parabola_whole" in note]
+        assert len(told) == 1 and told[0].endswith("disagree beyond their intervals.")
+        assert told[0] in report["disagree"]
+
+
+def test_near_profiles_stand_alone_where_whole_ones_agree():
+    entries, _, _ = section(sweep(*WIDE, noise=0.002))
+    assert list(entries) == ["envelope", "isoflop_parabola", "isoflop_cubic", "parametric"]
+
+
+@pytest.mark.parametrize("value", ["1", "0.5", "-4", "nan"])
+def test_a_factor_that_holds_no_shape_is_refused(value):
+    with pytest.raises(UserError, match=rf"approaches.within={value} is no factor above 1: give 4, or inf"):
+        fit_config(["runs=x", f"approaches.within={value}"])
+
+
+def test_whole_profiles_are_asked_for_by_inf():
+    assert fit_config(["runs=x", "approaches.within=inf"]).approaches.within == np.inf
 
 
 def test_approaches_that_disagree_are_named():
