@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from harness.errors import UserError
+from harness.files import homeless
 
 # Keys of all scripts whose values are paths; a comma is one of their letters, and makes no axis.
 PATHS = ("output_directory", "data.path", "data.store_directory", "runs", "out")
+# Groups of conf/, whose entries may have names that Hydra's grammar takes for a number or for true.
+GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "tracking", "sweep", "hydra/launcher")
+NO_TEXT = re.compile(r"[+-]?(\d|\.\d|inf$|nan$)[\w.+-]*|true|false", re.ASCII | re.IGNORECASE)
 # What has another value in another process, or a moment later.
 UNSETTLED = re.compile(r"\$\{\s*(?:now|oc\.env)\s*:[^${}]*\}")
 OVERRIDE = re.compile(r"-m$|--|[+~]{0,2}[A-Za-z_][\w./@]*=")
@@ -27,7 +31,14 @@ def split(text: str) -> list[str]:
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
-    """The arguments with lists made whole that a shell cut at their spaces, as in tokens=[20e3, 40e3]."""
+    """The arguments with lists made whole that a shell cut at their spaces, as in tokens=[20e3, 40e3].
+
+    Raises UserError for letters that are not in UTF-8, which no file of a sweep can hold.
+    """
+    for argument in arguments:
+        shown = argument.encode(errors="replace").decode()
+        if shown != argument:
+            raise UserError(f"{shown} has letters that are not in UTF-8: rename what it names, or set LC_ALL=C.UTF-8")
     found, rest = [], list(arguments)
     while rest:
         words = [rest.pop(0)]
@@ -60,7 +71,7 @@ def expanded(path: str) -> str:
 
     def home(found: "re.Match[str]") -> str:
         folder = os.path.expanduser(found[2])
-        if folder == found[2] == "~":
+        if found[2] == "~" and homeless():
             raise UserError(f"{path}: ~ stands for no folder, since HOME is not set: write the path in full")
         return found[1] + folder
 
@@ -71,6 +82,8 @@ def quoted(argument: str, keys: Sequence[str] = PATHS) -> str:
     """An override whose value is a text, in quotes where Hydra's grammar would read more into it; paths expanded."""
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
+    if name in GROUPS and NO_TEXT.fullmatch(value):
+        return f"{key}='{value}'"
     quotes = re.fullmatch(r"(['\"])(.*)\1", value, re.DOTALL)
     if not (equals and name in keys) or value == "null" or (quotes and name not in PATHS):
         return argument

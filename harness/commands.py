@@ -1,16 +1,19 @@
 """The entry of every script: composing its configuration, and one sentence for a user's mistake."""
 
 import difflib
+import errno
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +27,8 @@ from harness.stop import Stopped
 
 # Hydra's launchers that come with an extra of this package.
 EXTRAS = {"submitit_slurm": "slurm"}
+# A path of the user, wherever it is first looked at.
+UNUSABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
 @contextmanager
@@ -41,12 +46,20 @@ def configuration() -> Iterator[None]:
 def compose_config(name: str, arguments: list[str]) -> DictConfig:
     """conf/<name>.yaml with the command line's overrides; raises UserError."""
     with configuration():
-        return compose(name, known_keys(name, [quoted(argument) for argument in arguments]))
+        config = compose(name, known_keys(name, [quoted(argument) for argument in arguments]))
+        OmegaConf.resolve(config)
+        return config
+
+
+@cache
+def keys_of_script(name: str) -> list[str]:
+    """The keys of conf/<name>.yaml; within a context in which Hydra composes."""
+    return keys_of(compose(name))
 
 
 def known_keys(name: str, arguments: list[str]) -> list[str]:
     """`arguments`, checked to be overrides of keys that conf/<name>.yaml has."""
-    known = keys_of(compose(name))
+    known = keys_of_script(name)
     groups = GlobalHydra.instance().config_loader().list_groups("")
     for argument in arguments:
         key, equals, _ = argument.partition("=")
@@ -55,12 +68,24 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
         group = key.split("@")[0].lstrip("+~")
         if group.startswith("hydra.sweeper.params"):
             raise UserError(f"{argument}: an axis is written as key=a,b,c, with -m before it")
+        if group in groups and equals:
+            _check_entry(argument, group)
         if group in known or group in groups or group.startswith("hydra") or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
         raise UserError(f"{argument}: there is no key {group}; {hint}")
     return arguments
+
+
+def _check_entry(argument: str, group: str) -> None:
+    """Raises UserError where a group is given what cannot name an entry, which Hydra has no error of its own for."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (found,) = parser.parse_overrides([argument])
+    values = list(found.sweep_iterator()) if found.is_sweep_override() else [found.value()]
+    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(name, str | dict) for name in names):
+        raise UserError(f"{argument} names no entry of conf/{group}: --help lists them")
 
 
 def keys_of(config: Any, prefix: str = "") -> list[str]:
@@ -93,6 +118,14 @@ def _sentence(error: Exception) -> str:
     return text.rstrip(".") + "; give a value of that kind or see conf/"
 
 
+def _of_files(error: OSError) -> str:
+    """What a full disk, or a path that cannot be used, deserves to be told in one sentence."""
+    if error.errno in UNUSABLE:
+        return f"{error.filename!s} cannot be used ({error.strerror}): correct the path, or the rights to it"
+    full = "no space left on a disk that this writes to, such as that of temporary files or caches: free some"
+    return str(file_error(Path(error.filename), error)) if error.filename else full
+
+
 def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2.
 
@@ -112,10 +145,9 @@ def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     except UserError as error:
         status, said = 2, f"error: {error}"
     except OSError as error:
-        if not is_full(error):
+        if not (is_full(error) or error.filename and error.errno in UNUSABLE):
             raise
-        full = "no space left on a disk that this writes to, such as that of temporary files or caches: free some"
-        status, said = 2, f"error: {file_error(Path(error.filename), error) if error.filename else full}"
+        status, said = 2, f"error: {_of_files(error)}"
     except KeyboardInterrupt:
         status, said = 130, "interrupted; the same command goes on from here"
     except Stopped as stopped:

@@ -15,6 +15,8 @@ from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.tracking import TrackingConfig
 
+# Of a sweep, and its folder.
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
 # Above this float64 no longer counts every token.
 MOST_TOKENS = 2**53
 
@@ -137,8 +139,9 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises UserError for the first value that cannot be trained; needs no corpus."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise UserError(f"name={self.name} cannot name a folder: use letters, digits, '.', '_' and '-'")
+        check_name(self.name)
+        if not self.output_directory.strip():
+            raise UserError("output_directory is empty: name the folder that holds the sweeps, or leave it out")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise UserError(f"device={self.device} is not known: choose auto, cpu, mps, cuda or cuda:N")
         if self.precision not in ("auto", "float32", "bf16"):
@@ -188,6 +191,12 @@ class TrainConfig:
         key, value = next(iter(given.items()))
         values = list(value) if isinstance(value, list | tuple) else [value]
         return key, _ascending(key, [_budget(key, value) for value in values])
+
+
+def check_name(name: str) -> None:
+    """Raises UserError where a sweep's folder would lie elsewhere than in output_directory."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"name={name} cannot name a folder: use letters, digits, '.', '_' and '-'")
 
 
 def _budget(key: str, value: Any) -> float:

@@ -73,6 +73,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def homeless() -> bool:
+    """Whether ~ stands for no folder: HOME is empty, or neither that nor an entry in passwd is there."""
+    return os.environ.get("HOME") == "" or os.path.expanduser("~") == "~"
+
+
 def process_mark() -> str:
     """What names this process in a file that is there while it works."""
     return f"{os.getpid()} {os.uname().nodename}"

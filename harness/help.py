@@ -14,6 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.arguments import quoted
+
 CONF = files("harness.conf")
 # Groups of conf/ that add no keys of their own, and how they are chosen.
 CHOICES = {"sweep": "+sweep=", "hydra/launcher": "hydra/launcher="}
@@ -30,14 +32,15 @@ def print_help(name: str, about: str, arguments: Sequence[str] = ()) -> None:
         console = Console(width=WIDTH)
     with console.capture() as written:
         console.print(Text(about.strip()), end="\n\n")
-        console.print(page(name, [argument for argument in arguments if _chooses(argument)]))
+        console.print(page(name, [quoted(argument) for argument in arguments if _chooses(argument)]))
     print("\n".join(line.rstrip() for line in written.get().splitlines()))
 
 
 def _chooses(argument: str) -> bool:
     """Whether it is one entry of a group of conf/, as in model=llama."""
     group, equals, entry = argument.partition("=")
-    return bool(equals) and "," not in entry and CONF.joinpath(group.lstrip("+")).is_dir()
+    named = re.fullmatch(r"\w[\w.-]*", entry) and entry.lower() != "null"
+    return bool(equals and named) and CONF.joinpath(group.lstrip("+")).is_dir()
 
 
 def page(name: str, overrides: list[str]) -> RenderableType:

@@ -4,6 +4,7 @@ Also one line at Ctrl-C while the rest is imported, and letters that a terminal 
 """
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -44,6 +45,10 @@ def leave(number, frame):
     os._exit(128 + number)
 
 
+# rich prints nothing at all to a width of 0, which a terminal may have set.
+for name in ("COLUMNS", "LINES"):
+    if not re.fullmatch("[1-9][0-9]{0,4}", os.environ.get(name, "1")):
+        del os.environ[name]
 sys.excepthook = hook
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)

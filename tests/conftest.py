@@ -3,6 +3,7 @@ import signal
 
 import pytest
 import torch
+from hypothesis import settings
 
 from harness.config import TrainConfig
 from harness.data.corpus import DataConfig
@@ -10,6 +11,9 @@ from harness.data.synthetic import write_corpus
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_sweep
+
+# pytest --hypothesis-profile=long: what the suite tries with hundreds of examples, with thousands.
+settings.register_profile("long", max_examples=10_000)
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,15 @@ import pytest
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.arguments import joined, quoted, settled, split
+from harness.arguments import GROUPS, joined, quoted, settled, split
 from harness.commands import compose_config, configuration
 from harness.errors import UserError
 from harness.laws.settings import fit_config
 from harness.report.settings import report_config
 from harness.sweep.compose import compose_sweep
+from harness.sweep.target import command
+
+ROOT = Path(__file__).parents[1]
 
 # Folders that people have: a home, spaces, and what Hydra, YAML, globs and shells read something into.
 PATHS = [
@@ -73,6 +76,36 @@ def test_a_home_that_nobody_knows_is_one_sentence(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 987654321)
     with pytest.raises(UserError, match="^~/x: ~ stands for no folder, since HOME is not set"):
         quoted("runs=~/x")
+
+
+def test_an_empty_home_is_none(monkeypatch):
+    monkeypatch.setenv("HOME", "")  # where ~/x would be /x
+    with pytest.raises(UserError, match="^~/x: ~ stands for no folder, since HOME is not set"):
+        quoted("out=~/x")
+    assert quoted("out=x") == "out='x'"
+
+
+def test_letters_that_no_file_of_a_sweep_can_hold_are_refused():
+    """As a shell hands over a folder that another system named in Latin-1."""
+    for ways in (joined, lambda words: command("fit", {"SWEEP": "smoke", "HARNESS_ARGS": words[0]})):
+        with pytest.raises(UserError, match=r"^out=caf\?/x has letters that are not in UTF-8: rename what it names"):
+            ways([os.fsdecode(b"out=caf\xe9/x")])
+
+
+def test_an_entry_may_be_named_as_a_number_is(monkeypatch, tmp_path):
+    parser = OverridesParser.create()
+    for entry in ("2", "007", "1e3", "2026.1", "true", "inf"):
+        assert parser.parse_override(quoted(f"+sweep={entry}")).value() == entry
+    assert quoted("+sweep=cpu") == "+sweep=cpu" and quoted("seed=2") == "seed=2"
+    assert {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} == {
+        group.partition("/")[0] for group in GROUPS}  # fmt: skip
+
+
+@pytest.mark.parametrize("runs", ["${nothing}", "${model}", "${oc.env:NOWHERE_AT_ALL}"])
+@pytest.mark.parametrize("name", ["fit", "report", "status", "clean"])
+def test_what_stands_for_nothing_is_one_sentence_in_every_script(name, runs):
+    with pytest.raises(UserError, match="nothing|model|NOWHERE_AT_ALL"):
+        compose_config(name, [f"runs={runs}"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -67,6 +68,15 @@ def is_run(line: str) -> bool:
     return not line.startswith(tuple(NOT_RUN))
 
 
+# What make runs itself, one of each target, as a user does; the others are run in this process from what make hands on.
+BY_MAKE = {
+    "make plan SWEEP=gpu ARGS=machine=4090": "",
+    "make fit SWEEP=cpu": "ARGS=bootstrap=0",
+    "make report SWEEP=cpu": "",
+    "make status SWEEP=cpu": "",
+    "make clean SWEEP=cpu": "",
+    "make sweep": "ARGS=--help",
+}
 RUN = list(dict.fromkeys(line for _, line in lines() if is_run(line)))
 
 
@@ -94,6 +104,34 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def project(folder) -> Path:
+    """`folder` as a checkout in which make has set up its environment, which is this one."""
+    for name in ("Makefile", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name, code in {"python": f'exec {sys.executable} "$@"', "record": RECORD}.items():
+        path = folder / ".venv" / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{code}\n")
+        path.chmod(0o755)
+    for stamp in ("installed", "slurm", "tested"):
+        (folder / ".venv" / stamp).touch()
+    return folder
+
+
+RECORD = """printf '%s\\0' "$@" "$SWEEP" "$LAUNCHER" "$HARNESS_ARGS" """
+
+
+def by_shell(line: str, folder: Path) -> str:
+    """What a line prints in a shell that knows of no environment."""
+    path = f"{Path(shutil.which('make')).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": str(folder), "WANDB_MODE": "disabled"}
+    done = subprocess.run(["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), (line, done.stderr)
+    return done.stdout
+
+
 def script(name: str, monkeypatch):
     """A script as a module; without what its first import does to the whole process."""
     monkeypatch.setitem(sys.modules, "check_environment", types.ModuleType("check_environment"))
@@ -103,15 +141,29 @@ def script(name: str, monkeypatch):
     return module
 
 
-def arguments_of(line: str) -> tuple[str, list[str]]:
-    """The script that a line runs, and its arguments."""
+def arguments_of(line: str, project: Path) -> tuple[str, list[str]]:
+    """The script that a line runs, and its arguments; of make by what make hands to scripts/make.py."""
     words = shlex.split(line)
     if words[0] == "python":
         return Path(words[1]).stem, words[2:]
-    given = dict(word.split("=", 1) for word in words[2:])
-    environment = {"SWEEP": "cpu"} | {"HARNESS_ARGS" if key == "ARGS" else key: value for key, value in given.items()}
-    target = words[1]
-    return ("train" if target == "sweep" else target), command(target, environment)
+    *asked, sweep, launcher, args, _ = by_shell(f"{line} PY=.venv/bin/record", project).split("\0")
+    assert asked == ["scripts/make.py", words[1]]
+    return ("train" if words[1] == "sweep" else words[1]), command(
+        words[1], {"SWEEP": sweep or "cpu", "LAUNCHER": launcher, "HARNESS_ARGS": args}
+    )
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in lines() if line.startswith("make ")}))
+def test_make_knows_every_line(line, project):
+    """As far as what it would run, which is of its environment and never of the shell's."""
+    would = by_shell(f"{line} -n", project)
+    assert re.match(r"(for benchmark in .*do .*)?\.venv/bin/python |OMP_NUM", would), would
+
+
+@pytest.mark.parametrize("line", BY_MAKE)
+def test_make_runs_a_line_of_each_target(line, project):
+    assert line in RUN or line == "make clean SWEEP=cpu"
+    assert by_shell(f"{line} {BY_MAKE[line]}", project)
 
 
 def train_one_cell(arguments: list[str], folder: Path) -> int:
@@ -126,13 +178,13 @@ def train_one_cell(arguments: list[str], folder: Path) -> int:
     return train([*kept, *CUT, "shape=null", "tokens=20480", f"output_directory={folder}/trained"])
 
 
-@pytest.mark.parametrize("line", RUN)
-def test_a_command_runs(line, folder, monkeypatch, capsys):
+@pytest.mark.parametrize("line", [line for line in RUN if line not in BY_MAKE or line == "make sweep"])
+def test_a_command_runs(line, folder, project, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     if line.endswith("SWEEP=mine"):
         line = line.replace("mine", "cpu")  # mine is a copy of it
-    name, arguments = arguments_of(line)
+    name, arguments = arguments_of(line, project)
     if name == "train":
         assert train_one_cell(arguments, folder) == 0
     elif name == "plan" and not any(word.startswith("machine=") for word in arguments):

@@ -72,6 +72,14 @@ def test_a_letter_that_a_terminal_has_not_is_replaced(encoding):
     assert done.stdout == "\u00b1 \u2211\n\u2211 \u2500\n".encode(codec, errors="replace")
 
 
+@pytest.mark.parametrize("columns", ["0", "-1", "\u00b2", "", "9" * 5000])
+def test_a_width_that_is_none_loses_no_line(columns):
+    code = BEGUN + "from rich.console import Console; Console().print('whole')"
+    environment = os.environ | {"COLUMNS": columns, "LINES": columns}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
 def test_a_fault_of_ours_keeps_its_traceback(check, monkeypatch, capsys):
     monkeypatch.setattr(check.os, "_exit", lambda status: pytest.fail("it left"))
     for error in (ModuleNotFoundError("No module named 'harness.x'", name="harness.x"), KeyError("x")):

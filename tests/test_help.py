@@ -12,6 +12,7 @@ import harness.config
 import harness.laws.settings
 import harness.report.settings  # noqa: F401  with the two above, the schemas of all scripts
 from harness.commands import configuration, run_script
+from harness.errors import UserError
 from harness.help import print_help
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,13 @@ def test_the_entries_that_are_asked_for_give_the_defaults(helped, tmp_path):
         and " optimizer.warmup_tokens.value 8000 " in words
         and " model.seq_len 64 " in words
     )
+
+
+@pytest.mark.parametrize("argument", ["model=null", "model=[1]", "model=int(1)", "model={a: 1}", "+sweep=a,b"])
+def test_what_names_no_entry_is_no_matter_of_the_help(helped, argument):
+    assert helped("train", argument) == helped("train")
+    with pytest.raises(UserError, match="model=2 is not there: choose gpt, gpt2, llama"):
+        helped("train", "model=2")
 
 
 def test_defaults_are_shown_as_the_command_line_takes_them(helped):

@@ -16,6 +16,7 @@ from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
 from harness.laws.settings import TableConfig
+from harness.laws.table.entry import converted
 from harness.laws.table.levels import budget_labels
 from harness.laws.table.names import mapped
 from harness.laws.table.rows import read_rows
@@ -81,7 +82,8 @@ def compare(table: Table, config: TableConfig, column: str) -> Comparison:
             f"{table.source}, column {column} has {len(values)} values ({', '.join(values[:4])}): two are compared, "
             "so choose them with filter="
         )
-    table, columns = mapped(table, config.columns, config.law_of(table))
+    table, columns = mapped(table, config.columns, law := config.law_of(table))
+    table, _ = converted(table, columns, law, config.units, config.target_unit, config.bytes_per_token)
     config = replace(config, columns=columns)
     halves = [table.keep((table.frame[column].map(str) == value).to_numpy()) for value in values]
     for half in halves:

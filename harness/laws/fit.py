@@ -18,10 +18,10 @@ from harness.laws.noise.noise import Noise
 from harness.laws.solving.certificate import Certificate, certify
 from harness.laws.solving.losses import LOSSES, Loss
 from harness.laws.solving.solver import Problem, minimise
-from harness.laws.table.entry import admitted
-from harness.laws.table.rows import VARIABLES, Columns, Rows, check_levels, read_rows
+from harness.laws.table.entry import prepared
+from harness.laws.table.rows import VARIABLES, Columns, Rows, check_levels
 from harness.laws.table.table import as_table
-from harness.laws.table.units import in_nats
+from harness.laws.table.units import Units
 
 Interval = tuple[float, float] | None
 
@@ -178,6 +178,7 @@ def fit(
     fixed: Mapping[str, float] | None = None,
     target_unit: str | None = None,
     bytes_per_token: float | None = None,
+    units: Mapping[str, Any] | None = None,
 ) -> Fit:
     """Fits a law to a run table: a path, a data frame, a mapping of columns, or a Table.
 
@@ -187,15 +188,16 @@ def fit(
     weight: relative precisions of the rows. Without a flops column, C is 6 N D. fixed: parameters that are held at
     known values, under the names that the law's estimates have; a coefficient only beside its exponent. Columns of
     other names are found by these where they are unambiguous. target_unit: nats, bits, perplexity or bits_per_byte,
-    which needs bytes_per_token; the law is of nats.
+    which needs bytes_per_token; the law is of nats. units: what one in the columns of params, tokens and flops is
+    worth, as in {"params": "billions"}; asked for where they cannot be plain counts.
 
     Raises UserError for an unknown choice, and for a table that cannot be fitted.
     """
     columns = Columns(params, tokens, target, flops, unique_tokens, width, depth, weight, cluster)
-    checked, columns = admitted(as_table(table), columns, law, filter)
-    checked = in_nats(checked, columns, target_unit, bytes_per_token)
-    rows = read_rows(checked, columns, law)
-    return fit_rows(rows, columns, law, loss, delta, bootstrap, seed, checked.source, fixed or {})
+    wishes = (filter, None, Units(**(units or {})), target_unit, bytes_per_token)
+    ready = prepared(as_table(table), columns, law, *wishes)
+    source, given = ready.table.source, fixed or {}
+    return fit_rows(ready.rows, ready.columns, law, loss, delta, bootstrap, seed, source, given)
 
 
 def by_loss(table: Any, law: str = "chinchilla", **choices: Any) -> dict[str, Fit]:

@@ -13,7 +13,7 @@ from harness.laws.methods.approaches import ApproachesConfig
 from harness.laws.methods.frontier import FrontierConfig
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
-from harness.laws.table.units import Units
+from harness.laws.table.units import Units, check_target_unit
 
 TEXTS = ("law", "loss", "filter", "column", "best_of")
 Config = TypeVar("Config", bound="TableConfig")
@@ -34,6 +34,10 @@ class TableConfig:
     seed: int = 0  # of the simulated tables
     filter: str = ""  # which rows are fitted, such as width>=48 and schedule==wsd
     columns: Columns = field(default_factory=Columns)
+    # nats | bits | perplexity | bits_per_byte; null: nats, and asked for where that cannot be
+    target_unit: str | None = None
+    bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
+    units: Units = field(default_factory=Units)
 
     def check(self) -> None:
         if not self.runs:
@@ -41,6 +45,8 @@ class TableConfig:
         for key, value in asdict(self.columns).items():
             if value == "":
                 raise UserError(f"columns.{key} is empty: name a column of the table")
+        check_target_unit(self.target_unit, self.bytes_per_token)
+        self.units.worth()
 
     def law_of(self, table: Table) -> str:
         """The law to fit to a table."""
@@ -58,10 +64,6 @@ class FitConfig(TableConfig):
     # settings, a or a,b, that differ between rows of one params and tokens: the best of them is fitted, the others are
     # left out
     best_of: str | None = None
-    # nats | bits | perplexity | bits_per_byte; null: nats, and asked for where that cannot be
-    target_unit: str | None = None
-    bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
-    units: Units = field(default_factory=Units)
     verbose: bool = False  # of a sweep too, print all that is printed of another table: its headline is short
     approaches: ApproachesConfig = field(default_factory=ApproachesConfig)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
@@ -70,11 +72,8 @@ class FitConfig(TableConfig):
         super().check()
         if self.combine not in (None, "holdout"):
             raise UserError(f"combine={self.combine} is not known: give combine=holdout, or leave it out")
-        if self.bytes_per_token is not None and not 0 < self.bytes_per_token < 1e3:
-            raise UserError(f"bytes_per_token={self.bytes_per_token} is no mean length of tokens: give 1 to 20")
         if self.best_of is not None and not self.best_of.strip(" ,[]"):
             raise UserError("best_of is empty: name a column, or leave it out")
-        self.units.worth()
         self.approaches.check()
         self.frontier.check(self.law or "chinchilla")
 

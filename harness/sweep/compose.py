@@ -25,6 +25,7 @@ from harness.commands import configuration, known_keys
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
+from harness.files import homeless
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
@@ -47,7 +48,7 @@ ALLOCATOR = "expandable_segments:True"
 def set_environment() -> None:
     """That of this process and of every worker; what the user set of the allocator stays."""
     os.environ.update(QUIET)
-    if os.path.expanduser("~") == "~":  # nor a passwd entry, as in a container: caches have no other place
+    if homeless():  # as in a container: caches have no other place
         os.environ.setdefault("HF_HOME", str(Path(".cache/huggingface").absolute()))
         os.environ.setdefault("LOGNAME", str(os.getuid()))
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the first is read from 2.11 on

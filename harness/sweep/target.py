@@ -10,9 +10,9 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import OmegaConf
 
-import harness.config  # noqa: F401  registers the schema of conf/train.yaml
 from harness.arguments import expanded, joined, quoted, settled, split
-from harness.commands import configuration, keys_of
+from harness.commands import configuration, keys_of, keys_of_script, known_keys
+from harness.config import NAME, check_name
 from harness.errors import UserError
 
 CONF = files("harness.conf")
@@ -24,7 +24,7 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
     Raises UserError where SWEEP cannot name one sweep.
     """
     sweep = environment["SWEEP"] if "SWEEP" in environment else default_sweep()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep):
+    if not NAME.fullmatch(sweep):
         raise UserError(
             f"SWEEP={sweep} names no sweep: give one entry of conf/sweep, or the name of one folder in outputs"
         )
@@ -35,7 +35,7 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
         return ["-m", f"+sweep={sweep}", f"hydra/launcher={environment.get('LAUNCHER', 'local')}", *arguments]
     with configuration():
         own = keys_of(OmegaConf.create(CONF.joinpath(f"{target}.yaml").read_text()))
-        of_training = keys_of(compose("train"))
+        of_training = keys_of_script("train")
         known = [word for word in arguments if of_train_py(key_of(word), of_training)]
         decides = [word for word in known if not key_of(word).startswith("hydra") and not is_axis(word)]
         folder = folder_of(sweep, decides)
@@ -57,7 +57,8 @@ def folder_of(sweep: str, arguments: Sequence[str]) -> Path:
     """
     grid = f"+sweep={sweep}" if CONF.joinpath("sweep", f"{sweep}.yaml").is_file() else f"name={sweep}"
     fixed = [quoted(settled(argument)) for argument in arguments]
-    config = compose("train", [grid, *fixed])
+    config = compose("train", known_keys("train", [grid, *fixed]))
+    check_name(str(config.name))
     return Path(expanded(str(config.output_directory))) / str(config.name)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import sys
 import tempfile
 import time
@@ -184,5 +185,6 @@ def share_compiled(outputs: Path) -> None:
 
 def share_cores(slots: int) -> None:
     """Gives each process an equal part of the task's cores to compile with."""
-    cores = min(joblib.cpu_count(), int(os.environ.get("SLURM_CPUS_ON_NODE", sys.maxsize)))
+    stated = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    cores = min(joblib.cpu_count(), int(stated) if re.fullmatch("[0-9]{1,9}", stated) else sys.maxsize)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, cores // slots)))

@@ -68,7 +68,7 @@ def setting(name: str) -> str | None:
         return value
     here = Path(os.environ.get("WANDB_DIR") or ".")
     user = Path(os.environ.get("WANDB_CONFIG_DIR") or os.path.expanduser("~/.config/wandb"))
-    for folder in (here / (".wandb" if (here / ".wandb").exists() else "wandb"), user):
+    for folder in (here / (".wandb" if os.path.exists(here / ".wandb") else "wandb"), user):
         kept = configparser.ConfigParser(interpolation=None)
         with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
             kept.read(folder / "settings")
@@ -90,7 +90,7 @@ def api_key() -> str | None:
     """The key of that server: WANDB_API_KEY or the netrc file."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
-    host = urlsplit(base_url()).netloc
+    host = _host(base_url())
     for path in [os.environ.get("NETRC") or "~/.netrc", "~/_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             hosts = netrc.netrc(os.path.expanduser(path)).hosts
@@ -98,6 +98,14 @@ def api_key() -> str | None:
                 if entry := hosts.get(name):
                     return entry[2]
     return None
+
+
+def _host(url: str) -> str:
+    """Empty where that is no URL."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def without_key(text: str) -> str:

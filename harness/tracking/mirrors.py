@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from harness.files import homeless
 from harness.tracking.config import Mode, TrackingConfig, resolve_mode
 from harness.tracking.log import FIT, PLAN, VIEW, last_words, say
 
@@ -131,7 +132,7 @@ def _environment(folder: Path) -> dict[str, str]:
     # WANDB_SERVICE names the service of the process that starts the mirror, which may be the one that failed.
     kept = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
     quiet = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "GOMAXPROCS": "1", "OMP_NUM_THREADS": "1"}
-    if os.path.expanduser("~") == "~":  # nor a passwd entry: the client needs some folder
+    if homeless():  # the client needs some folder
         kept["HOME"] = str(folder)
     return kept | quiet | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
 

@@ -1,6 +1,7 @@
 """Whether the W&B server can be used, asked in seconds and without its client."""
 
 import base64
+import http.client
 import json
 import socket
 import ssl
@@ -24,13 +25,10 @@ def probe() -> str | None:
 
 def _probe_once() -> str | None:
     body = json.dumps({"operationName": "Viewer", "query": "query Viewer { viewer { id } }", "variables": {}})
-    key = base64.b64encode(f"api:{api_key()}".encode()).decode()
-    request = urllib.request.Request(
-        base_url() + "/graphql",
-        body.encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {key}"},
-    )
     try:
+        key = base64.b64encode(f"api:{api_key()}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {key}"}
+        request = urllib.request.Request(base_url() + "/graphql", body.encode(), headers)
         context = ssl._create_unverified_context() if trusts_any_certificate() else None
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS, context=context) as answer:
             return None if (json.load(answer).get("data") or {}).get("viewer") else "the API key was refused"
@@ -38,7 +36,7 @@ def _probe_once() -> str | None:
         return "the API key was refused" if error.code in (401, 403) else f"HTTP {error.code}"
     except urllib.error.URLError as error:
         return _network_problem(error.reason)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # of what is no URL, or no server of the web
         return _network_problem(error)
 
 
@@ -49,4 +47,4 @@ def _network_problem(reason: object) -> str:
         return f"no answer in {PROBE_SECONDS:g} s"
     if isinstance(reason, socket.gaierror):
         return f"host {base_url()} not found"
-    return "connection lost" if isinstance(reason, ConnectionError) else str(reason)
+    return "connection lost" if isinstance(reason, ConnectionError) else " ".join(str(reason).split())

@@ -364,7 +364,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(300, settings().max_examples), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(NAMES, CONTENTS, max_size=5), OPTIONS)
 def test_any_folder_is_a_corpus_or_one_sentence(tmp_path_factory, files, options):
     root = tmp_path_factory.mktemp("any")

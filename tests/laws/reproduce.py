@@ -62,7 +62,8 @@ def fit_epoch(name: str, folder: Path) -> Fit:
     path = folder / "chinchilla_epoch" / "runs.csv"
     if name == "epoch_linmse217":
         table = pd.read_csv(path).assign(N=lambda t: t.N / 1e6, D=lambda t: t.D / 1e9)
-        return fit(table, loss="mse", params="N", tokens="D", flops="C", filter="kept and C<1e21")
+        stated = {"params": 1, "tokens": 1, "flops": 1}  # what they fitted has A and B of millions and billions
+        return fit(table, loss="mse", params="N", tokens="D", flops="C", filter="kept and C<1e21", units=stated)
     loss = {"epoch_huber": "huber", "epoch_lad": "lad"}[name]
     return fit(path, loss=loss, delta=1e-3, params="N", tokens="D", filter="kept")
 

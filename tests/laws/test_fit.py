@@ -37,7 +37,7 @@ def test_kaplan_intervals_are_those_of_linear_regression():
     generator = np.random.default_rng(1)
     params = np.geomspace(1e5, 1e7, 9)
     loss = np.exp(1.5 - 0.08 * np.log(params / 1e6) + 0.01 * generator.standard_normal(9))
-    table = {"params_with_head": params, "tokens": np.ones(9), "loss": loss}
+    table = {"params_with_head": params, "tokens": np.full(9, 1e9), "loss": loss}
     line = stats.linregress(np.log(params), np.log(loss))
     half = stats.t.ppf(0.975, 7) * line.stderr
     result = fit(table, law="kaplan_params", loss="log_mse")

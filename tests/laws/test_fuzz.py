@@ -76,7 +76,7 @@ def test_any_numbers_give_a_result_or_a_sentence(law):
 
 def check(table, law, loss):
     try:
-        result = fit(table, law=law, loss=loss)
+        result = fit(table, law=law, loss=loss, units={"params": 1, "tokens": 1, "flops": 1}, target_unit="nats")
     except UserError as error:
         assert "\n" not in str(error)
         return
@@ -97,7 +97,7 @@ CELLS = st.one_of(
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "utf-32"])
 
 
-@settings(PROFILE, max_examples=150)
+@settings(PROFILE, max_examples=max(300, settings().max_examples))
 @given(st.data(), st.sampled_from(",;\t"), st.sampled_from(["\n", "\r\n", "\r", "\n\n"]), ENCODINGS)
 def test_any_csv_gives_a_table_or_a_sentence(tmp_path_factory, data, mark, end, encoding):
     names = data.draw(st.lists(st.one_of(st.sampled_from([*VARIABLES, "loss", "status", "cell"]), CELLS), max_size=5))
@@ -138,7 +138,7 @@ FILTERED = pd.DataFrame(
 )
 
 
-@settings(PROFILE, max_examples=200)
+@settings(PROFILE, max_examples=max(300, settings().max_examples))
 @given(st.lists(TERMS, max_size=3), st.sampled_from([" and ", "  AND ", " or ", ""]))
 def test_any_filter_keeps_rows_or_gives_a_sentence(terms, joint):
     try:

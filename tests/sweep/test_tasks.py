@@ -77,7 +77,7 @@ def test_the_array_is_as_long_as_its_tasks():
 
 def test_the_processes_of_a_task_share_its_cores_to_compile_with(monkeypatch):
     monkeypatch.setattr(tasks.joblib, "cpu_count", lambda: 64)
-    for given, slots, threads in (("32", 8, "4"), ("4", 8, "1"), (None, 8, "8")):
+    for given, slots, threads in (("32", 8, "4"), ("4", 8, "1"), (None, 8, "8"), ("", 8, "8"), ("8(x2)", 8, "8")):
         monkeypatch.setattr(os, "environ", {} if given is None else {"SLURM_CPUS_ON_NODE": given})
         share_cores(slots)
         assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == threads

@@ -1,11 +1,16 @@
 """Where a sweep is mirrored, by configuration and environment."""
 
+import os
+import socket
+import threading
+
 import pytest
 from sweep_files import KEY
 
 from harness.errors import UserError
 from harness.tracking import TrackingConfig
 from harness.tracking.config import api_key, base_url, resolve_mode, setting, trusts_any_certificate
+from harness.tracking.probe import probe
 
 
 @pytest.mark.parametrize(
@@ -92,3 +97,51 @@ def test_the_key_of_the_configured_server_is_found_in_netrc(monkeypatch, tmp_pat
 def test_the_key_of_the_public_server_is_found_under_both_of_its_names(tmp_path):
     (tmp_path / ".netrc").write_text("machine api.forge.coreweave.com login user password forge\n")
     assert api_key() == "forge"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("x", "unknown url type: 'x/graphql'"),
+        ("http://[x", "Invalid IPv6 URL"),
+        ("http://h:port", "nonnumeric port: 'port'"),
+    ],
+)
+def test_an_address_that_is_none_is_a_problem_of_the_server(monkeypatch, url, problem):
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert api_key() is None
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert probe() == problem
+
+
+def test_a_server_that_does_not_speak_http_is_a_problem_of_the_server(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        def answer():
+            client, _ = server.accept()
+            client.recv(65536)
+            client.sendall(b"SSH-2.0-OpenSSH\r\n")
+            client.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert probe() == "SSH-2.0-OpenSSH"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "secret/x"])
+def test_a_settings_folder_that_cannot_be_read_says_nothing(monkeypatch, tmp_path, name):
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / name))
+    monkeypatch.setattr(os, "stat", _unless_secret(os.stat))
+    assert setting("mode") is None
+
+
+def _unless_secret(stat):
+    """The root of a container may read everything."""
+
+    def refusing(path, *more, **others):
+        if "secret" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *more, **others)
+
+    return refusing

@@ -4,6 +4,7 @@ Which law extrapolates best differs from table to table, and no fit shows it. Ea
 least compute and judged on the others, at several cuts. Shapes: L laws, R rows, X places.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,10 @@ from scipy import special
 from harness.errors import UserError
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.forms import Array
-from harness.laws.table.entry import admitted
-from harness.laws.table.rows import Columns, Rows, read_rows
+from harness.laws.table.entry import admitted, converted
+from harness.laws.table.rows import Columns, Rows
 from harness.laws.table.table import as_table
-from harness.laws.table.units import in_nats
+from harness.laws.table.units import Units
 
 # Each contains the one before it, with one exponent less.
 LAWS = ("chinchilla_tied", "chinchilla", "chinchilla_coupled")
@@ -106,6 +107,7 @@ def combine(
     bootstrap: int = 0,
     target_unit: str | None = None,
     bytes_per_token: float | None = None,
+    units: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> Combination:
     """Weighs the laws of params and tokens by their hold-outs; arguments as of `fit`.
@@ -113,8 +115,8 @@ def combine(
     Raises UserError where no law can be fitted to the table and to part of it.
     """
     checked, named = admitted(as_table(table), Columns(**columns), "chinchilla", filter)
-    checked = in_nats(checked, named, target_unit, bytes_per_token)
-    return combine_rows(read_rows(checked, named, "chinchilla"), named, loss, delta, bootstrap)
+    _, rows = converted(checked, named, "chinchilla", Units(**(units or {})), target_unit, bytes_per_token)
+    return combine_rows(rows, named, loss, delta, bootstrap)
 
 
 def combine_rows(

@@ -49,8 +49,7 @@ def prepared(
 ) -> Prepared:
     """`admitted`, in plain counts and nats, with the best of the settings that `best` names; raises UserError."""
     table, columns = admitted(table, columns, law, expression)
-    table = in_counts(table, columns, units, {"params": PARAMS, "flops": ("flops_6nd",)})
-    table = in_nats(table, columns, target_unit, bytes_per_token)
+    table = _in_units(table, columns, units, target_unit, bytes_per_token)
     rows = read_rows(table, columns, law)
     notes: list[str] = []
     if best is not None:
@@ -59,6 +58,21 @@ def prepared(
     check_levels(rows, columns, FORMS[law], table.source)
     check_units(table, rows, columns, units, target_unit)
     return Prepared(table, columns, rows, notes)
+
+
+def converted(
+    table: Table, columns: Columns, law: str, units: Units, target_unit: str | None, bytes_per_token: float | None
+) -> tuple[Table, Rows]:
+    """The table in plain counts and nats a token, and its numbers; raises UserError where they cannot be those."""
+    table = _in_units(table, columns, units, target_unit, bytes_per_token)
+    rows = read_rows(table, columns, law)
+    check_units(table, rows, columns, units, target_unit)
+    return table, rows
+
+
+def _in_units(table: Table, columns: Columns, units: Units, target: str | None, bytes_per_token: float | None) -> Table:
+    table = in_counts(table, columns, units, {"params": PARAMS, "flops": ("flops_6nd",)})
+    return in_nats(table, columns, target, bytes_per_token)
 
 
 def unread(table: Table, columns: Columns, rows: Rows) -> list[str]:

@@ -68,12 +68,19 @@ def in_counts(table: Table, columns: Columns, units: Units, also: dict[str, tupl
     return replace(table, account=[*table.account, *account])
 
 
+def check_target_unit(unit: str | None, bytes_per_token: float | None) -> None:
+    """Raises UserError for a unit that is not known, and for tokens of no or of very many bytes."""
+    if unit not in (None, *TARGETS):
+        raise UserError(f"target_unit={unit} is not known: choose {', '.join(TARGETS)}")
+    if bytes_per_token is not None and not 0 < bytes_per_token < 1e3:
+        raise UserError(f"bytes_per_token={bytes_per_token} is no mean length of tokens: give 1 to 20")
+
+
 def in_nats(table: Table, columns: Columns, unit: str | None, bytes_per_token: float | None) -> Table:
     """The table with losses in nats a token; raises UserError where the column's name says another unit, and no one
     stated it."""
     target = columns.target
-    if unit not in (None, *TARGETS):
-        raise UserError(f"target_unit={unit} is not known: choose {', '.join(TARGETS)}")
+    check_target_unit(unit, bytes_per_token)
     if unit is None:
         plain = re.sub(r"[^a-zA-Z0-9]+", "_", target)
         told = next((name for name, pattern in NAMED.items() if pattern.search(plain)), None)

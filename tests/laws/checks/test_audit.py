@@ -36,6 +36,7 @@ def test_the_objective_is_that_of_the_estimates(loss):
         params="N",
         tokens="D",
         target="loss",
+        units={"params": 1},
     )
     # Four residuals of log 1.01 = .00995033; huber at 1e-3 is 1e-3 (.00995033 - .0005); mse: .17, .09, .05, .03.
     least = {"huber": 4e-3 * 0.00945033, "lad": 4 * 0.00995033, "log_mse": 4 * 0.00995033**2, "mse": 0.0404}

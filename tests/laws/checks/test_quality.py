@@ -40,7 +40,7 @@ def test_influence_is_what_refits_show(simulated, loss, law):
     if law == "kaplan_tokens_floor":
         tokens = np.geomspace(1e6, 2e7, 32)
         losses = (2 + 1.2 * (tokens / 2e6) ** -0.45) * table["loss"] / simulated()["loss"]
-        table = pd.DataFrame({"params_with_head": np.ones(32), "tokens": tokens, "loss": losses})
+        table = pd.DataFrame({"params_with_head": np.full(32, 1e5), "tokens": tokens, "loss": losses})
     choices = {"law": law, "loss": loss, "delta": 0.05}
     result = fit(table, **choices)
     name, shift = influence(result)
@@ -158,12 +158,13 @@ def test_a_run_that_diverged_is_named(simulated):
 
 def test_units_that_do_not_fit_are_named(simulated):
     table = simulated(noise=0.001)
-    assert checked(table.assign(tokens=table["tokens"] / 1e6, flops=table["flops"]))[0]["units"] == [
+    stated = {"units": {"tokens": 1, "flops": 1}, "target_unit": "nats"}
+    assert checked(table.assign(tokens=table["tokens"] / 1e6, flops=table["flops"]), **stated)[0]["units"] == [
         "Every row has fewer tokens than params: check that tokens and params_with_head are plain counts.",
         "Column flops is 7e+06 to 7e+06 times params x tokens, where training takes about 6: check the units of all "
         "three.",
     ]
-    units = checked(table.assign(vocab_size=32))[0]["units"]
+    units = checked(table.assign(vocab_size=32), **stated)[0]["units"]
     above = table["loss"] > np.log(32)
     first = table[above].iloc[0]
     assert units == [

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.laws import fit
-from harness.laws.settings import FitConfig, fit_config
+from harness.laws import combine, fit
+from harness.laws.compare import compare
+from harness.laws.settings import CompareConfig, FitConfig, fit_config
 from harness.laws.study import study
 from harness.laws.table.entry import admitted, prepared
 from harness.laws.table.repeats import expected_least, repeated, settings
@@ -251,6 +252,33 @@ def test_losses_in_other_units_become_nats_and_are_asked_for(unit, values, name)
     assert ready(frame, target="nats").rows.loss.tolist() == values.tolist()
     result = fit(frame, target_unit=unit, bytes_per_token=choices["bytes_per_token"])
     assert result.estimates["E"] == pytest.approx(1.7, abs=1e-5)
+
+
+def fitted(frame, **choices):
+    return [fit(frame, **choices)]
+
+
+def combined(frame, **choices):
+    return [member.fit for member in combine(frame, **choices).members if member.fit.law == "chinchilla"]
+
+
+def compared(frame, units=(), **choices):
+    config = CompareConfig(runs="x", bootstrap=200, units=Units(**dict(units)), **choices)
+    both = pd.concat([frame.assign(way=way, trunk=frame.index) for way in "ab"], ignore_index=True)
+    return compare(as_table(both), config, "way").fits
+
+
+@pytest.mark.parametrize("way", [fitted, combined, compared])
+def test_units_are_stated_or_asked_for_from_python_as_on_the_command_line(way):
+    """The truth of plain counts and nats, found again where params are in millions and losses in bits."""
+    frame = GRID.assign(N=GRID["N"] / 1e6, loss=GRID["loss"] / np.log(2))
+    with pytest.raises(UserError, match="N is .* and no model has so few parameters: say what one is worth"):
+        way(frame)
+    with pytest.raises(UserError, match="bytes_per_token=0 is no mean length of tokens: give 1 to 20"):
+        way(frame, units={"params": "millions"}, target_unit="bits_per_byte", bytes_per_token=0)
+    found = way(frame, units={"params": "millions"}, target_unit="bits")
+    for result in found:
+        assert [result.estimates[name] for name in ("E", "A", "alpha")] == pytest.approx([1.7, 400, 0.34], rel=1e-3)
 
 
 def test_losses_that_cannot_be_nats_are_asked_for_by_their_size():

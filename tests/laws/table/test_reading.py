@@ -239,8 +239,8 @@ def files(draw):
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate],
+    max_examples=max(300, settings().max_examples), deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
 @given(
     files(), st.sampled_from(["chinchilla", "kaplan_params", "kaplan_flops_floor"]), st.sampled_from(["", "loss!=nan"])
