@@ -21,7 +21,8 @@ GRID = ("tokens=[1e3,2e3]", "shape=w8-d1", "optimizer.warmup_tokens.value=256")
 
 
 def arguments(corpus, folder, *more):
-    return ["-m", *corpus, "tracking=none", "hydra/launcher=basic", "name=v", f"output_directory={folder}", *GRID, *more]
+    where = ["hydra/launcher=basic", "name=v", f"output_directory={folder}"]
+    return ["-m", *corpus, "tracking=none", *where, *GRID, *more]
 
 
 @pytest.fixture(scope="module")
