@@ -161,7 +161,7 @@ def proposal(text: str, arguments: Sequence[str]) -> list[str]:
     sweep = compose_sweep(template)
     if sweep.axes:
         raise UserError(
-            f"budget: a grid is proposed for one way of training, and {' and '.join(sweep.axes)} varies: leave that out, "
+            f"budget: a grid is proposed for one way of training, and {' and '.join(sweep.axes)} varies: leave it out, "
             "and train the variants on the grid that is proposed for one"
         )
     job = sweep.jobs[0]
