@@ -135,9 +135,10 @@ def costs(
         known = [time for time in times if time is not None]
         parts = [counted(sum(len(trunk.cells) for trunk in trunks), "cell")]
         parts.append(f"{sum(trunk.flops_to_train for trunk in trunks):.2e} FLOPs")
-        parts += [f"{duration(sum(known))} of processes"] if len(known) == len(times) else []
         needs = [memory[trunk.name] for trunk in trunks if trunk.name in memory]
-        parts += [f"up to {data_size(max(needs))} of memory each"] if needs else []
+        size = f"of up to {data_size(max(needs))}" if needs else ""
+        time = f"{duration(sum(known))} of " if len(known) == len(times) else ""
+        parts += [f"{time}processes {size}".rstrip()] if time or size else []
         lines.append(f"{name}: {', '.join(parts)}")
     return lines
 

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from harness.grid import make_trunks
 from harness.laws import fit
 from harness.records import COLUMNS, SweepFolder, read_sweep, variant_of
 from harness.sweep.compose import compose_sweep
+from harness.sweep.pace import Pace
 from harness.sweep.plan import Plan
 from harness.sweep.progress import render
 from harness.sweep.run import train
@@ -186,8 +188,11 @@ def test_a_plan_says_what_each_variant_costs():
     plan = plan_of("tokens=[1e6,2e6]", "shape=w32-d1,w64-d1", "optimizer.warmup_tokens.value=5e4", NAMED)
     assert list(plan.table().columns[0].cells)[2:4] == ["w32-d1-s0 llama", "w64-d1-s0 llama"]
     flops = sum(trunk.flops_to_train for trunk in plan.jobs[2] + plan.jobs[3])
-    assert f"\n  llama: 4 cells, {flops:.2e} FLOPs, up to 1.0 MB of memory each\n" in plan.summary()
+    assert f"\n  llama: 4 cells, {flops:.2e} FLOPs, processes of up to 1.0 MB\n" in plan.summary()
     assert pairing(plan.variants) == plan.notes == []
+    timed = replace(plan, pace={trunk.name: Pace(0.06, 0.0, 0.0) for trunk in plan.trunks}, memory={})
+    # two trunks of 1953 and 3906 steps: 3125 to the last branch, cooldowns of 391 and 781, .06 s each
+    assert f"\n  llama: 4 cells, {flops:.2e} FLOPs, 9 min of processes\n" in timed.summary()
 
 
 def test_budgets_that_batches_round_otherwise_are_said():
