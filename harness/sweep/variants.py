@@ -144,7 +144,10 @@ def costs(
 
 
 def pairing(variants: Mapping[str, Sequence[Trunk]]) -> list[str]:
-    """What keeps cells of one shape, seed and budget apart: a sentence where their tokens are not the same."""
+    """What cells of one shape, seed and budget do not share: sentences where batches or tokens are not the same."""
+    every = [trunk for trunks in variants.values() for trunk in trunks]
+    lengths = sorted({trunk.job.model.seq_len for trunk in every})
+    said = [f"note: sequences of {_listed(lengths)} tokens: pairs see other batches"] if len(lengths) > 1 else []
     tokens: dict[tuple[int, int, int], dict[str, list[int]]] = {}
     for name, trunks in variants.items():
         for trunk in trunks:
@@ -155,12 +158,12 @@ def pairing(variants: Mapping[str, Sequence[Trunk]]) -> list[str]:
         for budget in zip(*map(sorted, of_variant.values()), strict=False):
             most = max(most, max(budget) / min(budget) - 1)
     if not most:
-        return []
-    batches = sorted({trunk.batch_tokens for trunks in variants.values() for trunk in trunks})
-    said = f"tokens of one budget differ between variants by up to {most:.2%} (batches of {_listed(batches)} tokens)"
+        return said
+    batches = _listed(sorted({trunk.batch_tokens for trunk in every}))
+    differ = f"tokens of one budget differ between variants by up to {most:.2%} (batches of {batches} tokens)"
     if most < SAME_BUDGET:
-        return [f"note: {said}; such cells still count as pairs, each with its own tokens"]
-    return [f"warning: {said}, and such cells are no pairs: give budgets as tokens=, or larger ones"]
+        return [*said, f"note: {differ}; such cells still count as pairs, each with its own tokens"]
+    return [*said, f"warning: {differ}, and such cells are no pairs: give budgets as tokens=, or larger ones"]
 
 
 def _listed(numbers: Sequence[int]) -> str:

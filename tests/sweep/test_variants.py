@@ -205,6 +205,9 @@ def test_budgets_that_batches_round_otherwise_are_said():
         "note: tokens of one budget differ between variants by up to 0.26% (batches of 512 to 768 tokens); such cells "
         "still count as pairs, each with its own tokens"
     ]
+    assert pairing(plan_of("tokens=1e6", "model.seq_len=64,128").variants) == [
+        "note: sequences of 64 to 128 tokens: pairs see other batches"
+    ]
     half = 'variants={a: [], b: ["model.ff_ratio=2"]}'
     (said,) = pairing(plan_of("tokens_per_param=20", line[0], half).variants)
     assert said.startswith("warning: tokens of one budget differ between variants by up to ") and said.endswith(
