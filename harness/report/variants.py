@@ -3,9 +3,9 @@
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
+from harness.laws.table.levels import budget_labels
 from harness.report import style
 from harness.report.figures import FLOPS, LOSS, PANEL, Figure, tooltip
 from harness.report.inputs import SweepFiles
@@ -36,11 +36,10 @@ def loss_by_variant(sweep: SweepFiles) -> Figure:
 
 def paired(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """The cells of the other variants that have one of `baseline` beside them, with `percent` by which their loss lies
-    above it. Budgets are paired in their order: rounding to whole steps may move each."""
-    cells = cells.assign(budget=cells.groupby(["variant", "shape", "seed"]).tokens.rank().astype(int))
-    first = cells[cells.variant == baseline][["shape", "seed", "budget", "tokens", "loss"]]
+    above it. Budgets are paired as scripts/compare.py does."""
+    cells = cells.assign(budget=budget_labels(cells.tokens.to_numpy(float)))
+    first = cells[cells.variant == baseline][["shape", "seed", "budget", "loss"]]
     both = cells[cells.variant != baseline].merge(first, on=["shape", "seed", "budget"], suffixes=("", "_first"))
-    both = both[np.abs(np.log(both.tokens / both.tokens_first)) < np.log(1.05)]
     return both.assign(percent=100 * (both.loss / both.loss_first - 1))
 
 

@@ -61,6 +61,8 @@ def test_every_cell_has_the_one_beside_it(sweep):
     assert np.allclose(pairs.percent, -1.0)
     alone = cells[(cells.variant == "gpt") | (cells["shape"] == "w48-d2")]
     assert len(paired(alone, "gpt")) == 4
+    late = cells[(cells.variant == "gpt") | (cells.tokens > 3e6)]  # the others' smaller budgets have not ended
+    assert len(paired(late, "gpt")) == 6
     assert len(paired(cells.assign(tokens=cells.tokens * np.where(cells.variant == "gpt", 1.0, 1.1)), "gpt")) == 0
 
 
