@@ -129,6 +129,7 @@ class TrainConfig:
     price_per_hour: float | None = None  # of a GPU, or of a core on a CPU: what a sweep costs is told with it
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
+    variants: Any = None  # in a sweep's file, names and the overrides of each: {gpt: [], llama: [model=llama]}
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

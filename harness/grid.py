@@ -210,7 +210,10 @@ def check_distinct(trunks: list[Trunk]) -> None:
     seen: set[str] = set()
     for trunk in trunks:
         if trunk.name in seen:
-            raise UserError(f"the grid names {trunk.name.rsplit('-', 1)[0]} twice: list each shape and seed once")
+            raise UserError(
+                f"the grid names {trunk.name.rsplit('-', 1)[0]} twice: list each shape and seed once, and "
+                "let what else varies be a key that changes losses"
+            )
         seen.add(trunk.name)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ COLUMNS = (
     "wall_seconds", "tokens_per_second", "device", "flops_utilization", "config_hash", "code_version", "trunk",
     "family", "parametrization", "optimizer", "precision", "data", "bytes_per_token", "error",
 )  # fmt: skip
+# Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
+CHOSEN = ("optimizer", "schedule", "data")
 
 
 @dataclass(frozen=True)
@@ -183,16 +186,44 @@ def remove_checkpoints(path: Path) -> None:
 
 def write_table(folder: SweepFolder) -> list[dict[str, Any]]:
     """Writes runs.csv, one row a cell of sweep.yaml that has a record, in its order; returns the rows."""
-    names = [cell["cell"] for cell in read_sweep(folder)["cells"]]
-    rows = [record for name in names if (record := read_record(folder.run(name))) is not None]
-    write_rows(folder.table, rows)
-    return rows
+    content = read_sweep(folder)
+    names = [cell["cell"] for cell in content["cells"]]
+    records = {name: record for name in names if (record := read_record(folder.run(name))) is not None}
+    return write_rows(folder.table, content, records)
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes records as a run table."""
+def write_rows(path: Path, content: Mapping[str, Any], records: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes the records of a sweep's cells, by name, as a run table, and returns its rows.
+
+    content: that of sweep.yaml, whose axes are columns too, the last ones where no record has them.
+    """
+    axes = axes_of(content)
+    own = [axis for axis in axes if axis not in COLUMNS or axis in CHOSEN]
+    rows = [
+        records[cell["cell"]] | {axis: cell[axis] for axis in own if axis in cell}
+        for cell in content["cells"]
+        if cell["cell"] in records
+    ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    columns = [*COLUMNS, *(axis for axis in axes if axis not in COLUMNS)]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
+    return rows
+
+
+def axes_of(content: Mapping[str, Any]) -> list[str]:
+    """What varies in a sweep beside shape, seed and budget, by its column; content: that of sweep.yaml."""
+    axes = content.get("axes") or []
+    return [str(axis) for axis in axes] if isinstance(axes, list) else []
+
+
+def variant_of(cell: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """What tells a cell of sweep.yaml from others of its shape, seed and budget, as in `muon beta2=0.99`."""
+    parts = []
+    for axis in (axis for axis in axes if axis in cell):
+        value = cell[axis]
+        name = axis.removesuffix(".value").rpartition(".")[2]
+        parts.append(value if isinstance(value, str) else f"{name}={json.dumps(value)}")
+    return " ".join(parts)

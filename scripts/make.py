@@ -1,4 +1,4 @@
-"""What the targets of the Makefile run: the script of that name, or for sweep three in turn.
+"""What the targets of the Makefile run: the script of that name, or for sweep those that follow it too.
 
 SWEEP=smoke HARNESS_ARGS="name=mine" python scripts/make.py fit
 """
@@ -14,7 +14,7 @@ import check_environment  # noqa: F401
 
 # isort: split
 from harness.commands import run_script
-from harness.sweep.target import command
+from harness.sweep.target import after_training, command
 
 SCRIPTS = Path("scripts")
 
@@ -24,14 +24,17 @@ def script(name: str, arguments: list[str]) -> list[str]:
 
 
 def train_fit_report(arguments: list[str]) -> int:
-    """Trains a sweep, then fits and reports it in its own folder; the status of the last that failed."""
+    """Trains a sweep, then fits or compares and reports it in its own folder; the status of the last that failed."""
     from harness.sweep.run import train_sweep  # imports torch
 
     status, folder = train_sweep(arguments)
-    for name in ("fit", "report") if folder else ():
+    following, lines = after_training(folder) if folder else ([], [])
+    for line in lines:
+        print(line)
+    for name, own in following:
         sys.stdout.flush()
         signal.signal(signal.SIGINT, lambda number, frame: None)  # Ctrl-C reaches the script too, which says so
-        ended = subprocess.call(script(name, [f"runs={folder}"]))
+        ended = subprocess.call(script(name, own))
         if ended in (130, -signal.SIGINT):
             return 130
         status = ended or status

@@ -26,16 +26,17 @@ from harness.sweep.compose import compose_sweep
 from harness.sweep.machines import plan_elsewhere
 from harness.sweep.plan import Plan
 from harness.sweep.run import prepare_plan
+from harness.sweep.variants import pairing
 
 
 def what_it_could_tell(plan: Plan) -> list[str]:
-    """Sentences on the exponents that a fit of this grid would find."""
-    cells = [
-        (trunk.params.with_head, cell.tokens, index) for index, trunk in enumerate(plan.trunks) for cell in trunk.cells
-    ]
+    """Sentences on the exponents that a fit of this grid would find, or of its first variant."""
+    name, trunks = next(iter(plan.variants.items()), ("", plan.trunks))
+    cells = [(trunk.params.with_head, cell.tokens, index) for index, trunk in enumerate(trunks) for cell in trunk.cells]
     params_R, tokens_R, trunk_R = (np.array(values) for values in zip(*cells, strict=True))
     found = expect(params_R.astype(float), tokens_R.astype(float), trunk_R)
-    return ([found.sentence] if found.ranges else []) + [f"warning: {warning}" for warning in found.warnings]
+    said = ([found.sentence] if found.ranges else []) + [f"warning: {warning}" for warning in found.warnings]
+    return pairing(plan.variants) + [f"{name} alone: {line}" if name else line for line in said]
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,8 @@
     python scripts/train.py -m +sweep=cpu seed=1 name=cpu-s1      the same with another seed, in a folder of its own
     python scripts/train.py shape=w64-d4 'tokens=[1e6,2e6]'       one trunk, a cooldown for each budget
 
-Keys are given as key=value, entries of conf/ as group=entry; with -m, key=a,b,c is an axis.
+Keys are given as key=value, entries of conf/ as group=entry; with -m, key=a,b,c is an axis, as in
+optimizer=adamw,muon; what it gives is compared, not pooled (docs/variants.md).
 """
 
 import sys

@@ -25,7 +25,7 @@ COMMAND = re.compile(r"    ((?:make|python|pip|pip-audit|rsync|cluster=|tests/|\
 CUT = (
     "hydra.mode=RUN", "model.width=32", "model.depth=1", "data=sotu", "tokenizer=bytes", "data.validation_tokens=2000",
     "model.head_size=16", "model.seq_len=64", "optimizer.batch_tokens.value=512", "optimizer.warmup_tokens.value=512",
-    "device=cpu", "precision=float32", "gpus=1", "tracking=none",
+    "device=cpu", "precision=float32", "gpus=1", "tracking=none", "variants=null",
 )  # fmt: skip
 # What is not run, by the words that it begins with, and why; the last number counts its lines.
 NOT_RUN = {
@@ -94,6 +94,9 @@ def folder(tmp_path_factory) -> Path:
         write_sweep(folder / "outputs" / name, rows, name=name)
     cosine = [row | {"schedule": "cosine", "cell": f"{row['cell']}-c", "trunk": f"{row['trunk']}-c"} for row in rows]
     write_sweep(folder / "outputs" / "schedule_check", [*rows, *cosine], name="schedule_check")
+    gpt, muon = ([row | {"variant": name, "cell": f"{row['cell']}-{name}", "trunk": f"{row['trunk']}-{name}"}
+                  for row in rows] for name in ("gpt", "muon"))  # fmt: skip
+    write_sweep(folder / "outputs" / "variants", [*gpt, *muon], name="variants")
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)

@@ -92,8 +92,8 @@ def _frontier_panel(sweep: SweepFiles, key: str, title: str, equation: str) -> A
     rows = trusted(sweep, pd.DataFrame({"flops": curve["flops"], **columns}).astype(float))
     rows = rows[(rows.flops >= low / 4) & (rows.flops <= high * 30)]
     sampled = _between(rows, low, high)
-    points = sweep.finished[["cell", "shape", "flops", "tokens"]].copy()
-    points["value"] = sweep.finished[sweep.fit["choices"]["params"] if key == "params" else "tokens"].astype(float)
+    points = sweep.fitted[["cell", "shape", "flops", "tokens"]].copy()
+    points["value"] = sweep.fitted[sweep.fit["choices"]["params"] if key == "params" else "tokens"].astype(float)
     domain = style.padded([*rows.value, *points.value, *sampled.low.dropna(), *sampled.high.dropna()], 0.04)
     x = style.log_axis("flops", FLOPS, style.padded(rows.flops, 0.02), alt.X, label="power", most=6)
     y = style.log_axis("value", title, domain, alt.Y)

@@ -32,11 +32,12 @@ def shape_colour(sweep: SweepFiles) -> alt.Color:
     return style.shape_colour(sweep.shapes, labels)
 
 
-def cell_points(sweep: SweepFiles) -> pd.DataFrame:
-    """The finished cells with what tooltips show, and the fit's parameter count as `params`."""
+def cell_points(sweep: SweepFiles, cells: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The cells that a law is shown for, or `cells`, with what tooltips show, and the fit's count of `params`."""
+    cells = sweep.fitted if cells is None else cells
     columns = ["cell", "shape", "seed", "repeat", "tokens", "flops", "loss"]
-    points = sweep.finished[columns].copy()
-    points["params"] = sweep.finished[params_column(sweep)].astype(float)
+    points = cells[columns].copy()
+    points["params"] = cells[params_column(sweep)].astype(float)
     return points
 
 
@@ -105,7 +106,7 @@ def _curves_panel(sweep: SweepFiles, lines: pd.DataFrame, start: float, size: in
     layers = [trunk, branch]
     if len(ends):
         y_end = style.log_axis("loss", "loss (nats per token)", style.padded(losses), alt.Y, label="plain", most=9)
-        layers.append(points_mark(cell_points(sweep), x, y_end, colour, size))
+        layers.append(points_mark(cell_points(sweep, ends), x, y_end, colour, size))
     return alt.layer(*layers).properties(width=PANEL + 20, height=PANEL + 20)
 
 

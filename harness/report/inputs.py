@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from harness.errors import UserError
-from harness.records import SweepFolder, read_sweep
+from harness.records import SweepFolder, axes_of, read_sweep, variant_of
 
 FIT_SCHEMA = 1
 # Means over tokens bins this wide (in log tokens) tame the noise of a single batch.
@@ -27,7 +27,7 @@ class SweepFiles:
 
     content: that of sweep.yaml.
     cells: one row a cell of sweep.yaml: the run table's columns, or sweep.yaml's where the cell has not ended yet; the
-    columns `shape` (w64-d4) and `repeat` (a further seed of a shape) are added.
+    columns `shape` (w64-d4), `repeat` (a further seed of a shape) and `variant` (what else varies, in words) are added.
     curves: training loss by tokens, in bins: cell, trunk, shape, phase, line, tokens, train_loss.
     """
 
@@ -42,6 +42,19 @@ class SweepFiles:
     @property
     def finished(self) -> pd.DataFrame:
         return self.cells[self.cells.status == "finished"]
+
+    @property
+    def fitted(self) -> pd.DataFrame:
+        """Those of finished that a law is shown for: where there are variants, those that its filter has left."""
+        if self.fit is None or len(self.variants) < 2:
+            return self.finished
+        excluded = [row.get("cell") for row in self.fit["source"]["excluded"] or []]
+        return self.finished[~self.finished.cell.isin(excluded)]
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants in the order of the sweep; one without words where nothing but shape, seed and budget varies."""
+        return list(dict.fromkeys(self.cells.variant))
 
     @property
     def shapes(self) -> list[str]:
@@ -91,6 +104,7 @@ def _cells(content: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) ->
     columns = list(dict.fromkeys([*table.columns, *listed.columns]))
     cells = pd.concat(rows, ignore_index=True).reindex(columns=columns).set_index("cell").loc[listed.cell].reset_index()
     cells["shape"] = [f"w{width}-d{depth}" for width, depth in zip(cells.width, cells.depth, strict=True)]
+    cells["variant"] = [variant_of(cell, axes_of(content)) for cell in content["cells"]]
     cells["repeat"] = cells.seed != cells.groupby("shape").seed.transform("min")
     return cells
 

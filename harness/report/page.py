@@ -10,7 +10,7 @@ import vl_convert
 
 from harness import __version__
 from harness.files import make_folder, write_atomically
-from harness.report import diagnostics, figures
+from harness.report import diagnostics, figures, variants
 from harness.report.figures import Figure
 from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
@@ -41,7 +41,7 @@ def write_report(path: Path) -> Path:
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
-    for name in set(FIGURES) - set(specs):
+    for name in {*FIGURES, "loss_by_variant"} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in quoted.items():
@@ -55,6 +55,7 @@ def write_report(path: Path) -> Path:
 def draw(sweep: SweepFiles) -> list[Figure]:
     """The figures that the sweep's files allow, in the order of the page."""
     makers = [figures.curves] if len(sweep.curves) else []
+    makers += [variants.loss_by_variant] if len(sweep.variants) > 1 and len(sweep.finished) else []
     if sweep.fit and len(sweep.finished):
         makers += [figures.loss_by_params, figures.loss_by_tokens]
         makers += [figures.loss_by_flops] if sweep.fit["frontier"] else []

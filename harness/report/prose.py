@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
+from harness.records import axes_of
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.fields import Field, doubtful, estimate, number
 from harness.report.inputs import SweepFiles
@@ -56,6 +57,13 @@ def why_no_fit(sweep: SweepFiles) -> str:
     if sweep.fit is not None:
         return ""
     done = sweep.finished
+    if len(sweep.variants) > 1:
+        runs, axes = sweep.path, axes_of(sweep.content)
+        return (
+            f"The cells are variants ({', '.join(sweep.variants)}), and no law is one of all: `python "
+            f"scripts/compare.py runs={runs} column={axes[0]}` sets them side by side, `python scripts/fit.py "
+            f"runs={runs} filter={axes[0]}=={sweep.cells[axes[0]].iloc[0]}` fits one."
+        )
     return (
         f"There is no fit.json in this sweep, so no law is shown. {_many(len(done), 'cell')} finished, over "
         f"{_many(done.params_with_head.nunique(), 'parameter count')} and {_many(_budgets(done), 'token budget')}; a "
@@ -92,6 +100,8 @@ def trained(sweep: SweepFiles) -> list[tuple[str, str]]:
                    "a parameter (with head)"),
         ("Compute", f"{span(cells.flops, scientific)} FLOPs a cell"),
     ]  # fmt: skip
+    if len(sweep.variants) > 1:
+        facts.insert(1, ("Variants", ", ".join(sweep.variants)))
     for name, label in (("family", "Model"), ("device", "Device"), ("code_version", "Code version")):
         if name in done and done[name].notna().any():
             facts.append((label, _listed(done[name])))

@@ -44,6 +44,11 @@ def ramp(colours: Sequence[str], many: int) -> list[str]:
     return found
 
 
+def cycled(colours: Sequence[str], many: int) -> list[str]:
+    """`many` colours, the same again where there are fewer."""
+    return [colours[number % len(colours)] for number in range(many)]
+
+
 def padded(values: Iterable[float], share: float = 0.06) -> tuple[float, float]:
     """The domain of a log axis: the range of the values and a share of it on either side."""
     finite = [value for value in values if math.isfinite(value) and value > 0]

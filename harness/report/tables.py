@@ -361,7 +361,7 @@ def _run_row(row: dict[str, Any]) -> list[Field]:
 
     wrong = row["status"] != "finished"
     return [
-        Field(row["cell"]),
+        Field(f"{row['cell']} {row['variant']}".rstrip()),
         Field(row["status"], mark="bad" if wrong else ""),
         value("params_with_head", lambda found: f"{found:,.0f}"),
         value("tokens", lambda found: f"{found:,.0f}"),

@@ -11,6 +11,14 @@ from harness.config import TrainConfig, to_config
 from harness.errors import UserError
 
 BUDGETS = ("tokens", "tokens_per_param", "flops")
+# Keys of a job that change no loss, or are coordinates, or are compared as what they stand for: precision, data.
+FREE = (
+    "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
+    "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "variants", "detach",
+    "tracking",
+    "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
+)  # fmt: skip
+Settings = dict[str, Any]
 
 
 def unsettled(base: Any) -> list[str]:
@@ -67,3 +75,16 @@ def check_one_folder(jobs: Sequence[TrainConfig]) -> None:
                 f"{key} differs between the jobs of the grid ({', '.join(values[:3])}), whose folder is one: give it "
                 "one value, and train one grid after the other"
             )
+
+
+def settings_of(job: dict[str, Any], recipe: str, resolved_precision: str) -> Settings:
+    """The settings of a job, given as the plain values of a TrainConfig, by their keys."""
+
+    def flat(node: dict[str, Any], prefix: str) -> Settings:
+        found: Settings = {}
+        for key, value in node.items():
+            if f"{prefix}{key}" not in FREE:
+                found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    return flat(job, "") | {"recipe": recipe, "precision": resolved_precision}

@@ -29,6 +29,7 @@ from harness.files import homeless
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
+from harness.sweep.variants import Label, axes_in, check_differ, label_of, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
@@ -67,6 +68,12 @@ class Sweep:
     multirun: bool
     slots: int | None  # how many jobs run at once; None: as many as this machine holds
     cluster: slurm.Launcher | None  # the launcher of jobs that outlive this process in a cluster's queue
+    labels: tuple[Label, ...] = ()  # of each job: what tells it from others of its shape, seed and budgets
+
+    @property
+    def axes(self) -> list[str]:
+        """The columns of what varies beside shape, seed and budgets."""
+        return list(self.labels[0]) if self.labels else []
 
     @property
     def folder(self) -> SweepFolder:
@@ -100,8 +107,7 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
         if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
             lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-        batch = merge_budgets(BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0])
-        jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
+        batch, jobs, labels = _split(lines, base, parser, multirun)
         check_one_folder(jobs)
         if cluster:
             threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
@@ -111,7 +117,32 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
     if jobs[0].detach and cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")
     command = shlex.join(["python", "scripts/train.py", *arguments])
-    return Sweep(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster)
+    return Sweep(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster, labels)
+
+
+def _split(
+    lines: Sequence[str], base: Any, parser: OverridesParser, multirun: bool
+) -> tuple[list[list[str]], tuple[TrainConfig, ...], tuple[Label, ...]]:
+    """The jobs of a sweep's overrides, variant after variant: their own overrides, their configurations, their labels.
+
+    base: the configuration that they share.
+    """
+    axes = axes_in(lines, parser)
+    variants = variants_of(base, axes, parser)
+    if variants and not multirun:
+        raise UserError(f"variants names {', '.join(variants)}: add -m to train them all")
+    batch: list[list[str]] = []
+    names: list[str | None] = []
+    for name, own in variants.items() or [(None, [])]:
+        overrides = parser.parse_overrides([*lines, *own])
+        batch += merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
+        names += [name] * (len(batch) - len(names))
+    jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
+    labels = tuple(
+        label_of(overrides, job, axes, name) for overrides, job, name in zip(batch, jobs, names, strict=True)
+    )
+    check_differ(jobs, labels)
+    return batch, jobs, labels
 
 
 def _slots(launcher: Any, jobs: Sequence[TrainConfig], cluster: slurm.Launcher | None) -> int | None:

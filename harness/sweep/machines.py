@@ -131,6 +131,8 @@ def plan_elsewhere(sweep: Sweep, name: str) -> tuple[Plan, list[str]]:
         finished=frozenset(),
         resumed={},
         pace=_paces(trunks, machine, device),
+        labels=sweep.labels,
+        memory={trunk.name: need for trunk, need in zip(trunks, needs, strict=True)},
     )
     most = max(trunk.cells[-1].tokens for trunk in trunks)
     lines = [

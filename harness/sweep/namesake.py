@@ -1,8 +1,8 @@
 """A sweep's name belongs to its grid: whether what is asked for is the grid whose cells lie in the folder.
 
 The same grid has the same settings, of all that can change a loss; where cells of several have ended, as those of an
-axis, what these do not share is free. Shapes, seeds and budgets are its coordinates: it may grow, or be trained in
-part.
+axis, what these do not share is free, and so is what an axis, or the variants, of both give more values than have ended
+yet. Shapes, seeds and budgets are its coordinates: it may grow, or be trained in part.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,18 +16,12 @@ from harness.config import TrainConfig
 from harness.data.tokens import recipe_of
 from harness.errors import UserError
 from harness.grid import Trunk
-from harness.records import SweepFolder, is_final, read_record, read_sweep
+from harness.records import SweepFolder, axes_of, is_final, read_record, read_sweep
+from harness.sweep.axes import Settings, settings_of
 from harness.sweep.compose import Sweep
 from harness.training.device import precision
 from harness.units import counted
 
-# Keys of a job that change no loss, or are coordinates, or are compared as what they stand for: precision, data.
-FREE = (
-    "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
-    "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "detach", "tracking",
-    "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
-)  # fmt: skip
-Settings = dict[str, Any]
 Coordinate = tuple[Any, ...]
 
 
@@ -44,10 +38,11 @@ def check_settings(sweep: Sweep) -> None:
     recipe = recipe_of(first.data, first.tokenizer)[1]
     asked = [settings_of(asdict(job), recipe, precision(job)) for job in sweep.jobs]
     default = settings_of(asdict(TrainConfig()), "", "")
+    same_axes = bool(sweep.axes) and set(sweep.axes) <= set(_axes_of(folder))
     for key in asked[0]:  # of an older version that has not all the keys, the defaults
         before = _distinct(settings.get(key, default.get(key)) for settings in known)
         now = _distinct(settings.get(key) for settings in asked)
-        if len(before) == 1 and now != before:
+        if len(before) == 1 and now != before and not (same_axes and before[0] in now):
             raise UserError(
                 f"{folder.path} holds {counted(len(ended), 'finished cell')} of another grid, "
                 f"{_change(key, before[0], now)}: {_way_out(folder)}"
@@ -78,6 +73,13 @@ def check_coordinates(sweep: Sweep, trunks: Sequence[Trunk]) -> None:
         )
 
 
+def _axes_of(folder: SweepFolder) -> list[str]:
+    try:
+        return axes_of(read_sweep(folder))
+    except UserError:  # none yet, or cut off
+        return []
+
+
 def _unnamed(sweep: Sweep) -> bool:
     return not sweep.multirun and sweep.jobs[0].name == "single"
 
@@ -90,19 +92,6 @@ def _change(key: str, before: Any, now: Sequence[Any]) -> str:
     if key == "recipe":
         return "with another corpus or tokenizer"
     return f"whose {key} was {before} and is {', '.join(map(str, now[:4]))}"
-
-
-def settings_of(job: dict[str, Any], recipe: str, resolved_precision: str) -> Settings:
-    """The settings of a job, given as the plain values of a TrainConfig, by their keys."""
-
-    def flat(node: dict[str, Any], prefix: str) -> Settings:
-        found: Settings = {}
-        for key, value in node.items():
-            if f"{prefix}{key}" not in FREE:
-                found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return found
-
-    return flat(job, "") | {"recipe": recipe, "precision": resolved_precision}
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

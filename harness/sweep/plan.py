@@ -1,6 +1,7 @@
 """What a sweep is going to train, and what it costs, before it does."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -8,6 +9,7 @@ from rich.table import Table
 from harness.grid import Trunk
 from harness.sweep.pace import Pace
 from harness.sweep.sharing import Sharing
+from harness.sweep.variants import Label, by_variant, costs, pairing
 from harness.training.trainer import CHECKPOINT_SECONDS
 from harness.training.turns import TrunkTime, makespan
 from harness.units import count_label, counted, data_size, duration, machine_hours
@@ -35,6 +37,8 @@ class Plan:
     pace: dict[str, Pace]
     shared: bool = True  # whether another process than the trunk's may train a cooldown
     sharing: Sharing | None = None  # of GPUs, where that was measured
+    labels: tuple[Label, ...] = ()  # of each job: what tells it from others of its shape, seed and budgets
+    memory: Mapping[str, int] = field(default_factory=dict)  # of a process, by trunk, where variants are told apart
 
     @property
     def trunks(self) -> list[Trunk]:
@@ -103,18 +107,25 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What the device did not do while it was measured, each once."""
-        return list(dict.fromkeys(note for pace in self.pace.values() for note in pace.notes))
+        """What the device did not do while it was measured, each once, and what keeps cells from being pairs."""
+        said = list(dict.fromkeys(note for pace in self.pace.values() for note in pace.notes))
+        return said + pairing(self.variants)
+
+    @property
+    def variants(self) -> dict[str, list[Trunk]]:
+        """The trunks of each variant by its words; empty where nothing varies."""
+        return by_variant(self.jobs, self.labels) if self.labels else {}
 
     def table(self) -> Table:
         table = Table(title=f"plan of {self.name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
         for name in ("trunk", "params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):
             table.add_column(name, no_wrap=True, justify="left" if name in ("trunk", "tokens") else "right")
+        named = {trunk.name: f" {name}" for name, trunks in self.variants.items() for trunk in trunks}
         for trunk in self.trunks:
             first, last = trunk.cells[0], trunk.cells[-1]
             seconds = self.seconds(trunk)
             table.add_row(
-                trunk.name.rsplit("-", 1)[0],
+                trunk.name.rsplit("-", 1)[0] + named.get(trunk.name, ""),
                 count_label(trunk.params.with_head, 3),
                 " ".join(count_label(cell.tokens, 3) for cell in trunk.cells),
                 str(first.steps) if first is last else f"{first.steps}-{last.steps}",
@@ -135,4 +146,9 @@ class Plan:
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: {cost}{data_size(self.disk_bytes)} of disk"
             + (f"\n{self.sharing.said}" if self.sharing else "")
+            + "".join(f"\n  {line}" for line in self._by_variant())
         )
+
+    def _by_variant(self) -> list[str]:
+        seconds = {trunk.name: self.seconds(trunk) for trunk in self.trunks} if self.labels else {}
+        return costs(self.variants, seconds, self.memory)

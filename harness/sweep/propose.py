@@ -158,7 +158,13 @@ def proposal(text: str, arguments: Sequence[str]) -> list[str]:
     own = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     base = next((argument.partition("=")[2] for argument in own if argument.startswith("+sweep=")), None)
     template = ["-m", *own, *([] if base else ["tokens=1e6"])]
-    job = compose_sweep(template).jobs[0]
+    sweep = compose_sweep(template)
+    if sweep.axes:
+        raise UserError(
+            f"budget: a grid is proposed for one way of training, and {' and '.join(sweep.axes)} varies: leave it out, "
+            "and train the variants on the grid that is proposed for one"
+        )
+    job = sweep.jobs[0]
     vocab_size = job.model.vocab_size or prepare(job.data, job.tokenizer, 1).vocab_size
     costs = Costs(job) if budget.seconds is None else measured_costs(template, vocab_size, job)
     most = unique_tokens(job, 1)

@@ -52,6 +52,7 @@ from harness.sweep.stage import preparing
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
+from harness.training.memory import memory_of
 from harness.training.turns import most_workers
 
 
@@ -89,6 +90,8 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
         pace=pace,
         shared=shared,
         sharing=sharing,
+        labels=sweep.labels,
+        memory=memory_of(trunks) if sweep.axes and not sweep.cluster else {},
     )
 
 
@@ -219,6 +222,7 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, An
         "overrides": list(sweep.overrides),
         "command": sweep.command,
         "law": sweep.jobs[0].law,
+        **({"axes": sweep.axes} if sweep.axes else {}),
         **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]
         + [launch] * (len(plan.finished) < plan.cells),
@@ -241,7 +245,9 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, An
                 "flops": cell.flops,
             }
             | ({"gpus": trunk.job.gpus} if trunk.job.gpus > 1 else {})
-            for trunk in plan.trunks
+            | label
+            for job, label in zip(plan.jobs, sweep.labels, strict=True)
+            for trunk in job
             for cell in trunk.cells
         ],
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import is_alive
-from harness.records import SweepFolder, read_record, read_sweep
+from harness.records import SweepFolder, axes_of, read_record, read_sweep, variant_of
 from harness.slurm import job_of
 from harness.training.energy import taken
 from harness.training.turns import TrunkTime, makespan
@@ -38,9 +38,9 @@ class CellState:
     """
 
     cell: str
-    label: str  # the cell's name without its hash, where that is still unique
+    label: str  # the cell's name without its hash, and its variant, where that is still unique
     trunk: str
-    row: str  # the shape and seed
+    row: str  # the shape and seed, and the variant where there are several
     tokens: int
     status: str
     steps_done: int = 0
@@ -105,6 +105,7 @@ class SweepReader:
         self.folder = SweepFolder(Path(sweep_dir))
         self._read_at: tuple[int, int] | None = None
         self._content: dict[str, Any] = {}
+        self._variants: dict[str, str] = {}
         self._labels: dict[str, str] = {}
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
 
@@ -147,11 +148,12 @@ class SweepReader:
         if stamp is None or stamp != self._read_at:
             self._content = read_sweep(self.folder)
             self._read_at = stamp
-            self._labels = _labels([cell["cell"] for cell in self._content["cells"]])
+            self._variants = {cell["cell"]: variant_of(cell, axes_of(self._content)) for cell in self._content["cells"]}
+            self._labels = _labels(self._variants)
 
     def _waiting(self, cell: dict[str, Any], **known: Any) -> CellState:
         state = {"status": "waiting", "steps": cell["steps"]} | known
-        row = f"w{cell['width']}-d{cell['depth']}-s{cell['seed']}"
+        row = f"w{cell['width']}-d{cell['depth']}-s{cell['seed']} {self._variants[cell['cell']]}".rstrip()
         return CellState(cell["cell"], self._labels[cell["cell"]], cell["trunk"], row, cell["tokens"], **state)
 
     def _cell(self, cell: dict[str, Any]) -> CellState:
@@ -224,10 +226,11 @@ def last_row(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _labels(cells: list[str]) -> dict[str, str]:
-    short = {cell: re.sub(r"-[0-9a-f]{8}$", "", cell) for cell in cells}
-    unique = len(set(short.values())) == len(cells)
-    return short if unique else {cell: cell for cell in cells}
+def _labels(variants: dict[str, str]) -> dict[str, str]:
+    """What cells are called, from their names and variants."""
+    short = {cell: f"{re.sub(r'-[0-9a-f]{8}$', '', cell)} {variant}".rstrip() for cell, variant in variants.items()}
+    unique = len(set(short.values())) == len(short)
+    return short if unique else {cell: cell for cell in short}
 
 
 def _name_job(trunk_folder: Path, members: list[str], found: dict[str, CellState]) -> None:

@@ -1,6 +1,7 @@
 """What a target of the Makefile stands for: the folder of its sweep, and the command line of its script."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from harness.arguments import expanded, joined, quoted, settled, split
 from harness.commands import configuration, keys_of, keys_of_script, known_keys
 from harness.config import NAME, check_name
 from harness.errors import UserError
+from harness.records import SweepFolder, axes_of, read_sweep
 
 CONF = files("harness.conf")
 
@@ -41,6 +43,22 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
         folder = folder_of(sweep, decides)
     of_script = [word for word in arguments if key_of(word) in own or word not in known]
     return [f"runs={folder}", *of_script]
+
+
+def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """The scripts that follow a sweep's training, each with its arguments, and lines to say before.
+
+    One law is fitted to all cells; variants are compared, where one axis tells them apart.
+    """
+    content = read_sweep(SweepFolder(folder))
+    axes, runs = axes_of(content), f"runs={folder}"
+    if not axes:
+        return [("fit", [runs]), ("report", [runs])], []
+    if len(axes) == 1:
+        return [("compare", [runs, f"column={axes[0]}"]), ("report", [runs])], []
+    fixed = " and ".join(f"{axis}=={content['cells'][0][axis]}" for axis in axes[1:])
+    command = shlex.join(["python", "scripts/compare.py", runs, f"column={axes[0]}", f"filter={fixed}"])
+    return [("report", [runs])], [f"{' and '.join(axes)} vary: compare one with the others fixed, as in {command}"]
 
 
 def default_sweep() -> str:

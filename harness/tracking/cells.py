@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from harness.records import SweepFolder, read_record
+from harness.errors import UserError
+from harness.records import SweepFolder, axes_of, read_record, read_sweep, variant_of
 from harness.tracking.log import RECORD, say
 from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
@@ -78,14 +79,15 @@ class CellMirror:
             return False
         about = yaml.safe_load((self.folder / "config.yaml").read_text())
         named = {key: about[key] for key in ("sweep", "cell", "trunk", "config_hash")}
+        variant = self._variant()
         self._run = open_run(
             self.task,
             id=about["run_id"],
-            name=self.name,
+            name=f"{self.name} {variant}".rstrip(),
             group=about["sweep"],
             job_type="cell",
             tags=about["tags"],
-            config=about["job"] | about["derived"] | named,
+            config=about["job"] | about["derived"] | named | ({"variant": variant} if variant else {}),
         )
         self._run.summary.update({RECORD: None})  # of an earlier attempt
         self._run.define_metric("tokens")
@@ -93,6 +95,15 @@ class CellMirror:
         self._run.define_metric("*", step_metric="tokens")
         self._curve = CurveReader(curve, first=self._run.starting_step)
         return True
+
+    def _variant(self) -> str:
+        """What the sweep calls that in which this cell differs from others of its shape, seed and budget, if any."""
+        try:
+            content = read_sweep(SweepFolder(Path(self.task.sweep_dir)))
+        except UserError:  # of one job, whose sweep.yaml nobody wrote
+            return ""
+        axes = axes_of(content)
+        return next((variant_of(cell, axes) for cell in content["cells"] if cell.get("cell") == self.name), "")
 
     def _locked(self, wait: bool) -> bool:
         """Whether no older mirror, of a job that was killed, still writes this run."""

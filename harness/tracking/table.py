@@ -41,26 +41,27 @@ def fetch(address: str) -> Path:
             f"runs={address} has {len(runs)} runs but no plan that says which cells belong to the sweep: "
             "`python scripts/sync.py runs=FOLDER` sends it"
         )
-    rows = _rows(address, plan, [summary[RECORD] for _, _, summary in runs if summary.get(RECORD)])
+    content, records = _records(address, plan, [summary[RECORD] for _, _, summary in runs if summary.get(RECORD)])
     folder = SweepFolder(make_folder(FETCHED.joinpath(*parts.groups())))
     write_atomically(folder.sweep_yaml, plan)
-    write_rows(folder.table, rows)
+    write_rows(folder.table, content, records)
     return folder.path
 
 
-def _rows(address: str, plan: str, texts: list[str]) -> list[dict[str, Any]]:
+def _records(address: str, plan: str, texts: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The content of the plan, and the records of its cells by name."""
     records = [as_record(text, f"runs={address}") for text in texts]
     by_cell = {record["cell"]: record for record in records if record is not None}
     try:
-        names = [cell["cell"] for cell in parse_sweep(plan)["cells"]]
+        content = parse_sweep(plan)
+        names = [cell["cell"] for cell in content["cells"]]
     except (yaml.YAMLError, KeyError, TypeError):
         raise UserError(
             f"runs={address} has a plan that cannot be read: `python scripts/sync.py runs=FOLDER` sends it anew"
         ) from None
-    rows = [by_cell[name] for name in names if name in by_cell]
-    if not rows:
+    if not set(names) & set(by_cell):
         raise UserError(f"runs={address} has {len(names)} cells planned, and none has ended yet: wait for the first")
-    return rows
+    return content, by_cell
 
 
 def _group(address: str, entity: str, project: str, group: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import write_atomically
+from harness.records import SweepFolder, axes_of, read_sweep
 from harness.tracking.config import base_url
 from harness.tracking.fits import exponents, run_id
 from harness.tracking.log import VIEW, say
@@ -72,11 +73,12 @@ def _save_view(folder: Path, place: list[str], known: dict[str, str]) -> dict[st
     from wandb_workspaces import workspaces as ws
 
     _, entity, project = place
+    names = COORDINATES + ("variant",) * bool(axes_of(read_sweep(SweepFolder(folder))))
     section = ws.Section(name="Losses", panels=_panels(), is_open=True, pinned=True)
     view = ws.Workspace(entity=entity, project=project, name=f"{folder.name} losses", sections=[section])
     view.runset_settings = ws.RunsetSettings(
         filters=_runs_of(folder.name, "cell"),
-        pinned_columns=["run:displayName", *(f"config:{name}.value" for name in COORDINATES), "summary:loss"],
+        pinned_columns=["run:displayName", *(f"config:{name}.value" for name in names), "summary:loss"],
     )
     view.settings = ws.WorkspaceSettings(x_axis="tokens", max_runs=MOST_RUNS)
     view._internal_name, view._internal_id = known.get("view_name", ""), known.get("view_id", "")

@@ -4,11 +4,13 @@ The constants were found where no GPU is: by counting the tensors of a step op b
 by running what inductor generates for an H100 with kernels that do nothing. tests/training/test_memory.py has both.
 """
 
+from collections.abc import Sequence
+
 from harness.errors import UserError
 from harness.grid import Trunk
 from harness.model.config import ModelConfig
 from harness.model.cross_entropy import ALIGNED, EAGER_BYTES, LOGITS_BYTES
-from harness.training.device import Device
+from harness.training.device import Device, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE
 
 # Weights, their gradients and AdamW's two moments; op by op, also the weights in bf16 that autocast keeps.
@@ -87,6 +89,15 @@ def needed_bytes(trunk: Trunk, device: Device, sequences: int | None = None, tok
     resident = min(token_bytes, device.memory // 4) if device.memory else 0
     evaluation = evaluation_bytes(*shape, device.precision, score_bytes(model, device))
     return int(FRAGMENTS * max(step, evaluation)) + resident + CONTEXT_BYTES
+
+
+def memory_of(trunks: Sequence[Trunk]) -> dict[str, int]:
+    """Bytes that each process which trains a trunk here needs, by the trunk's name: of its GPU, or of the machine."""
+    devices = {trunk.name: resolve(trunk.job) for trunk in trunks}
+    return {
+        trunk.name: trunk.training_bytes if device.kind == "cpu" else needed_bytes(trunk, device)
+        for trunk, device in zip(trunks, devices.values(), strict=True)
+    }
 
 
 def micro_sequences(trunk: Trunk, device: Device) -> int:

@@ -119,3 +119,11 @@ def test_a_sweep_yaml_that_is_cut_off_anywhere_heals(corpus, copy):
         folder.sweep_yaml.write_bytes(whole[:cut])
         assert train(arguments(corpus, copy)) == 0
         assert read_sweep(folder)["cells"] == content["cells"]
+
+
+def test_a_sweep_with_an_axis_that_was_killed_goes_on(corpus, copy):
+    for path in copy.glob("grid/runs/*"):
+        if json.loads((path / "run.json").read_text())["learning_rate"] == 0.02:
+            shutil.rmtree(path)
+    assert train(arguments(corpus, copy)) == 0
+    assert len(list(copy.glob("grid/runs/*/run.json"))) == 4

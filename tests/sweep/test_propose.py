@@ -175,3 +175,10 @@ def test_the_yaml_is_a_sweep(job):
         },
     }
     assert np.isinf(standard_errors(Expectation({}, []))["a"])
+
+
+@pytest.mark.parametrize("more", [["optimizer=adamw,muon"], ['variants={optimizer: [], b: ["optimizer=muon"]}']])
+def test_a_grid_is_proposed_for_one_way_of_training(more):
+    said = "^budget: a grid is proposed for one way of training, and (optimizer|variant) varies: leave it out"
+    with pytest.raises(UserError, match=said):
+        propose.proposal("1e14", more)

@@ -127,3 +127,18 @@ def test_clean_says_what_it_did_not_do(tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {tmp_path}/smoke holds no sweep.yaml: give the folder of a sweep\n"
+
+
+def test_a_sweep_is_fitted_or_its_variants_are_compared(tmp_path):
+    folder = SweepFolder(tmp_path)
+    cell = {"cell": "c", "variant": "gpt", "optimizer.beta2": 0.95}
+    for axes, scripts in (([], ["fit", "report"]), (["variant"], ["compare", "report"]),
+                          (["variant", "optimizer.beta2"], ["report"])):  # fmt: skip
+        write_sweep(folder, {"sweep": "v", **({"axes": axes} if axes else {}), "cells": [cell]})
+        found, lines = target.after_training(tmp_path)
+        assert [name for name, _ in found] == scripts
+        assert all(arguments[0] == f"runs={tmp_path}" for _, arguments in found)
+        assert [line.partition(": ")[0] for line in lines] == ["variant and optimizer.beta2 vary"] * (len(axes) > 1)
+        if len(axes) == 1:
+            assert found[0][1][1:] == ["column=variant"]
+    assert lines[0].endswith(f"python scripts/compare.py runs={tmp_path} column=variant filter=optimizer.beta2==0.95")

@@ -50,10 +50,14 @@ def write_cell(sweep_dir, cell, numbers, status=None, tail=""):
         (folder / "run.json").write_text(json.dumps(dict.fromkeys(COLUMNS) | record))
 
 
-def write_plan(sweep_dir, cells):
+def write_plan(sweep_dir, cells, **labels):
+    """labels: of an axis, its value in each cell."""
     sweep_dir.mkdir(exist_ok=True)
     plan = {"sweep": sweep_dir.name, "overrides": ["name=x"], "code_version": "1", "packages": {"torch": "2"}}
-    write_sweep(SweepFolder(sweep_dir), plan | {"cells": [{"cell": cell} for cell in cells]})
+    plan |= {"axes": [*labels]} if labels else {}
+    values = [dict(zip(labels, row, strict=True)) for row in zip(*labels.values(), strict=True)] or [{}] * len(cells)
+    listed = [{"cell": cell} | value for cell, value in zip(cells, values, strict=True)]
+    write_sweep(SweepFolder(sweep_dir), plan | {"cells": listed})
 
 
 def mirror_once(sweep_dir, cells):

@@ -50,6 +50,20 @@ def test_numbers_that_w_and_b_would_round_come_back_exactly(tmp_path, server):
     assert text.splitlines()[0] == ",".join(COLUMNS)
 
 
+def test_the_axes_of_a_sweep_come_back_and_name_its_runs(tmp_path, server):
+    sweep_dir = tmp_path / "v"
+    write_plan(sweep_dir, ["a", "b"], variant=["gpt", "muon"])
+    for cell in ("a", "b"):
+        write_cell(sweep_dir, cell, range(3), "finished")
+    write_table(SweepFolder(sweep_dir))
+    mirror_once(sweep_dir, [PLAN, "a", "b"])
+    back = Path(fetched("wandb://me/scaling/v"))
+    assert (back / "runs.csv").read_bytes() == (sweep_dir / "runs.csv").read_bytes()
+    assert list(pd.read_csv(back / "runs.csv").variant) == ["gpt", "muon"]
+    run = server.run("id-b")
+    assert (run.display_name, run.group, run.config["variant"]["value"]) == ("b muon", "v", "muon")
+
+
 def test_a_later_plan_replaces_the_earlier_one(tmp_path, server):
     sweep_dir = tmp_path / "grown"
     write_plan(sweep_dir, ["a"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
-from harness.laws.table.table import ALIKE, BY_SHAPE, Table, read_runs
+from harness.laws.table.table import BY_SHAPE, Table, read_runs, settings_of
 
 SOURCE = "source"
 # A setting that a source does not name is a value of its own, so that check_comparable sees it.
@@ -54,7 +54,8 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
     have = [set(table.frame.columns) for table in tables]
     every = dict.fromkeys(name for table in tables for name in table.frame.columns)
     shared = [name for name in every if all(name in columns for columns in have)]
-    settings = [name for name in (*ALIKE, *BY_SHAPE) if name in every and name not in shared]
+    known = [name for table in tables for name in settings_of(table)]
+    settings = [name for name in dict.fromkeys((*known, *BY_SHAPE)) if name in every and name not in shared]
     dropped = [name for name in every if name not in shared and name not in settings]
     names = [name for name in dict.fromkeys(["trunk", "cluster", cluster]) if name in shared]
     frames = []

@@ -1,6 +1,7 @@
 """Reading any run table and checking it before a fit: every mistake is one sentence with file, row and column."""
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ ALIKE = [
     "precision",
     "optimizer",
 ]
+# Of a sweep's own table, its axes, by their keys, and the names of its variants; they say more than what they set.
+AXES = re.compile(r"variant|model|gpus|(model|optimizer|schedule|data|tokenizer)(\.\w+)+")
 # Columns that may follow from the shape, but must not vary within one.
 BY_SHAPE = ("learning_rate", "batch_tokens", "heads")
 SMALLEST, LARGEST = 1e-12, 1e30
@@ -257,18 +260,34 @@ def filtered(table: Table, expression: str) -> Table:
     return replace(kept, filter=expression, notes=[*kept.notes, *states])
 
 
+def settings_of(table: Table) -> list[str]:
+    """The columns that must not vary within a fit, the axes of a sweep first."""
+    axes = [name for name in map(str, table.frame.columns) if table.own and AXES.fullmatch(name)]
+    return [*axes, *(name for name in ALIKE if name in table.frame.columns)]
+
+
+def _way_out(table: Table, column: str, value: str) -> str:
+    if not (table.own and Path(table.source).with_name("sweep.yaml").exists()):
+        return f"choose it, as in filter={column}=={value}"
+    runs = shlex.quote(str(Path(table.source).parent))
+    return (
+        f"`python scripts/fit.py runs={runs} filter={column}=={value}` fits one, "
+        f"`python scripts/compare.py runs={runs} column={column}` sets them side by side"
+    )
+
+
 def check_comparable(table: Table, mapped: Collection[str] = ()) -> None:
     """Refuses a table in which more than shape, tokens and seed varies; `mapped` columns are no settings.
 
     Raises UserError.
     """
-    for column in ALIKE:
-        if column in table.frame.columns and column not in mapped:
+    for column in settings_of(table):
+        if column not in mapped:
             values = sorted(set(table.frame[column].map(str)))
             if len(values) > 1:
                 raise UserError(
                     f"{table.source}, column {column} varies ({_listed(values[:4])}), and a law holds for one of "
-                    f"them: choose it, as in filter={column}=={values[0]}"
+                    f"them: {_way_out(table, column, values[0])}"
                 )
     for column in BY_SHAPE:
         if column in mapped or column not in table.frame.columns or not {"width", "depth"} <= set(table.frame.columns):

@@ -12,7 +12,7 @@ BOOLEANS = {"true": True, "false": False}
 # Names and lists whose texts look like numbers now and then.
 TEXTS = frozenset({
     "cell", "trunk", "cluster", "status", "schedule", "data", "device", "config_hash", "code_version", "error",
-    "loss_parts",
+    "loss_parts", "variant",
 })  # fmt: skip
 PADDED = re.compile(r"[-+]?0\d+")
 GAPS = re.compile(r"[-+]?\d{1,3}([ \u00a0\u202f\u2009'\u2019_]\d{3})+([.,]\d+)?")
