@@ -4,7 +4,7 @@ They see the same batches, from the same initialisation where their parameters a
 P parameters, C contrasts, S draws, G shares of trunks and of pairs, B groups that share no noise, N rows of one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from harness.laws.forms import Array
 from harness.laws.noise.noise import MANY_CLUSTERS, Labels, Noise, Wild, estimate, sums
 
-# Shares of the noise that are tried, of trunks and of pairs each.
+# Shares of the noise that are tried, of trunks and of pairs each, so many from 0 to 1.
 SHARES = 20
+# Pairs may also look less alike than strangers, by chance: without such shares, intervals of a difference would be too
+# narrow where pairs have nothing in common (93.7 % where 95 % are said). Over the partners that a run has.
+LEAST_SHARE = -0.25
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Paired:
 
     `quadratic_G` is the generalised sum of squared residuals under each pair of shares, `weight_G` their probability
     given the residuals where all are as likely beforehand (restricted likelihood, Patterson and Thompson 1971).
+    `blocks` are roots of the covariance (G, N, N) and the groups (B, N) that have it.
     """
 
     groups: Groups
@@ -52,6 +56,7 @@ class Paired:
     weight_G: Array
     quadratic_G: Array
     freedom: float
+    blocks: list[tuple[Array, NDArray[np.intp]]] = field(repr=False)
 
     trunks_hidden = False
 
@@ -71,11 +76,13 @@ class Paired:
         """Noise (S, R) and the standard deviation of a new run (S,)."""
         pick_S = generator.choice(len(self.weight_G), draws, p=self.weight_G)
         sd_S = np.sqrt(self.quadratic_G[pick_S] / generator.chisquare(self.freedom, draws))
-        noise_SR = np.zeros((draws, len(self.groups.trunk_R)))
-        for label_R, share_G in self._parts:
-            size = int(label_R.max()) + 1
-            shared_SK = generator.standard_normal((draws, size)) * np.sqrt(share_G[pick_S])[:, None]
-            noise_SR += shared_SK[:, label_R]
+        noise_SR = generator.standard_normal((draws, len(self.groups.trunk_R)))
+        for shares in np.unique(pick_S):
+            drawn_S = np.flatnonzero(pick_S == shares)
+            for root_GNN, rows_BN in self.blocks:
+                where = np.ix_(drawn_S, rows_BN.ravel())
+                apart_SBN = noise_SR[where].reshape(len(drawn_S), *rows_BN.shape)
+                noise_SR[where] = (apart_SBN @ root_GNN[shares].T).reshape(len(drawn_S), -1)
         return noise_SR * sd_S[:, None], sd_S
 
     @cached_property
@@ -121,8 +128,8 @@ class Paired:
         """The part of their noise that paired runs have in common: mean, and the central 95 %."""
         order_G = np.argsort(self.pair_G, kind="stable")
         below_G = np.cumsum(self.weight_G[order_G]) - 0.5 * self.weight_G[order_G]
-        low, high = np.interp([0.025, 0.975], below_G, self.pair_G[order_G])
-        return float(self.weight_G @ self.pair_G), float(low), float(high)
+        low, high = np.maximum(np.interp([0.025, 0.975], below_G, self.pair_G[order_G]), 0.0)
+        return max(float(self.weight_G @ self.pair_G), 0.0), float(low), float(high)
 
 
 def estimate_paired(J_RP: Array, residual_R: Array, groups: Groups) -> Noise:
@@ -135,12 +142,18 @@ def estimate_paired(J_RP: Array, residual_R: Array, groups: Groups) -> Noise:
         assert isinstance(wild, Wild)
         return wild
     share = (np.arange(SHARES) + 0.5) / SHARES
-    trunk_G, pair_G = (grid.ravel() for grid in np.meshgrid(share if groups.trunks else np.zeros(1), share))
+    below = LEAST_SHARE * (np.arange(SHARES // 4)[::-1] + 0.5) / (SHARES // 4) / _partners(groups)
+    trunk_share = share if groups.trunks else np.zeros(1)
+    trunk_G, pair_G = (grid.ravel() for grid in np.meshgrid(trunk_share, np.concatenate([below, share])))
+    # Where the shares below 0 lie closer they count less.
+    prior_G = np.where(pair_G < 0, -LEAST_SHARE * 4 / _partners(groups), 1.0)
     freedom = float(len(residual_R) - J_RP.shape[1])
     size_PP, log_G = np.eye(J_RP.shape[1] + 1), np.zeros(len(trunk_G))
     cross_GPP = np.zeros((len(trunk_G), *size_PP.shape))
     Z_RP = np.column_stack([J_RP / np.linalg.norm(J_RP, axis=0), residual_R])
+    blocks: list[tuple[Array, NDArray[np.intp]]] = []
     for covariance_GNN, blocks_BN in _blocks(groups, trunk_G, pair_G):
+        blocks.append((np.asarray(np.linalg.cholesky(covariance_GNN), float), blocks_BN))
         inverse_GNN = np.linalg.inv(covariance_GNN)
         log_G += len(blocks_BN) * np.linalg.slogdet(covariance_GNN)[1]
         Z_BNP = Z_RP[blocks_BN]
@@ -150,8 +163,15 @@ def estimate_paired(J_RP: Array, residual_R: Array, groups: Groups) -> Noise:
     fitted_G = (y_GP * np.linalg.solve(X_GPP, y_GP[..., None])[..., 0]).sum(1)
     quadratic_G = np.maximum(cross_GPP[:, -1, -1] - fitted_G, 1e-300)
     log_G = -0.5 * (log_G + np.linalg.slogdet(X_GPP)[1] + freedom * np.log(quadratic_G))
-    weight_G = np.exp(log_G - log_G.max())
-    return Paired(groups, trunk_G, pair_G, weight_G / weight_G.sum(), quadratic_G, freedom)
+    weight_G = prior_G * np.exp(log_G - log_G.max())
+    return Paired(groups, trunk_G, pair_G, weight_G / weight_G.sum(), quadratic_G, freedom, blocks)
+
+
+def _partners(groups: Groups) -> int:
+    """The most partners that a trunk or a cell has."""
+    pairs = np.unique(np.stack([groups.pair_of_trunk_R, groups.trunk_R]), axis=1)[0] if groups.trunks else []
+    sizes = [int(np.bincount(labels).max()) for labels in (groups.pair_of_cell_R, pairs) if len(labels)]
+    return max(sizes) - 1
 
 
 def _blocks(groups: Groups, trunk_G: Array, pair_G: Array) -> list[tuple[Array, NDArray[np.intp]]]:
