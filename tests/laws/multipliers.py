@@ -4,8 +4,8 @@
 
 The grid of conf/sweep/cpu.yaml, and one of six trunks, under the additive and the coupled law that the cpu grid has,
 with f and g of .7 to 1.4, .25 % noise, half of it the trunks', and none, half or four fifths of it common to runs of
-one shape, seed and budget, or other seeds for the variant. Beside the coverage stand the median half-width of log m, and
-how often a true null of shared exponents is rejected.
+one shape, seed and budget, or other seeds for the variant. Beside the coverage stand the median half-width of log m,
+and how often a true null of shared exponents is rejected.
 """
 
 import sys
