@@ -41,6 +41,7 @@ NOT_RUN = {
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
     "python benchmarks/": ("minutes", 9),
     "python tests/laws/extrapolation.py": ("minutes", 1),
+    "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python -m pytest": ("the suite itself", 1),
     "python -c": ("a corpus of the hub; tests/data has a local hub", 1),
     "cluster=": ("starts a SLURM, as .ci/run does", 1),

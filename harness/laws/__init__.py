@@ -1,7 +1,9 @@
-"""Scaling laws: `fit` one to a run table, `by_loss` under all losses, `combine` several, `audit` those of others."""
+"""Scaling laws: `fit` one to a run table, `by_loss` under all losses, `combine` several, `audit` those of others,
+`compare` variants."""
 
 from harness.laws.checks.audit import Audit, audit
+from harness.laws.compare import Comparison, compare
 from harness.laws.fit import Fit, by_loss, fit
 from harness.laws.prediction.combination import Combination, combine
 
-__all__ = ["Audit", "Combination", "Fit", "audit", "by_loss", "combine", "fit"]
+__all__ = ["Audit", "Combination", "Comparison", "Fit", "audit", "by_loss", "combine", "compare", "fit"]

@@ -1,46 +1,48 @@
-"""The same cells trained in two ways: how their losses differ, and the exponents that each gives.
+"""Variants of training compared: a joint law, the compute that each is worth, and the losses of common cells."""
 
-Shapes: R rows, C cells that both have.
-"""
-
+import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from harness.errors import UserError
-from harness.laws.checks.moves import WATCHED
-from harness.laws.fit import Fit, fit_rows
-from harness.laws.forms import Array
+from harness.files import make_folder, write_atomically
+from harness.laws import display
+from harness.laws.checks.misfit import lack_of_fit
+from harness.laws.checks.misfit import sentence as misfit_sentence
+from harness.laws.fit import Fit, check_choices
 from harness.laws.noise import intervals as ci
-from harness.laws.settings import TableConfig
+from harness.laws.noise.pairs import Paired
+from harness.laws.provenance import plain, source_of, versions
+from harness.laws.settings import CompareConfig
+from harness.laws.solving.losses import Loss
 from harness.laws.table.entry import converted
-from harness.laws.table.levels import budget_labels
+from harness.laws.table.levels import budget_labels, shape_labels
 from harness.laws.table.names import mapped
-from harness.laws.table.rows import read_rows
-from harness.laws.table.table import Table, check_comparable, filtered
+from harness.laws.table.pool import read_sources, sources
+from harness.laws.table.rows import Columns
+from harness.laws.table.table import Table, as_table, filtered
+from harness.laws.table.units import Units
+from harness.laws.variants.arms import cell_labels, differing, other_text, read_arms
+from harness.laws.variants.joint import TESTED, Arms, check_joint, exponents_shared, fit_joint, freed, shareable
+from harness.laws.variants.multiplier import Place, Worth, largest, worth
 
-SHAPE = ("width", "depth", "seed")
+SCHEMA = 1
+# Above this the intervals come from the curvature, as those of a study.
+MANY_ROWS = 5_000
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """`ways` are the two values of the column, first and second; `difference_C` is log(second loss / first loss).
+class Difference:
+    """Cells that the baseline and a variant both have: shape, budget, tokens, both losses, log(second / first)."""
 
-    `exponents` maps alpha, beta and a to the second's minus the first's, and its 95 % interval.
-    """
-
-    column: str
-    ways: tuple[str, str]
-    fits: tuple[Fit, Fit]
-    cells: pd.DataFrame  # shape, tokens, both losses, difference; (C,)
-    exponents: dict[str, tuple[float, float, float]]
-
-    @property
-    def difference_C(self) -> Array:
-        return self.cells["difference"].to_numpy(float)
+    cells: pd.DataFrame
 
     def mean(self) -> tuple[float, float, float]:
         """The mean difference over trunks, each with all its budgets, and its 95 % interval by Student's t."""
@@ -53,76 +55,246 @@ class Comparison:
 
     def by_budget(self) -> list[tuple[float, float, float]]:
         """Tokens, mean difference and its standard error over shapes, one a budget."""
-        label_C = budget_labels(self.cells["tokens"].to_numpy(float))
-        tokens, difference = (self.cells[name].groupby(label_C) for name in ("tokens", "difference"))
+        tokens, difference = (self.cells[name].groupby(self.cells["budget"]) for name in ("tokens", "difference"))
         columns = (tokens.mean(), difference.mean(), difference.sem())
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def compare(table: Table, config: TableConfig, column: str) -> Comparison:
-    """Fits both halves of a table that `column` tells apart, and pairs their cells by shape, seed and budget.
+@dataclass(frozen=True)
+class Comparison:
+    """Variants of one table; `worth` and `differences` have a key for each but the baseline, where it has any."""
 
-    The interval of a move of an exponent is that of two independent sets of runs: too wide where they share seeds.
-    Raises UserError where the column has other than two values, no cell is in both, or a half cannot be fitted.
+    column: str
+    baseline: str
+    fit: Fit
+    shared: tuple[str, ...]
+    at: Place
+    worth: dict[str, Worth]
+    differences: dict[str, Difference]
+    pairs: tuple[float, float, float] | None
+    content: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of compare.json."""
+        return self.content
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """What a person reads: a line a variant, then the law, the noise, and the losses of common cells."""
+        certificate = self.content["certificate"]
+        said = [found.sentence(name, self.baseline) for name, found in self.worth.items()]
+        said += [f"  {display.seal(certificate)}", f"  {self.fit.predicts}; {self._sharing()}"]
+        if self.pairs is not None:
+            mean, low, high = self.pairs
+            shown = f"{mean:.0%} of their noise ({low:.0%} to {high:.0%})"
+            said.append(f"  runs of one shape, seed and budget have {shown} in common")
+        for name, found in self.differences.items():
+            mean, low, high = found.mean()
+            said.append(
+                f"loss under {name} against {self.baseline}, {len(found.cells)} cells: {mean:+.2%} on average "
+                f"({low:+.2%} to {high:+.2%}), standard deviation {found.cells['difference'].std(ddof=1):.2%}"
+            )
+            said += [f"  at {tokens:,.0f} tokens: {mean:+.2%} ± {se:.2%}" for tokens, mean, se in found.by_budget()]
+        return said + [f"note: {note}" for note in self.content["notes"]]
+
+    def _sharing(self) -> str:
+        return f"{', '.join(self.shared) or 'nothing'} shared by all" if self.shared else "nothing shared"
+
+
+def compare(
+    table: Any,
+    column: str | None = None,
+    baseline: str | None = None,
+    law: str | None = None,
+    loss: str = "log_mse",
+    bootstrap: int = 2000,
+    seed: int = 0,
+    *,
+    delta: float = 1e-3,
+    shared: Sequence[str] | None = None,
+    filter: str = "",
+    target_unit: str | None = None,
+    bytes_per_token: float | None = None,
+    units: Mapping[str, Any] | None = None,
+    **columns: Any,
+) -> Comparison:
+    """How much more compute a baseline needs to reach the losses of each variant in a table.
+
+    table: as of `fit`; several paths, a,b or a list, are compared under `source`. column: whose values are the variants
+    (default: the one that varies). baseline: one of its values (default: the first). law: chinchilla, chinchilla_tied
+    or chinchilla_coupled (default: the one that a sweep states, else chinchilla). shared: which of E and the exponents
+    all variants have in common (default: all; E only where they train on the same text). units, columns: as of `fit`.
+
+    Raises UserError for an unknown choice, and for variants that cannot be compared.
     """
+    known = {each.name for each in fields(Columns)}
+    if unknown := sorted(set(columns) - known):
+        raise UserError(f"compare has no argument {unknown[0]}: give some of {', '.join(sorted(known))}")
+    if isinstance(table, list | tuple):
+        table = f"[{','.join(map(str, table))}]"
+    if isinstance(table, str):
+        table = read_sources(table, columns.get("target", "loss"), columns.get("cluster"), once=False)
+    config = CompareConfig(
+        runs="table", law=law, loss=loss, delta=delta, bootstrap=bootstrap, seed=seed, filter=filter,
+        columns=Columns(**columns), column=column, baseline=baseline, shared=None if shared is None else list(shared),
+        units=Units(**(units or {})), target_unit=target_unit, bytes_per_token=bytes_per_token,
+    )  # fmt: skip
+    return compare_table(as_table(table), config)
+
+
+def compare_table(table: Table, config: CompareConfig) -> Comparison:
+    """`compare` by a configuration; raises UserError."""
     config.check()
-    if not config.bootstrap:
-        raise UserError("bootstrap=0 leaves no draws to compare: give 200 or more")
-    table = filtered(table, config.filter)
-    if column not in table.frame.columns:
-        raise UserError(f"{table.source} has no column {column!r}: name the one that tells the two ways apart")
-    values = list(dict.fromkeys(table.frame[column].map(str)))
-    if len(values) == 1:
-        raise UserError(
-            f"{table.source}, column {column} is {values[0]} in every row, and two ways are compared: name both in "
-            "runs=a,b, or another column"
-        )
-    if len(values) > 2:
-        raise UserError(
-            f"{table.source}, column {column} has {len(values)} values ({', '.join(values[:4])}): two are compared, "
-            "so choose them with filter="
-        )
-    table, columns = mapped(table, config.columns, law := config.law_of(table))
-    table, _ = converted(table, columns, law, config.units, config.target_unit, config.bytes_per_token)
-    config = replace(config, columns=columns)
-    halves = [table.keep((table.frame[column].map(str) == value).to_numpy()) for value in values]
-    for half in halves:
-        check_comparable(half, {name for name in vars(columns).values() if name is not None})
-    first, second = (_fit(half, config, seed) for seed, half in enumerate(halves, config.seed))
-    return Comparison(column, (values[0], values[1]), (first, second), _pairs(halves, config), _moves(first, second))
-
-
-def _fit(table: Table, config: TableConfig, seed: int) -> Fit:
     law = config.law_of(table)
-    rows = read_rows(table, config.columns, law)
-    return fit_rows(rows, config.columns, law, config.loss, config.delta, config.bootstrap, seed, table.source)
+    wanted = config.parameters()
+    check_joint(law, frozenset(wanted or ()))
+    check_choices(config.loss, config.delta, config.bootstrap, config.seed)
+    table, columns = mapped(filtered(table, config.filter), config.columns, law)
+    table, _ = converted(table, columns, law, config.units, config.target_unit, config.bytes_per_token)
+    table, column, arms = read_arms(table, columns, law, config.column, config.baseline)
+    own_floor = wanted is None and other_text(table, column, arms)
+    shared = tuple(name for name in shareable(law) if name in (wanted if wanted is not None else shareable(law)))
+    shared = tuple(name for name in shared if not (own_floor and name == "E"))
+    config = replace(config, columns=arms.columns, bootstrap=0 if len(arms.rows) > MANY_ROWS else config.bootstrap)
+    loss = Loss(config.loss, config.delta)
+    fit = fit_joint(arms, law, frozenset(shared), loss, config.bootstrap, config.seed, table.source)
+    null = fit
+    if not set(TESTED) & set(shareable(law)) <= set(shared):
+        null = fit_joint(arms, law, frozenset({*shared, *TESTED} & set(shareable(law))), loss, 0, 0, table.source)
+    own = fit if null is not fit else freed(fit, arms, TESTED)
+    at = largest(arms)
+    found = {
+        name: worth(fit, own, arms, table, variant, at, exponents_shared(null, arms, variant))
+        for variant, name in enumerate(arms.names[1:], 1)
+    }
+    differences = {
+        name: each
+        for variant, name in enumerate(arms.names[1:], 1)
+        if (each := _difference(table, column, arms, variant)) is not None
+    }
+    pairs = fit.curvature.noise.share_of_pairs() if isinstance(fit.curvature.noise, Paired) else None
+    shape_R = shape_labels(table.frame, arms.rows.params)
+    own_R = arms.variant_R * (int(shape_R.max()) + 1) + shape_R
+    misfit = lack_of_fit(fit, own_R, budget_labels(arms.rows.tokens))
+    content = {
+        "schema": SCHEMA,
+        "baseline": arms.names[0],
+        "law": law,
+        "certificate": asdict(fit.certificate),
+        "variants": {name: each.to_dict() for name, each in found.items()},
+        "column": column,
+        "shared": list(shared),
+        "estimates": fit.estimates,
+        "intervals": fit.intervals,
+        "noise": _noise(fit, pairs),
+        "lack_of_fit": misfit,
+        "differences": {name: _as_dict(each) for name, each in differences.items()},
+        "source": source_of(table, fit),
+        "choices": _choices(config, fit, column),
+        "versions": versions(),
+        "notes": table.notes + _notes(table, column, arms, differences, own_floor) + misfit_sentence(misfit),
+    }
+    return Comparison(column, arms.names[0], fit, shared, at, found, differences, pairs, plain(content))
 
 
-def _moves(first: Fit, second: Fit) -> dict[str, tuple[float, float, float]]:
-    assert first.draws is not None and second.draws is not None
-    before, after = first.at(first.draws.theta_SP), second.at(second.draws.theta_SP)
-    moves = {}
-    for name in (name for name in WATCHED if name in first.estimates):
-        low, high = ci.quantiles(after[name] - before[name])
-        moves[name] = (second.estimates[name] - first.estimates[name], float(low), float(high))
-    return moves
+def _difference(table: Table, column: str, arms: Arms, variant: int) -> Difference | None:
+    """The cells that a variant has in common with the baseline; None where there are none."""
+    run_R, budget_R = cell_labels(table, column, arms.columns)
+    frame = pd.DataFrame({
+        "shape": run_R, "budget": budget_R, "tokens": arms.rows.tokens, "loss": arms.rows.loss,
+    })  # fmt: skip
+    first, second = (frame[arms.variant_R == each] for each in (0, variant))
+    both = first.merge(second, on=["shape", "budget"], suffixes=("", "_second"))
+    return Difference(both.assign(difference=np.log(both["loss_second"] / both["loss"]))) if len(both) else None
 
 
-def _pairs(halves: list[Table], config: TableConfig) -> pd.DataFrame:
-    columns = config.columns
-    tokens = np.concatenate([half.numbers(columns.tokens) for half in halves])
-    budgets = np.split(budget_labels(tokens), [len(halves[0].frame)])
-    frames = []
-    for half, budget_R in zip(halves, budgets, strict=True):
-        named = [name for name in SHAPE if name in half.frame.columns] or [columns.params]
-        shape = half.frame[named].astype(str).agg(" ".join, axis=1)
-        frames.append(
-            pd.DataFrame({
-                "shape": shape, "budget": budget_R, "tokens": half.numbers(columns.tokens),
-                "loss": half.numbers(columns.target),
-            })
-        )  # fmt: skip
-    both = frames[0].merge(frames[1], on=["shape", "budget"], suffixes=("", "_second"))
-    if not len(both):
-        raise UserError(f"no cell of {halves[0].source} is in both halves: train the same shapes, seeds and budgets")
-    return both.assign(difference=np.log(both["loss_second"] / both["loss"]))
+def _as_dict(difference: Difference) -> dict[str, Any]:
+    mean, low, high = difference.mean()
+    return {
+        "cells": len(difference.cells),
+        "mean": {"estimate": mean, "low": low, "high": high},
+        "by_budget": [
+            {"tokens": tokens, "mean": mean, "standard_error": error} for tokens, mean, error in difference.by_budget()
+        ],
+    }
+
+
+def _noise(fit: Fit, pairs: tuple[float, float, float] | None) -> dict[str, Any]:
+    """Standard deviations of trunks and of cells, and the share of both that paired runs have in common."""
+    trunk, cell = np.sqrt(fit.curvature.noise.estimates).tolist()
+    share = None if pairs is None else dict(zip(("estimate", "low", "high"), pairs, strict=True))
+    return {"trunk_sd": None if fit.curvature.noise.trunks_hidden else trunk, "cell_sd": cell, "share_of_pairs": share}
+
+
+def _choices(config: CompareConfig, fit: Fit, column: str) -> dict[str, Any]:
+    return {
+        "law": fit.law,
+        "loss": fit.loss,
+        "delta": fit.delta,
+        "params": fit.columns.params,
+        "tokens": fit.columns.tokens,
+        "target": fit.columns.target,
+        "column": column,
+        "bootstrap": config.bootstrap,
+        "seed": config.seed,
+        "tolerance": fit.certificate.tolerance,
+        "draw_tolerance": ci.DRAW_TOLERANCE if fit.draws else None,
+        "interval_method": fit.interval_method,
+    }
+
+
+def _notes(table: Table, column: str, arms: Arms, differences: dict[str, Difference], own_floor: bool) -> list[str]:
+    """What a reader must know to read the numbers rightly."""
+    notes = []
+    alone = [name for name in arms.names[1:] if name not in differences]
+    if alone:
+        notes.append(
+            f"{' and '.join(alone)} and {arms.names[0]} have no cell of one shape, seed and budget in common, so "
+            "nothing is paired."
+        )
+    if other := differing(table, column, arms):
+        notes.append(f"The variants differ in {', '.join(other)} too, and the multiplier is of all of that together.")
+    if own_floor:
+        notes.append(
+            "The variants train on different text, so each has an E of its own, and a multiplier is of the compute "
+            "that reaches the same loss above it."
+        )
+    if arms.rows.cluster is None:
+        notes.append("The table names no trunk or cluster column, so its rows count as independent but for pairs.")
+    if arms.rows.derived:
+        symbols = {"params": "N", "tokens": "D", "flops": "C"}
+        shown = ", ".join(f"{symbols[use]} = {words}" for use, words in arms.rows.derived.items())
+        notes.append(f"The table lacks a column of it, so {shown}.")
+    if table.excluded:
+        many = "1 row is" if len(table.excluded) == 1 else f"{len(table.excluded)} rows are"
+        notes.append(f"{many} left out, listed under source.excluded.")
+    return notes
+
+
+def output_path(config: CompareConfig) -> Path:
+    """Where the comparison is written."""
+    if config.out:
+        return Path(config.out)
+    paths = sources(config.runs)
+    runs = Path(paths[0])
+    if len(paths) > 1:
+        return Path("compare.json")
+    return runs / "compare.json" if runs.is_dir() else runs.with_suffix(".compare.json")
+
+
+def write_comparison(config: CompareConfig) -> Comparison:
+    """Compares and writes compare.json; raises UserError before anything is written."""
+    path = output_path(config)
+    once = config.column not in (None, "source")
+    table = read_sources(config.runs, config.columns.target, config.columns.cluster, once)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
+    try:
+        make_folder(path.parent)
+    except UserError as error:
+        raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error
+    found = compare_table(table, config)
+    write_atomically(path, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    return found

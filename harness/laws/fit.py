@@ -14,7 +14,7 @@ from harness.laws import display
 from harness.laws.forms import FORMS, Array, Form, Variables, centred, check_law
 from harness.laws.forms.base import with_fixed
 from harness.laws.noise import intervals as ci
-from harness.laws.noise.noise import Noise
+from harness.laws.noise.noise import Noise, estimate
 from harness.laws.solving.certificate import Certificate, certify
 from harness.laws.solving.losses import LOSSES, Loss
 from harness.laws.solving.solver import Problem, minimise
@@ -219,14 +219,29 @@ def fit_rows(
     """`fit` on numbers that are read already."""
     check_law(law)
     form = FORMS[law]
-    _check_choices(loss, delta, bootstrap, seed)
+    check_choices(loss, delta, bootstrap, seed)
     check_levels(rows, columns, form, source)
     problem = _problem(rows, form, Loss(loss, delta), fixed)
+    return fit_problem(problem, rows, columns, bootstrap, seed, fixed)
+
+
+def fit_problem(
+    problem: Problem,
+    rows: Rows,
+    columns: Columns,
+    bootstrap: int,
+    seed: int,
+    fixed: Mapping[str, float] = MappingProxyType({}),
+    noise_of: tuple[Any, Callable[[Array, Array, Any], Noise]] | None = None,
+) -> Fit:
+    """`fit` of what is to be minimised; `noise_of` are the groups of rows that share noise, and its estimator."""
+    form, loss = problem.form, problem.loss
+    noise_of = noise_of or (rows.cluster, estimate)
     starts_MP, solution = minimise(problem)
     best = int(np.argmin(solution.objective_M))
     theta_P = solution.theta_MP[best]
-    curvature = ci.linearise(problem, theta_P, rows.cluster)
-    noise = ci.row_noise(problem, theta_P, rows.cluster)
+    curvature = ci.linearise(problem, theta_P, *noise_of)
+    noise = ci.row_noise(problem, theta_P, *noise_of)
     by_curvature = ci.curvature_intervals(problem, theta_P, curvature)
     certificate = certify(problem, starts_MP, solution, by_curvature)
     draws = None
@@ -237,15 +252,15 @@ def fit_rows(
         method = f"percentiles of {bootstrap} refitted simulations, fixed design, {noise.words}"
     natural = form.natural(theta_P[None], problem.at)
     return Fit(
-        law=law,
-        loss=loss,
-        delta=delta,
+        law=form.name,
+        loss=loss.kind,
+        delta=loss.delta,
         columns=columns,
         rows=rows,
         fixed=dict(fixed),
         estimates={name: float(value[0]) for name, value in natural.items()},
         intervals=intervals,
-        objective=float(solution.objective_M[best]) * (problem.at.scale**2 if loss == "mse" else 1.0),
+        objective=float(solution.objective_M[best]) * (1.0 if loss.in_logs else problem.at.scale**2),
         certificate=certificate,
         interval_method=method,
         problem=problem,
@@ -261,7 +276,7 @@ def _problem(rows: Rows, form: Form, loss: Loss, fixed: Mapping[str, float]) -> 
     return Problem(with_fixed(form, fixed, at) if fixed else form, at, (rows.loss / at.scale)[None], rows.weight, loss)
 
 
-def _check_choices(loss: str, delta: float, bootstrap: int, seed: int) -> None:
+def check_choices(loss: str, delta: float, bootstrap: int, seed: int) -> None:
     if loss not in LOSSES:
         raise UserError(f"loss={loss} is not known: choose {_listed(LOSSES)}")
     if not 1e-8 <= delta <= 1e3:

@@ -1,7 +1,7 @@
 """The configuration of a fit: conf/fit.yaml and the command line of scripts/fit.py."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -15,7 +15,7 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 from harness.laws.table.units import Units, check_target_unit
 
-TEXTS = ("law", "loss", "filter", "column", "best_of")
+TEXTS = ("law", "loss", "filter", "column", "baseline", "best_of", "out")
 Config = TypeVar("Config", bound="TableConfig")
 
 
@@ -86,10 +86,24 @@ class FitConfig(TableConfig):
 
 @dataclass
 class CompareConfig(TableConfig):
-    """What scripts/compare.py reads: one or two tables that hold two ways of training the same cells."""
+    """What scripts/compare.py reads: one table that holds several variants, or a table for each."""
 
-    runs: str = ""  # a sweep directory or a table that holds both, or two of them, a,b
-    column: str = "schedule"  # the column whose two values are compared
+    # a sweep directory or a table that holds all variants, or several of them, a,b, which are then the variants
+    runs: str = ""
+    column: str | None = None  # whose values are the variants; null: the one that varies, source of several tables
+    baseline: str | None = None  # the value that the others are compared with; null: the first
+    # which of E and the exponents all variants have in common, such as [alpha,beta,gamma]; null: all of them, E only
+    # where they train on the same text
+    shared: Any = None
+    # null: compare.json in the sweep directory, <stem>.compare.json beside a table, compare.json here for several
+    out: str | None = None
+
+    def parameters(self) -> tuple[str, ...] | None:
+        """What shared= names; None where it is left to the table."""
+        if self.shared is None:
+            return None
+        names = self.shared.strip("[] ").split(",") if isinstance(self.shared, str) else list(self.shared)
+        return tuple(str(name).strip() for name in names if str(name).strip())
 
 
 ConfigStore.instance().store(name="fit_schema", node=FitConfig)

@@ -2,16 +2,12 @@
 
 import json
 import math
-import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import scipy
 
-from harness import __version__
 from harness.errors import UserError
 from harness.files import make_folder, write_atomically
 from harness.laws.checks.agreement import disagreement
@@ -30,6 +26,7 @@ from harness.laws.noise.seeds import seed_noise
 from harness.laws.prediction.combination import combine_rows
 from harness.laws.prediction.holdout import hold_out, splits
 from harness.laws.prediction.ranking import ranking
+from harness.laws.provenance import plain, source_of, versions
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.entry import prepared, unread
@@ -37,7 +34,7 @@ from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
 from harness.laws.table.repeats import repeated, settings
 from harness.laws.table.repeats import sentence as repeats_sentence
-from harness.laws.table.rows import Cells, Rows, cluster_column
+from harness.laws.table.rows import Cells, Rows
 from harness.laws.table.table import Table
 from harness.laws.table.units import doubts
 
@@ -109,9 +106,9 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     misfit = lack_of_fit(best, repeat_R, cells.budget_R) if cell else None
     content = {
         "schema": SCHEMA,
-        "source": _source(table, best),
+        "source": source_of(table, best),
         "choices": _choices(config, best),
-        "versions": _versions(),
+        "versions": versions(),
         "fit": best.to_dict(),
         "by_loss": [each.to_dict() for each in by_loss],
         "disagreement": apart,
@@ -135,7 +132,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "bands": _bands(cells, best),
         "notes": notes + text_note + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
-    return _plain(content)
+    return plain(content)
 
 
 def _cells(table: Table, rows: Rows) -> Cells:
@@ -224,19 +221,6 @@ def _notes(table: Table, fit: Fit) -> list[str]:
     return notes
 
 
-def _source(table: Table, fit: Fit) -> dict[str, Any]:
-    return {
-        "path": table.source,
-        "sha256": table.sha256,
-        "sources": table.sources(),
-        "rows": table.rows_read,
-        "rows_used": len(fit.rows),
-        "excluded": table.excluded,
-        "filter": table.filter,
-        "account": table.account,
-        "columns": asdict(fit.columns) | {"cluster": cluster_column(table, fit.columns)},
-    }
-
 
 def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
     return {
@@ -254,15 +238,6 @@ def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
         "interval_method": fit.interval_method,
     }
 
-
-def _versions() -> dict[str, str]:
-    return {
-        "harness": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "pandas": pd.__version__,
-    }
 
 
 def _many(rows: int) -> str:
@@ -331,16 +306,3 @@ def _some(values: Any) -> Any:
     if len(values) <= MOST_CURVES:
         return values
     return values[np.linspace(0, len(values) - 1, MOST_CURVES).round().astype(int)]
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, lists and text that JSON can say; what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -3,9 +3,9 @@
 The design is held fixed: a sweep has too few trunks to resample them. Shapes: S draws, R rows, P parameters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy import special
 
 from harness.laws.forms import Array
 from harness.laws.forms.repeated import REPEATS
-from harness.laws.noise.noise import Labels, Noise, estimate
+from harness.laws.noise.noise import Noise, estimate
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem, solve
 
@@ -49,14 +49,24 @@ class Curvature:
         return self.noise.spread(gradient_CP @ self.gain_PR)
 
 
-def linearise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Curvature:
-    """The curvature at a solution; huber and lad by their influence functions.
+def linearise(
+    problem: Problem, theta_P: Array, groups: Any, estimator: Callable[[Array, Array, Any], Noise] = estimate
+) -> Curvature:
+    """The curvature at a solution; `estimator` takes gradient, influences and groups, the labels of trunks or None."""
+    J_RP, xi_R = influence(problem, theta_P)
+    low_P, high_P = problem.form.bounds()
+    free_P = (theta_P > low_P) & (theta_P < high_P)
+    gain_PR = np.zeros((len(theta_P), len(xi_R)))
+    gain_PR[free_P] = np.linalg.pinv(J_RP[:, free_P], rcond=1e-9)
+    return Curvature(gain_PR, estimator(J_RP[:, free_P], xi_R, groups))
+
+
+def influence(problem: Problem, theta_P: Array) -> tuple[Array, Array]:
+    """Whitened gradient and the influence of each row: huber's and lad's by their influence functions.
 
     theta moves by gain @ xi, where xi is slope(residual) / mean curvature of the loss (Huber 1964).
     """
     J_RP, residual_R = whitened(problem, theta_P)
-    low_P, high_P = problem.form.bounds()
-    free_P = (theta_P > low_P) & (theta_P < high_P)
     xi_R = residual_R
     if problem.loss.kind in ("huber", "lad"):
         size_R = np.abs(residual_R)
@@ -64,9 +74,7 @@ def linearise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Cur
         band = max(problem.loss.delta, 1.5 * float(np.median(size_R)) * len(size_R) ** -0.2, 1e-12)
         delta = problem.loss.delta if problem.loss.kind == "huber" else 1e-12
         xi_R = np.clip(residual_R, -delta, delta) / (delta / band * max((size_R <= band).mean(), 0.05))
-    gain_PR = np.zeros((len(theta_P), len(residual_R)))
-    gain_PR[free_P] = np.linalg.pinv(J_RP[:, free_P], rcond=1e-9)
-    return Curvature(gain_PR, estimate(J_RP[:, free_P], xi_R, cluster_R))
+    return J_RP, xi_R
 
 
 def whitened(problem: Problem, theta_P: Array) -> tuple[Array, Array]:
@@ -77,11 +85,13 @@ def whitened(problem: Problem, theta_P: Array) -> tuple[Array, Array]:
     return J_RP * root_R[:, None], problem.residual(theta_P[None])[0] * root_R
 
 
-def row_noise(problem: Problem, theta_P: Array, cluster_R: Labels | None) -> Noise:
-    """The noise of the (whitened) residuals of a fit."""
+def row_noise(
+    problem: Problem, theta_P: Array, groups: Any, estimator: Callable[[Array, Array, Any], Noise] = estimate
+) -> Noise:
+    """The noise of the (whitened) residuals of a fit; `estimator` and `groups` as of `linearise`."""
     J_RP, residual_R = whitened(problem, theta_P)
     low_P, high_P = problem.form.bounds()
-    return estimate(J_RP[:, (theta_P > low_P) & (theta_P < high_P)], residual_R, cluster_R)
+    return estimator(J_RP[:, (theta_P > low_P) & (theta_P < high_P)], residual_R, groups)
 
 
 class Drawn(Protocol):

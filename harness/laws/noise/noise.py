@@ -4,6 +4,7 @@ Shapes: R rows, P parameters, K clusters (trunks), C contrasts, S draws.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ class Components:
         freedom = float(self.freedom_J.sum())
         if self.independent:
             return np.sqrt(self.squares_J[0] / freedom * cell_C), np.full(len(contrast_CR), freedom)
-        trunk_C = (_sums(contrast_CR, self.cluster_R) ** 2).sum(1)
+        trunk_C = (sums(contrast_CR, self.cluster_R) ** 2).sum(1)
         share_G, weight_G, scaled_G = self.shares()
         variance_GC = scaled_G[:, None] * (share_G[:, None] * trunk_C + (1 - share_G[:, None]) * cell_C) + 1e-120
         mean_C = weight_G @ (freedom / variance_GC)
@@ -135,7 +136,7 @@ class Wild:
         return self.residual_R * sign_SK[:, self.cluster_R], np.full(draws, sd)
 
     def spread(self, contrast_CR: Array) -> tuple[Array, Array]:
-        score_CK = _sums(contrast_CR * self.residual_R, self.cluster_R)
+        score_CK = sums(contrast_CR * self.residual_R, self.cluster_R)
         return np.sqrt((score_CK**2).sum(1)), np.full(len(contrast_CR), self.freedom)
 
     @property
@@ -143,7 +144,31 @@ class Wild:
         return 0.0, float((self.residual_R**2).mean())
 
 
-Noise = Components | Wild
+class Noise(Protocol):
+    """What residuals say of the noise behind them."""
+
+    @property
+    def cluster_R(self) -> Labels: ...
+
+    @property
+    def trunks_hidden(self) -> bool:
+        """Whether the residuals say nothing of what trunks share."""
+
+    @property
+    def words(self) -> str: ...
+
+    @property
+    def curvature_words(self) -> str: ...
+
+    @property
+    def estimates(self) -> tuple[float, float]:
+        """The variances of trunks and of cells."""
+
+    def draw(self, draws: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Noise (S, R) and the standard deviation of a new run (S,)."""
+
+    def spread(self, contrast_CR: Array) -> tuple[Array, Array]:
+        """Standard deviation and degrees of freedom of contrasts of the rows, (C,) each."""
 
 
 def estimate(J_RP: Array, residual_R: Array, cluster_R: Labels | None) -> Noise:
@@ -168,7 +193,7 @@ def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Compone
     """Henderson's method 3 on the linearised fit; None where cells leave no degree of freedom within their trunks."""
     rows, count = Q_RP.shape
     size_K = np.bincount(labels_R).astype(float)
-    sums_KP = _sums(Q_RP.T, labels_R).T
+    sums_KP = sums(Q_RP.T, labels_R).T
     means_KP = sums_KP / np.sqrt(size_K)[:, None]
     # The projection on trunks, between the residual projection, seen from trunk sums and from trunk means.
     shared_KK = np.diag(np.sqrt(size_K)) - means_KP @ sums_KP.T
@@ -180,7 +205,7 @@ def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Compone
     shared_between = float((shared_KK**2).sum())
     shared_total = float(size_K.sum() - (sums_KP**2).sum())
     mixing_JC = np.array([[shared_between, between_freedom], [max(shared_total - shared_between, 0.0), within_freedom]])
-    between = float((_sums(residual_R[None], labels_R)[0] ** 2 / size_K).sum())
+    between = float((sums(residual_R[None], labels_R)[0] ** 2 / size_K).sum())
     squares_J = np.array([between, max(float((residual_R**2).sum()) - between, 0.0)])
     if between_freedom < 0.9:
         return Components(squares_J[1:], np.array([within_freedom]), mixing_JC[1:], labels_R)
@@ -192,6 +217,6 @@ def _two_components(Q_RP: Array, residual_R: Array, labels_R: Labels) -> Compone
     return Components(squares_J, np.array([effective, within_freedom]), mixing_JC, labels_R)
 
 
-def _sums(values_CR: Array, labels_R: Labels) -> Array:
+def sums(values_CR: Array, labels_R: Labels) -> Array:
     """Sums over the rows of each cluster, (C, K)."""
     return np.stack([np.bincount(labels_R, weights=values_R) for values_R in values_CR])

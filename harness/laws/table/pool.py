@@ -36,15 +36,18 @@ def sources(runs: str) -> list[str]:
     return paths
 
 
-def read_sources(runs: str, target: str = "loss", cluster: str | None = None) -> Table:
+def read_sources(runs: str, target: str = "loss", cluster: str | None = None, once: bool = True) -> Table:
     """The table that runs= names, several pooled; `cluster` is a column that names runs beside trunk and cluster.
+
+    once: a cell that stands in several counts once.
 
     Raises UserError where one cannot be read, or where two sources give one cell different numbers.
     """
     paths = sources(runs)
     if len(paths) == 1:
         return read_runs(paths[0])
-    return _once(_joined([read_runs(path) for path in paths], paths, cluster), target)
+    joined = _joined([read_runs(path) for path in paths], paths, cluster)
+    return _once(joined, target) if once else joined
 
 
 def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table:
