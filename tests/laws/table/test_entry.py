@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.laws import combine, fit
-from harness.laws.compare import compare
-from harness.laws.settings import CompareConfig, FitConfig, fit_config
+from harness.laws import combine, compare, fit
+from harness.laws.settings import FitConfig, fit_config
 from harness.laws.study import study
 from harness.laws.table.entry import admitted, prepared
 from harness.laws.table.repeats import expected_least, repeated, settings
@@ -262,10 +261,9 @@ def combined(frame, **choices):
     return [member.fit for member in combine(frame, **choices).members if member.fit.law == "chinchilla"]
 
 
-def compared(frame, units=(), **choices):
-    config = CompareConfig(runs="x", bootstrap=200, units=Units(**dict(units)), **choices)
-    both = pd.concat([frame.assign(way=way, trunk=frame.index) for way in "ab"], ignore_index=True)
-    return compare(as_table(both), config, "way").fits
+def compared(frame, **choices):
+    both = pd.concat([frame.assign(optimizer=name, trunk=frame.index) for name in "ab"], ignore_index=True)
+    return [compare(both, bootstrap=0, **choices).fit]
 
 
 @pytest.mark.parametrize("way", [fitted, combined, compared])
