@@ -185,7 +185,7 @@ def mains(tmp_path_factory):
         patch.setattr(study, "study", lambda found, config: {"law": config.law_of(found)})
         patch.setattr(scripts["fit"], "show", cut)
         patch.setattr(scripts["fit"], "show_briefly", cut)
-        patch.setattr(scripts["compare"], "compare", cut)
+        patch.setattr(importlib.import_module("harness.laws.compare"), "compare_table", cut)
         patch.setattr(scripts["report"], "log_fit", lambda runs: [])
         patch.setattr(table, "probe", lambda: "cut")
         patch.setattr(sync, "_send", cut)
