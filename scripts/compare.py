@@ -17,10 +17,14 @@ import check_environment  # noqa: F401
 from harness.commands import run_script
 from harness.laws.compare import output_path, write_comparison
 from harness.laws.settings import compare_config
+from harness.laws.table.pool import sources
+from harness.records import renew_table
 
 
 def main(arguments: list[str]) -> int:
     config = compare_config(arguments)
+    for path in sources(config.runs):
+        renew_table(Path(path))
     print(write_comparison(config))
     print(f"written to {output_path(config)}")
     return 0

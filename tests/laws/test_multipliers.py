@@ -34,10 +34,10 @@ def test_simulated_noise_has_the_covariance_that_it_is_drawn_from():
     trunk = np.repeat(np.arange(8), 3)
     groups = Groups(trunk, trunk % 4, np.tile(np.arange(12), 2), True)
     noise = estimate_paired(np.ones((24, 1)), np.random.default_rng(0).standard_normal(24), groups)
-    near = np.argmin((noise.trunk_G - 0.325) ** 2 + (noise.pair_G - 0.625) ** 2)
+    near = np.argmin((groups.shares.trunk_G - 0.325) ** 2 + (groups.shares.pair_G - 0.625) ** 2)
     weight = np.zeros_like(noise.weight_G)
     weight[near] = 1.0
-    known = type(noise)(groups, noise.trunk_G, noise.pair_G, weight, np.full(len(weight), 23.0), 1e9, noise.blocks)
+    known = type(noise)(groups, weight, np.full(len(weight), 23.0), 1e9)
     drawn, _ = known.draw(100_000, np.random.default_rng(1))
     covariance = np.cov(drawn.T) / (23 / 1e9)
     assert np.diag(covariance) == pytest.approx(np.ones(24), abs=0.03)

@@ -4,7 +4,7 @@ They see the same batches, from the same initialisation where their parameters a
 P parameters, C contrasts, S draws, G shares of trunks and of pairs, B groups that share no noise, N rows of one.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,26 @@ SHARES = 20
 # Pairs may also look less alike than strangers, by chance: without such shares, intervals of a difference would be too
 # narrow where pairs have nothing in common (93.7 % where 95 % are said). Over the partners that a run has.
 LEAST_SHARE = -0.25
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of all groups with one covariance, that under each share by its root and its inverse."""
+
+    rows_BN: NDArray[np.intp]
+    root_GNN: Array
+    inverse_GNN: Array
+    determinant_G: Array  # its log
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The shares that are tried, of trunks and of pairs, and how likely each is beforehand, (G,)."""
+
+    trunk_G: Array
+    pair_G: Array
+    prior_G: Array
+    blocks: list[Block]
 
 
 @dataclass(frozen=True)
@@ -37,8 +57,15 @@ class Groups:
         """Whether any cell has a partner."""
         return len(np.unique(self.pair_of_cell_R)) < len(self.pair_of_cell_R)
 
-    def rows(self, keep_R: NDArray[np.bool_]) -> "Groups":
-        return Groups(self.trunk_R[keep_R], self.pair_of_trunk_R[keep_R], self.pair_of_cell_R[keep_R], self.trunks)
+    @cached_property
+    def shares(self) -> Shares:
+        share = (np.arange(SHARES) + 0.5) / SHARES
+        below = LEAST_SHARE * (np.arange(SHARES // 4)[::-1] + 0.5) / (SHARES // 4) / _partners(self)
+        trunk_share = share if self.trunks else np.zeros(1)
+        trunk_G, pair_G = (grid.ravel() for grid in np.meshgrid(trunk_share, np.concatenate([below, share])))
+        # Where the shares below 0 lie closer they count less.
+        prior_G = np.where(pair_G < 0, -LEAST_SHARE * 4 / _partners(self), 1.0)
+        return Shares(trunk_G, pair_G, prior_G, _blocks(self, trunk_G, pair_G))
 
 
 @dataclass(frozen=True)
@@ -47,16 +74,12 @@ class Paired:
 
     `quadratic_G` is the generalised sum of squared residuals under each pair of shares, `weight_G` their probability
     given the residuals where all are as likely beforehand (restricted likelihood, Patterson and Thompson 1971).
-    `blocks` are roots of the covariance (G, N, N) and the groups (B, N) that have it.
     """
 
     groups: Groups
-    trunk_G: Array
-    pair_G: Array
     weight_G: Array
     quadratic_G: Array
     freedom: float
-    blocks: list[tuple[Array, NDArray[np.intp]]] = field(repr=False)
 
     trunks_hidden = False
 
@@ -79,16 +102,16 @@ class Paired:
         noise_SR = generator.standard_normal((draws, len(self.groups.trunk_R)))
         for shares in np.unique(pick_S):
             drawn_S = np.flatnonzero(pick_S == shares)
-            for root_GNN, rows_BN in self.blocks:
-                where = np.ix_(drawn_S, rows_BN.ravel())
-                apart_SBN = noise_SR[where].reshape(len(drawn_S), *rows_BN.shape)
-                noise_SR[where] = (apart_SBN @ root_GNN[shares].T).reshape(len(drawn_S), -1)
+            for block in self.groups.shares.blocks:
+                where = np.ix_(drawn_S, block.rows_BN.ravel())
+                apart_SBN = noise_SR[where].reshape(len(drawn_S), *block.rows_BN.shape)
+                noise_SR[where] = (apart_SBN @ block.root_GNN[shares].T).reshape(len(drawn_S), -1)
         return noise_SR * sd_S[:, None], sd_S
 
     @cached_property
     def _parts(self) -> list[tuple[Labels, Array]]:
         """The labels of what shares noise, and its part of the variance."""
-        groups, trunk_G, pair_G = self.groups, self.trunk_G, self.pair_G
+        groups, trunk_G, pair_G = self.groups, self.groups.shares.trunk_G, self.groups.shares.pair_G
         alone_R = np.arange(len(groups.trunk_R))
         return [
             (groups.trunk_R, (1 - pair_G) * trunk_G),
@@ -121,15 +144,16 @@ class Paired:
 
     @property
     def estimates(self) -> tuple[float, float]:
-        total_G = self.quadratic_G / self.freedom
-        return float(self.weight_G @ (self.trunk_G * total_G)), float(self.weight_G @ ((1 - self.trunk_G) * total_G))
+        total_G, trunk_G = self.quadratic_G / self.freedom, self.groups.shares.trunk_G
+        return float(self.weight_G @ (trunk_G * total_G)), float(self.weight_G @ ((1 - trunk_G) * total_G))
 
     def share_of_pairs(self) -> tuple[float, float, float]:
         """The part of their noise that paired runs have in common: mean, and the central 95 %."""
-        order_G = np.argsort(self.pair_G, kind="stable")
+        pair_G = self.groups.shares.pair_G
+        order_G = np.argsort(pair_G, kind="stable")
         below_G = np.cumsum(self.weight_G[order_G]) - 0.5 * self.weight_G[order_G]
-        low, high = np.maximum(np.interp([0.025, 0.975], below_G, self.pair_G[order_G]), 0.0)
-        return max(float(self.weight_G @ self.pair_G), 0.0), float(low), float(high)
+        low, high = np.maximum(np.interp([0.025, 0.975], below_G, pair_G[order_G]), 0.0)
+        return max(float(self.weight_G @ pair_G), 0.0), float(low), float(high)
 
 
 def estimate_paired(J_RP: Array, residual_R: Array, groups: Groups) -> Noise:
@@ -141,30 +165,22 @@ def estimate_paired(J_RP: Array, residual_R: Array, groups: Groups) -> Noise:
         wild = estimate(J_RP, residual_R, groups.pair_of_trunk_R)
         assert isinstance(wild, Wild)
         return wild
-    share = (np.arange(SHARES) + 0.5) / SHARES
-    below = LEAST_SHARE * (np.arange(SHARES // 4)[::-1] + 0.5) / (SHARES // 4) / _partners(groups)
-    trunk_share = share if groups.trunks else np.zeros(1)
-    trunk_G, pair_G = (grid.ravel() for grid in np.meshgrid(trunk_share, np.concatenate([below, share])))
-    # Where the shares below 0 lie closer they count less.
-    prior_G = np.where(pair_G < 0, -LEAST_SHARE * 4 / _partners(groups), 1.0)
-    freedom = float(len(residual_R) - J_RP.shape[1])
-    size_PP, log_G = np.eye(J_RP.shape[1] + 1), np.zeros(len(trunk_G))
-    cross_GPP = np.zeros((len(trunk_G), *size_PP.shape))
+    freedom, shares = float(len(residual_R) - J_RP.shape[1]), groups.shares
     Z_RP = np.column_stack([J_RP / np.linalg.norm(J_RP, axis=0), residual_R])
-    blocks: list[tuple[Array, NDArray[np.intp]]] = []
-    for covariance_GNN, blocks_BN in _blocks(groups, trunk_G, pair_G):
-        blocks.append((np.asarray(np.linalg.cholesky(covariance_GNN), float), blocks_BN))
-        inverse_GNN = np.linalg.inv(covariance_GNN)
-        log_G += len(blocks_BN) * np.linalg.slogdet(covariance_GNN)[1]
-        Z_BNP = Z_RP[blocks_BN]
-        outer = np.einsum("bnp,bmq->nmpq", Z_BNP, Z_BNP).reshape(blocks_BN.shape[1] ** 2, -1)
-        cross_GPP += (inverse_GNN.reshape(len(trunk_G), -1) @ outer).reshape(cross_GPP.shape)
+    log_G, count = np.zeros(len(shares.trunk_G)), Z_RP.shape[1]
+    cross_GPP = np.zeros((len(log_G), count, count))
+    for block in shares.blocks:
+        groups_B, size = block.rows_BN.shape
+        log_G += groups_B * block.determinant_G
+        Z_BX = Z_RP[block.rows_BN].reshape(groups_B, -1)
+        outer = (Z_BX.T @ Z_BX).reshape(size, count, size, count).transpose(0, 2, 1, 3).reshape(size**2, -1)
+        cross_GPP += (block.inverse_GNN.reshape(len(log_G), -1) @ outer).reshape(cross_GPP.shape)
     X_GPP, y_GP = cross_GPP[:, :-1, :-1], cross_GPP[:, :-1, -1]
     fitted_G = (y_GP * np.linalg.solve(X_GPP, y_GP[..., None])[..., 0]).sum(1)
     quadratic_G = np.maximum(cross_GPP[:, -1, -1] - fitted_G, 1e-300)
     log_G = -0.5 * (log_G + np.linalg.slogdet(X_GPP)[1] + freedom * np.log(quadratic_G))
-    weight_G = prior_G * np.exp(log_G - log_G.max())
-    return Paired(groups, trunk_G, pair_G, weight_G / weight_G.sum(), quadratic_G, freedom, blocks)
+    weight_G = shares.prior_G * np.exp(log_G - log_G.max())
+    return Paired(groups, weight_G / weight_G.sum(), quadratic_G, freedom)
 
 
 def _partners(groups: Groups) -> int:
@@ -174,8 +190,7 @@ def _partners(groups: Groups) -> int:
     return max(sizes) - 1
 
 
-def _blocks(groups: Groups, trunk_G: Array, pair_G: Array) -> list[tuple[Array, NDArray[np.intp]]]:
-    """The covariance of the rows of a group under each share, (G, N, N), and the rows of all groups that have it."""
+def _blocks(groups: Groups, trunk_G: Array, pair_G: Array) -> list[Block]:
     alike: dict[bytes, list[NDArray[np.intp]]] = {}
     for rows_N in np.split(np.argsort(groups.pair_of_trunk_R, kind="stable"),
                            np.cumsum(np.bincount(groups.pair_of_trunk_R))[:-1]):  # fmt: skip
@@ -187,7 +202,10 @@ def _blocks(groups: Groups, trunk_G: Array, pair_G: Array) -> list[tuple[Array, 
         trunk_G11, pair_G11 = trunk_G[:, None, None], pair_G[:, None, None]
         own_GNN = trunk_G11 * trunk_NN + (1 - trunk_G11) * alone_NN
         common_GNN = trunk_G11 * one_NN + (1 - trunk_G11) * cell_NN
-        found.append(((1 - pair_G11) * own_GNN + pair_G11 * common_GNN, np.array(blocks)))
+        covariance_GNN = (1 - pair_G11) * own_GNN + pair_G11 * common_GNN
+        root_GNN = np.asarray(np.linalg.cholesky(covariance_GNN), float)
+        determinant_G = 2 * np.log(np.diagonal(root_GNN, axis1=1, axis2=2)).sum(1)
+        found.append(Block(np.array(blocks), root_GNN, np.linalg.inv(covariance_GNN), determinant_G))
     return found
 
 
