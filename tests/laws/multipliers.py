@@ -1,6 +1,6 @@
 """Do the intervals of a multiplier cover 95 %? Simulated tables of two variants, compared as real ones are.
 
-    python tests/laws/multipliers.py [TABLES]
+    python tests/laws/multipliers.py [TABLES [DRAWS]]      DRAWS 0: intervals from the curvature
 
 The grid of conf/sweep/cpu.yaml, and one of six trunks, under the additive and the coupled law that the cpu grid has,
 with f and g of .7 to 1.4, .25 % noise, half of it the trunks', and none, half or four fifths of it common to runs of
@@ -98,19 +98,19 @@ def calibrate(grid: str, law: str, share: float | None, tables: int, draws: int,
     return Found(covered, float(np.median(found[:, 1])), rejected, certified)
 
 
-def main(tables: int) -> int:
+def main(tables: int = TABLES, draws: int = DRAWS) -> int:
     shown = Table("grid", "law", "pairs share", "m covers", "half-width", "rejected", "certified", box=SIMPLE_HEAD)
     for grid in GRIDS:
         for law in LAWS:
             for share in SHARES:
-                found = calibrate(grid, law, share, tables, DRAWS, workers=2)
+                found = calibrate(grid, law, share, tables, draws, workers=2)
                 words = "other seeds" if share is None else f"{share:.0%}"
-                rates = [f"{each:.1%}" for each in vars(found).values()]
+                rates = [f"{each:.2%}" for each in vars(found).values()]
                 shown.add_row(grid, law, words, *rates)
-    print(f"{tables} simulated tables each, intervals from {DRAWS} draws")
+    print(f"{tables} simulated tables each, intervals from {f'{draws} draws' if draws else 'the curvature'}")
     Console(width=120).print(shown)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else TABLES))
+    sys.exit(main(*map(int, sys.argv[1:])))
