@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OF_ANY_PYTHON = ("check_environment.py", "check_python.py", "set_up.py")
+SCRIPTS = sorted({path.name for path in (ROOT / "scripts").glob("*.py")} - set(OF_ANY_PYTHON))
 
 
 @pytest.fixture
@@ -41,9 +43,10 @@ def test_the_sentence_names_the_way_out(check, monkeypatch, tmp_path, venv, pref
 
 
 @pytest.mark.parametrize("flags", [["-E", "-S"], ["-E", "-S", "-P"][: 3 if sys.version_info >= (3, 11) else 2]])
-def test_a_script_without_its_packages_ends_in_one_sentence(tmp_path, flags):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_without_its_packages_ends_in_one_sentence(tmp_path, flags, script):
     """-S: without site-packages; -P: without the script's own folder."""
-    command = [sys.executable, *flags, str(ROOT / "scripts" / "plan.py"), "-m", "+sweep=cpu"]
+    command = [sys.executable, *flags, str(ROOT / "scripts" / script), "plan", "+sweep=cpu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {sys.executable} has no module ")

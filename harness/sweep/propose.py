@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -109,9 +110,15 @@ def standard_errors(found: Expectation) -> dict[str, float]:
     return {name: (high - low) / 3.92 for name, (low, high) in found.ranges.items()}
 
 
+@cache
+def cpu_jobs() -> tuple[TrainConfig, ...]:
+    """The jobs of the cpu grid, which take seconds to compose."""
+    return compose_sweep(["-m", "+sweep=cpu", "tracking=none"]).jobs
+
+
 def cpu_grids(bounds: Bounds) -> dict[str, Candidate]:
     """The cpu grid within the bounds by what was done to it: made larger or smaller, or only given more seeds."""
-    jobs = compose_sweep(["-m", "+sweep=cpu", "tracking=none"]).jobs
+    jobs = cpu_jobs()
     seeds = Counter((job.model.width // job.model.head_size, job.model.depth) for job in jobs)
     tokens = jobs[0].budgets()[1]
 

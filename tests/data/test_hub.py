@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import harness.conf
 import hydra
@@ -39,40 +41,95 @@ print(json.dumps(answers))
 """
 
 
-def start_in_a_process(address: str, tokens: int, *requests: DataConfig, program: str = PROGRAM) -> subprocess.Popen:
-    """The hub's address is read when its library is imported, so each address needs a process."""
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"HF_ENDPOINT": address, "HOME": requests[0].store_directory}
-    command = [sys.executable, "-c", program, json.dumps([asdict(data) for data in requests]), str(tokens)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+# Forks a process for each line that it reads, a request, and writes its exit status as subprocess has it: what all of
+# them import takes seconds.
+FORKING = """
+import datasets, json, os, sys
+import harness.data.tokens
+for line in sys.stdin:
+    program, arguments, environment, output, complaints = json.loads(line)
+    child = os.fork()
+    if not child:
+        for descriptor, path in ((1, output), (2, complaints)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        os.environ.update(environment)
+        sys.argv[1:] = arguments
+        status = 1
+        try:
+            exec(program, {"__name__": "__main__"})
+            sys.stdout.flush()
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
-def prepare_in_a_process(address: str, tokens: int, *requests: DataConfig) -> list[dict]:
-    process = start_in_a_process(address, tokens, *requests)
-    said, complaints = process.communicate(timeout=120)
-    assert process.returncode == 0 and complaints == "", complaints
-    return json.loads(said.splitlines()[-1])
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """Four files of 2000 documents of 299 letters, 600 000 tokens each, and a copy of the first document."""
-    (tmp_path / "hub" / "data").mkdir(parents=True)
-    for number in range(4):
-        texts = synthetic_texts(2000, 299, seed=number)
-        texts[1] = texts[0]
-        name = f"train-{number:05}-of-00004.parquet"
-        pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "hub" / "data" / name, row_group_size=500)
-    server = Hub(tmp_path / "hub")
-    yield server
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A hub, whose folder each test chooses, and a process that knows its address and forks."""
+    server = Hub(tmp_path_factory.mktemp("hub"))
+    command = [sys.executable, "-c", FORKING]
+    told = environment(server.address, server.folder)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=told, text=True, **pipes) as forking:
+        yield server, forking
+        forking.stdin.close()
     server.shutdown()
     server.server_close()
 
 
+def environment(address: str, home: Path) -> dict[str, str]:
+    """The hub's address is read when its library is imported, so each address needs a process."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return kept | {"HF_ENDPOINT": address, "HOME": str(home)}
+
+
+def in_a_process(hub: Any, tokens: int, *requests: DataConfig, program: str = PROGRAM) -> subprocess.CompletedProcess:
+    """Of a hub, or of an address where there is none."""
+    arguments = [json.dumps([asdict(data) for data in requests]), str(tokens)]
+    folder = Path(requests[0].store_directory).parent
+    if isinstance(hub, str):
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, env=environment(hub, folder), capture_output=True, text=True, timeout=120)
+    said = [folder / "output", folder / "complaints"]
+    given = {name: value for name, value in os.environ.items() if name.startswith("TIKTOKEN")}
+    hub.forking.stdin.write(json.dumps([program, arguments, given, *map(str, said)]) + "\n")
+    hub.forking.stdin.flush()
+    status = int(hub.forking.stdout.readline())
+    return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in said))
+
+
+def prepare_in_a_process(hub: Any, tokens: int, *requests: DataConfig) -> list[dict]:
+    done = in_a_process(hub, tokens, *requests)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@cache
+def texts_of(number: int) -> list[str]:
+    return synthetic_texts(2000, 299, seed=number)
+
+
+@pytest.fixture
+def hub(served, tmp_path):
+    """Four files of 2000 documents of 299 letters, 600 000 tokens each, and a copy of the first document."""
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for number in range(4):
+        texts = texts_of(number)[:1] + texts_of(number)[:1] + texts_of(number)[2:]
+        name = f"train-{number:05}-of-00004.parquet"
+        pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "hub" / "data" / name, row_group_size=500)
+    server, server.forking = served
+    server.folder = tmp_path / "hub"
+    server.sent.clear()
+    return server
+
+
 def test_streams_only_what_the_budget_needs(hub, tmp_path):
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
-    (said,) = prepare_in_a_process(hub.address, 1, data)
-    texts = [text for number in (0, 1) for text in synthetic_texts(2000, 299, seed=number)]
+    (said,) = prepare_in_a_process(hub, 1, data)
+    texts = [text for number in (0, 1) for text in texts_of(number)]
     texts[1], texts[2001] = texts[0], texts[2000]
     aside = [text for text in dict.fromkeys(texts) if digest_of(text) < 26 << 56][:10]
     train = [text for text in dict.fromkeys(texts) if text not in aside]
@@ -81,7 +138,7 @@ def test_streams_only_what_the_budget_needs(hub, tmp_path):
     assert said["manifest"]["validation"]["documents"] == 10
     assert {name for name in hub.sent if name} == {f"data/train-0000{number}-of-00004.parquet" for number in (0, 1)}
 
-    (grown,) = prepare_in_a_process(hub.address, 10**7, data)
+    (grown,) = prepare_in_a_process(hub, 10**7, data)
     assert grown["train"].startswith(said["train"])
     assert grown["manifest"]["exhausted"] and grown["manifest"]["duplicates"] == 4
     assert len(hub.sent) == 5
@@ -118,18 +175,17 @@ def test_a_killed_build_goes_on_from_where_it_was(hub, tmp_path):
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
     # 300 tokens a document: killed at document 2334, after 28 commits; at 4334, 25 commits after document 2268.
     for least, documents in ((700_000, 2268), (1_300_000, 4293)):
-        process = start_in_a_process(hub.address, 10**7, data, program=KILLED.format(least=least) + PROGRAM)
-        process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL
+        killed = in_a_process(hub, 10**7, data, program=KILLED.format(least=least) + PROGRAM)
+        assert killed.returncode == -signal.SIGKILL
         manifest = json.loads(contents(data.store_directory)["manifest.json"])
         assert manifest["train"]["documents"] == documents
         assert len(contents(data.store_directory)["train.bin"]) >= 2 * least
     hub.sent.clear()
-    (said,) = prepare_in_a_process(hub.address, 10**7, data)
+    (said,) = prepare_in_a_process(hub, 10**7, data)
     files = [hub.sent.get(f"data/train-0000{number}-of-00004.parquet", 0) for number in range(4)]
     assert files[0] <= 2**16 and files[1] == 0 and min(files[2:]) > 2**18
     whole = DataConfig(**asdict(data) | {"store_directory": str(tmp_path / "whole")})
-    (expected,) = prepare_in_a_process(hub.address, 10**7, whole)
+    (expected,) = prepare_in_a_process(hub, 10**7, whole)
     assert said["manifest"] == expected["manifest"] and said["manifest"]["duplicates"] == 4
     assert contents(data.store_directory) == contents(whole.store_directory)
 
@@ -137,23 +193,23 @@ def test_a_killed_build_goes_on_from_where_it_was(hub, tmp_path):
 def test_a_budget_is_added_from_where_the_last_one_ended(hub, tmp_path):
     """A window of 2^20 tokens ends in the second file; the first is not asked for again."""
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
-    (small,) = prepare_in_a_process(hub.address, 1, data)
+    (small,) = prepare_in_a_process(hub, 1, data)
     hub.sent.clear()
-    (grown,) = prepare_in_a_process(hub.address, 10**6 * 2, data)
+    (grown,) = prepare_in_a_process(hub, 10**6 * 2, data)
     files = [hub.sent.get(f"data/train-0000{number}-of-00004.parquet", 0) for number in range(4)]
     assert files[0] <= 2**16 and min(files[1:]) > 2**18
     assert grown["train"].startswith(small["train"]) and len(grown["train"]) > len(small["train"])
     at_once = DataConfig(**asdict(data) | {"store_directory": str(tmp_path / "at_once")})
-    prepare_in_a_process(hub.address, 10**6 * 2, at_once)
+    prepare_in_a_process(hub, 10**6 * 2, at_once)
     assert contents(data.store_directory) == contents(at_once.store_directory)
 
 
 def test_a_corpus_that_changes_under_its_store(hub, tmp_path):
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
-    prepare_in_a_process(hub.address, 1, data)
+    prepare_in_a_process(hub, 1, data)
     second = hub.folder / "data" / "train-00001-of-00004.parquet"
     pa.parquet.write_table(pa.table({"text": synthetic_texts(2000, 299, seed=9)}), second)
-    assert "has changed since it was built" in prepare_in_a_process(hub.address, 10**7, data)[0]["error"]
+    assert "has changed since it was built" in prepare_in_a_process(hub, 10**7, data)[0]["error"]
 
 
 def test_wrong_names(hub, tmp_path):
@@ -165,7 +221,7 @@ def test_wrong_names(hub, tmp_path):
         ({"validation_tokens": 10**6}, "data.validation_tokens=1000000 is more than a tenth of the documents hold"),
     ]
     right = {"source": "hub", "name": "test/corpus", "store_directory": str(tmp_path / "s")}
-    said = prepare_in_a_process(hub.address, 1, *(DataConfig(**right | keys) for keys, _ in cases))
+    said = prepare_in_a_process(hub, 1, *(DataConfig(**right | keys) for keys, _ in cases))
     for answer, (_, message) in zip(said, cases, strict=True):
         assert message in answer["error"]
     assert not list((tmp_path / "s").glob("*/*.bin"))
@@ -177,12 +233,12 @@ def test_a_hub_that_breaks_off(hub, tmp_path):
     second = hub.folder / "data" / "train-00001-of-00004.parquet"
     whole = second.read_bytes()
     second.write_bytes(whole[:50_000] + bytes(64) + whole[50_064:])
-    (said,) = prepare_in_a_process(hub.address, 10**7, data)
+    (said,) = prepare_in_a_process(hub, 10**7, data)
     assert said["error"].startswith("data.name=test/corpus breaks off in part 2 of 4 (")
     assert said["error"].endswith("the same command goes on from what is stored")
     assert not list((tmp_path / "s").glob("*/*.bin"))  # it was done before the first commit
     second.write_bytes(whole)
-    assert prepare_in_a_process(hub.address, 10**7, data)[0]["manifest"]["exhausted"]
+    assert prepare_in_a_process(hub, 10**7, data)[0]["manifest"]["exhausted"]
 
 
 WITHOUT_NETWORK = """
@@ -200,9 +256,8 @@ def test_a_machine_without_network_trains_from_a_prepared_store(hub, tmp_path, g
     """The store is copied from where it was made; neither the hub nor the encoding's file is there."""
     data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
     gpt2 = PROGRAM.replace('kind="bytes"', 'kind="tiktoken", encoding="gpt2"')
-    process = start_in_a_process(hub.address, 1, data, program=gpt2)
-    complaints = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, complaints
+    done = in_a_process(hub, 1, data, program=gpt2)
+    assert done.returncode == 0, done.stderr
     (tmp_path / "s").rename(tmp_path / "copied")
     job = [
         "data=tinystories", "data.name=test/corpus", "data.validation_tokens=3000", "tokens=2e4", "tracking=none",

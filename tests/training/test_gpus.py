@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +128,11 @@ def test_jobs_on_two_gpus_at_once():
 def large_grid(compose, monkeypatch):
     """How many jobs of the large gpu grid a box of GPUs of these sizes (GB) runs at once."""
 
-    def jobs_at_once(*sizes: float, **more: str) -> int:
+    composed = [
+        compose("+sweep=gpu-large", "hydra.mode=RUN", f"shape={shape}") for shape in ("w768-d12", "w256-d4")
+    ]
+
+    def jobs_at_once(*sizes: float, **more: Any) -> int:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (9, 0))
@@ -136,11 +142,9 @@ def large_grid(compose, monkeypatch):
         ]
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: sized[gpu])
         monkeypatch.setattr(gpus.machine, "nvidia_smi", lambda *arguments: [])
-        overrides = [f"{key}={value}" for key, value in more.items()]
-        jobs = [
-            compose("+sweep=gpu-large", "hydra.mode=RUN", f"shape={shape}", *overrides)
-            for shape in ("w768-d12", "w256-d4")
-        ]
+        jobs = [replace(job, **more) for job in composed]
+        for job in jobs:
+            job.check()
         return machine_slots([trunk for job in jobs for trunk in make_trunks(job, 50_257, "", "bf16")])
 
     return jobs_at_once
@@ -148,16 +152,16 @@ def large_grid(compose, monkeypatch):
 
 def test_the_large_gpu_grid_has_as_many_jobs_as_the_gpus_hold(large_grid):
     # the largest shape needs 23 GB with context, tokens and margin; a smaller GPU takes the smallest, 9 GB
-    assert [large_grid(size, slots_per_gpu="2") for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
-    assert large_grid(80, 80) == 2 and large_grid(80, 80, slots_per_gpu="2") == 4 and large_grid(24, 24, 24, 24) == 4
-    assert large_grid(80, 20, slots_per_gpu="2") == 2 + 2
+    assert [large_grid(size, slots_per_gpu=2) for size in (12, 24, 40, 80, 141)] == [1, 1, 1, 2, 2]
+    assert large_grid(80, 80) == 2 and large_grid(80, 80, slots_per_gpu=2) == 4 and large_grid(24, 24, 24, 24) == 4
+    assert large_grid(80, 20, slots_per_gpu=2) == 2 + 2
     assert large_grid(80, 80, device="cuda:1") == 1
-    assert large_grid(80, 80, device="cuda:1", slots="2") == 2  # both on the one that is named
-    assert large_grid(141, slots="5") == 5
+    assert large_grid(80, 80, device="cuda:1", slots=2) == 2  # both on the one that is named
+    assert large_grid(141, slots=5) == 5
     # 15 GB of each GPU, with 32 sequences and the gradients once more
-    assert [large_grid(*[24] * number, gpus="2") for number in (2, 3, 4)] == [1, 1, 2]
-    assert large_grid(80, 80, gpus="2", slots_per_gpu="2") == 2
-    assert large_grid(141, 141, gpus="2", slots="3") == 3
+    assert [large_grid(*[24] * number, gpus=2) for number in (2, 3, 4)] == [1, 1, 2]
+    assert large_grid(80, 80, gpus=2, slots_per_gpu=2) == 2
+    assert large_grid(141, 141, gpus=2, slots=3) == 3
 
 
 @pytest.fixture
