@@ -152,9 +152,8 @@ def arguments_of(line: str, project: Path) -> tuple[str, list[str]]:
         return Path(words[1]).stem, words[2:]
     *asked, sweep, launcher, args, _ = by_shell(f"{line} PY=.venv/bin/record", project).split("\0")
     assert asked == ["scripts/make.py", words[1]]
-    return ("train" if words[1] == "sweep" else words[1]), command(
-        words[1], {"SWEEP": sweep or "cpu", "LAUNCHER": launcher, "HARNESS_ARGS": args}
-    )
+    given = {"SWEEP": sweep or "cpu", "HARNESS_ARGS": args} | ({"LAUNCHER": launcher} if launcher else {})
+    return ("train" if words[1] == "sweep" else words[1]), command(words[1], given)
 
 
 @pytest.mark.parametrize("line", sorted({line for _, line in lines() if line.startswith("make ")}))
