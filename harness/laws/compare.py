@@ -31,7 +31,7 @@ from harness.laws.table.table import Table, as_table, filtered
 from harness.laws.table.units import Units
 from harness.laws.variants.arms import cell_labels, differing, other_text, read_arms
 from harness.laws.variants.joint import TESTED, Arms, check_joint, exponents_shared, fit_joint, freed, shareable
-from harness.laws.variants.multiplier import Place, Worth, largest, worth
+from harness.laws.variants.multiplier import SIGNIFICANT, Place, Worth, largest, worth
 
 SCHEMA = 1
 # Above this the intervals come from the curvature, as those of a study.
@@ -194,7 +194,10 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
         "source": source_of(table, fit),
         "choices": _choices(config, fit, column),
         "versions": versions(),
-        "notes": table.notes + _notes(table, column, arms, differences, own_floor) + misfit_sentence(misfit),
+        "notes": table.notes
+        + _notes(table, column, arms, differences, own_floor)
+        + _moving(found, shared)
+        + misfit_sentence(misfit),
     }
     return Comparison(column, arms.names[0], fit, shared, at, found, differences, pairs, plain(content))
 
@@ -254,7 +257,7 @@ def _notes(table: Table, column: str, arms: Arms, differences: dict[str, Differe
             f"{' and '.join(alone)} and {arms.names[0]} have no cell of one shape, seed and budget in common, so "
             "nothing is paired."
         )
-    if other := differing(table, column, arms):
+    if column != "variant" and (other := differing(table, column, arms)):
         notes.append(f"The variants differ in {', '.join(other)} too, and the multiplier is of all of that together.")
     if own_floor:
         notes.append(
@@ -271,6 +274,18 @@ def _notes(table: Table, column: str, arms: Arms, differences: dict[str, Differe
         many = "1 row is" if len(table.excluded) == 1 else f"{len(table.excluded)} rows are"
         notes.append(f"{many} left out, listed under source.excluded.")
     return notes
+
+
+def _moving(found: dict[str, Worth], shared: tuple[str, ...]) -> list[str]:
+    """A note on variants whose m moves with size while the law takes it for constant."""
+    names = [name for name, each in found.items() if each.shared is not None and each.shared < SIGNIFICANT]
+    if not names or not set(TESTED) & set(shared):
+        return []
+    rest = ",".join(name for name in shared if name not in TESTED)
+    return [
+        f"The exponents of {' and '.join(names)} differ from the others', so one multiplier is a mean over these cells: "
+        f"`shared=[{rest}]` gives each variant its own, and m at the baseline's largest cell."
+    ]
 
 
 def output_path(config: CompareConfig) -> Path:

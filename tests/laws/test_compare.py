@@ -54,6 +54,9 @@ def test_each_law_gives_the_multiplier_within_its_interval(law):
     assert low < 1.3 < high and high / low < 1.12 and estimate == pytest.approx(1.3, rel=0.04)
     assert entry["exponents_shared"]["p"] > 0.05 > entry["neutral"]["p"]
     assert "saves tokens rather than params" in found.lines()[0]
+    assert not any("differ from the others'" in note for note in found.content["notes"])
+    other_way = compare(two_ways(g=1.3), law=law, bootstrap=0, baseline="b").lines()[0]
+    assert other_way.startswith("a: 0.") and "costs tokens rather than params" in other_way
 
 
 def test_cost_and_speed_at_equal_compute_and_time():
@@ -82,6 +85,9 @@ def test_another_beta_is_no_shared_exponent_and_shows_as_drift():
     low, _, high = ends(entry["per_decade"])
     assert low < 10**0.5 < high
     assert found.fit.estimates["beta of b"] == pytest.approx(0.9, abs=0.05)
+    notes = compare(two_ways(beta=0.9, noise=3e-4), bootstrap=0).content["notes"]
+    (moving,) = (note for note in notes if note.startswith("The exponents of b differ from the others'"))
+    assert "`shared=[E]` gives each variant its own" in moving
 
 
 def test_a_constant_ratio_is_in_the_differences_by_budget():

@@ -149,7 +149,8 @@ class Worth:
         both = self.equal_tokens
         if self.neutral < SIGNIFICANT:
             of_params = self.params["estimate"] > self.tokens["estimate"]
-            return "saves params rather than tokens" if of_params else "saves tokens rather than params"
+            more, less = ("params", "tokens") if of_params else ("tokens", "params")
+            return f"saves {more} rather than {less}" if both["estimate"] > 1 else f"costs {less} rather than {more}"
         if both["low"] > 1:
             return "saves params and tokens alike"
         return "costs params and tokens alike" if both["high"] < 1 else "no saving shown"
