@@ -283,8 +283,8 @@ def _moving(found: dict[str, Worth], shared: tuple[str, ...]) -> list[str]:
         return []
     rest = ",".join(name for name in shared if name not in TESTED)
     return [
-        f"The exponents of {' and '.join(names)} differ from the others', so one multiplier is a mean over these cells: "
-        f"`shared=[{rest}]` gives each variant its own, and m at the baseline's largest cell."
+        f"The exponents of {' and '.join(names)} differ from the others', so one multiplier is a mean over these "
+        f"cells: `shared=[{rest}]` gives each variant its own, and m at the baseline's largest cell."
     ]
 
 
