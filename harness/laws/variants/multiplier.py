@@ -78,11 +78,6 @@ def neutral(fit: Fit, variant: int, place: Place) -> float:
     return p_value(fit.curvature.noise, contrast_R[None], difference(fit.theta_P[None]))
 
 
-def curve(fit: Fit, variant: int, places: list[Place]) -> list[Ends]:
-    """m at each of the places, with its interval there."""
-    return _ends(fit, lambda theta_MP: np.stack([logs(fit, variant, each, theta_MP).sum(1) for each in places], axis=1))
-
-
 def _with_product(log_M2: Array) -> Array:
     return np.column_stack([log_M2, log_M2.sum(1)])
 
