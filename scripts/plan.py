@@ -20,7 +20,8 @@ from rich.console import Console
 
 from harness.commands import run_script
 from harness.errors import UserError
-from harness.laws.design import expect
+from harness.grid import Trunk
+from harness.laws.design import NOISE, detectable, expect
 from harness.sweep import propose
 from harness.sweep.compose import compose_sweep
 from harness.sweep.machines import plan_elsewhere
@@ -36,7 +37,35 @@ def what_it_could_tell(plan: Plan) -> list[str]:
     params_R, tokens_R, trunk_R = (np.array(values) for values in zip(*cells, strict=True))
     found = expect(params_R.astype(float), tokens_R.astype(float), trunk_R)
     said = ([found.sentence] if found.ranges else []) + [f"warning: {warning}" for warning in found.warnings]
-    return pairing(plan.variants) + [f"{name} alone: {line}" if name else line for line in said]
+    said = [f"{name} alone: {line}" if name else line for line in said]
+    return pairing(plan.variants) + difference_it_could_tell(plan) + said
+
+
+def difference_it_could_tell(plan: Plan) -> list[str]:
+    """A sentence on how well a comparison of its variants would know what they are worth."""
+    runs: dict[tuple[int, int, int], int] = {}
+    cells = [
+        [
+            (trunk.params.with_head, cell.tokens, runs.setdefault(_run(trunk), len(runs)))
+            for trunk in trunks for cell in trunk.cells
+        ]
+        for trunks in plan.variants.values()
+    ]  # fmt: skip
+    arms = [(params_R.astype(float), tokens_R.astype(float), run_R)
+            for params_R, tokens_R, run_R in (np.array(arm).T for arm in cells)]  # fmt: skip
+    found = [detectable((arms[0], arm), plan.jobs[0][0].job.law) for arm in arms[1:]]
+    known = [half for half in found if half is not None]
+    if not known:
+        return []
+    baseline = next(iter(plan.variants))
+    return [
+        f"detectable: a variant worth {np.expm1(max(known)):.1%} more or less compute than {baseline} (95 %, with "
+        f"{NOISE:.1%} noise, half of it the trunks', none common to pairs)"
+    ]
+
+
+def _run(trunk: Trunk) -> tuple[int, int, int]:
+    return trunk.job.model.width, trunk.job.model.depth, trunk.job.seed
 
 
 def main(arguments: list[str]) -> int:

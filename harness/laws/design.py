@@ -1,23 +1,33 @@
-"""What a fit on a grid could tell, by simulation, before anything is trained. Shapes: R cells."""
+"""What a fit, or a comparison, on a grid could tell before anything is trained. Shapes: R cells, P parameters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from harness.errors import UserError
 from harness.laws.checks.misfit import Measured
 from harness.laws.forms import FORMS, Array, centred
+from harness.laws.forms.variants import COEFFICIENTS, JointLaw, labelled
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.noise import Labels
+from harness.laws.noise.pairs import Groups, estimate_paired
 from harness.laws.solving.certificate import NARROW_RATIO
 from harness.laws.solving.losses import Loss
 from harness.laws.solving.solver import Problem
+from harness.laws.table.levels import budget_labels
 from harness.laws.table.rows import Columns, Rows, check_levels
+from harness.laws.variants.joint import LAWS, shareable
 
 # A law and a noise like those of tiny models; E, the terms of params and of tokens at the grid's centre, in nats.
 FLOOR, HEIGHTS, EXPONENTS = 2.1, (0.7, 1.2), (0.40, 0.45)
 NOISE, TRUNK_SHARE = 0.002, 0.5
+# The coupled law of the cpu grid, likewise, and its gamma.
+COUPLED_FLOOR, COUPLED_HEIGHTS, COUPLED_EXPONENTS, GAMMA = 2.31, (0.30, 0.51), (0.66, 0.63), 0.69
 DRAWS = 500
+# Of which a comparison's interval is the median.
+NOISES = 100
 # A range of a wider than this tells no way of scaling from another.
 WIDE = 0.2
 
@@ -86,3 +96,66 @@ def _warnings(ratio_R: Array, a: tuple[float, float]) -> list[str]:
     if a[1] - a[0] > WIDE:
         return ["a stays open: widen the range of params or of tokens, or add seeds"]
     return []
+
+
+def detectable(variants: Sequence[tuple[Array, Array, Labels]], law: str, seed: int = 0) -> float | None:
+    """Half the width, in log, of the 95 % interval that a comparison of two variants would give of their multiplier.
+
+    variants: params and tokens of each one's cells, and the label of their shape and seed, the same in both. The median
+    over noise, none of it common to pairs, of what the curvature says, for variants that are alike. None where the law
+    has no multipliers, or the cells do not carry it.
+    """
+    if law not in LAWS:
+        return None
+    params_R, tokens_R, pair_R = (np.concatenate([each[axis] for each in variants]) for axis in range(3))
+    variant_R = np.repeat([0, 1], [len(each[0]) for each in variants])
+    trunk_R = pair_R + variant_R * (int(pair_R.max()) + 1)
+    form = JointLaw(FORMS[law], ("first", "second"), frozenset(shareable(law)))
+    truth = _truth(law, params_R, tokens_R)
+    terms_R = truth["A"] * params_R ** -truth["alpha"] + truth["B"] * tokens_R ** -truth["beta"]
+    loss_R, ones_R = truth["E"] + terms_R ** truth["gamma"], np.ones(len(params_R))
+    rows = Rows(params_R, tokens_R, 6 * params_R * tokens_R, loss_R, ones_R, trunk_R, False)
+    try:
+        check_levels(rows, Columns(), form, "the grid")
+    except UserError:
+        return None
+    at = labelled(centred(loss_R, params_R, tokens_R), variant_R)
+    theta_P = form.from_natural(truth | {f"{name} of second": truth[name] for name in COEFFICIENTS}, at)
+    J_RP, _ = ci.influence(Problem(form, at, (loss_R / at.scale)[None], ones_R, Loss("log_mse")), theta_P)
+    # log m = (A - A of second) / alpha + (B - B of second) / beta, which alpha and beta do not move where it is 0
+    contrast_P = np.zeros(len(theta_P))
+    for name, exponent in zip(COEFFICIENTS, ("alpha", "beta" if "beta" in form.internal else "alpha"), strict=True):
+        contrast_P[form.internal.index(name)] = 1 / truth[exponent]
+        contrast_P[form.internal.index(f"{name} of second")] = -1 / truth[exponent]
+    cell_R = np.unique(np.stack([pair_R, budget_labels(tokens_R)]), axis=1, return_inverse=True)[1].ravel()
+    groups = Groups(trunk_R, pair_R, cell_R, True)
+    return _half_width(J_RP, contrast_P @ np.linalg.pinv(J_RP), groups, np.random.default_rng(seed))
+
+
+def _half_width(J_RP: Array, contrast_R: Array, groups: Groups, generator: np.random.Generator) -> float:
+    basis_RP, _ = np.linalg.qr(J_RP)
+    halves = []
+    for _ in range(NOISES):
+        trunks_K = generator.standard_normal(int(groups.trunk_R.max()) + 1)
+        apart_R = generator.standard_normal(len(J_RP))
+        noise_R = NOISE * (np.sqrt(TRUNK_SHARE) * trunks_K[groups.trunk_R] + np.sqrt(1 - TRUNK_SHARE) * apart_R)
+        found = estimate_paired(J_RP, noise_R - basis_RP @ (basis_RP.T @ noise_R), groups)
+        spread_C, freedom_C = found.spread(contrast_R[None])
+        halves.append(special.stdtrit(freedom_C[0], ci.TAILS[1]) * spread_C[0])
+    return float(np.median(halves))
+
+
+def _truth(law: str, params_R: Array, tokens_R: Array) -> dict[str, float]:
+    """The parameters of a law of params and tokens whose terms have their heights at the grid's centre."""
+    coupled = law == "chinchilla_coupled"
+    exponents = COUPLED_EXPONENTS if coupled else EXPONENTS
+    if law == "chinchilla_tied":
+        exponents = (sum(EXPONENTS) / 2,) * 2
+    params, tokens = (
+        height * np.exp(exponent * np.log(part_R).mean())
+        for height, part_R, exponent in zip(
+            COUPLED_HEIGHTS if coupled else HEIGHTS, (params_R, tokens_R), exponents, strict=True
+        )
+    )
+    floor, gamma = (COUPLED_FLOOR, GAMMA) if coupled else (FLOOR, 1.0)
+    return {"E": floor, "A": params, "alpha": exponents[0], "B": tokens, "beta": exponents[1], "gamma": gamma}

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from multipliers import BUDGETS as TOKENS
+from multipliers import GRIDS, table
 
-from harness.laws.design import expect
+from harness.laws import compare, design
+from harness.laws.design import detectable, expect
 
 
 def grid(shapes, budgets, seeds=1):
@@ -63,3 +66,40 @@ def test_two_levels_carry_no_law():
         "no law of params and tokens can be fitted: the grid, column params_with_head has 2 distinct levels, and "
         "chinchilla needs at least 3: add runs"
     ]
+
+
+def of_grid(name):
+    """The cells of a variant on a grid of multipliers.py: params, tokens, shape and seed."""
+    params = [12 * width**2 * depth + 1026 * width for width, depth, _ in GRIDS[name]]
+    return np.repeat(params, 4).astype(float), np.tile(TOKENS, len(params)), np.repeat(np.arange(len(params)), 4)
+
+
+def test_the_difference_that_a_comparison_could_tell(monkeypatch):
+    """.035 and .055 by an independent calculation for noise of known size, .25 % and half of it the trunks'."""
+    E, A, alpha, B, beta, gamma = 2.3128, 1028.4, 0.6584, 4458.9, 0.6280, 0.6882
+    truth = {"E": E, "A": A, "alpha": alpha, "B": B, "beta": beta, "gamma": gamma}
+    monkeypatch.setattr(design, "_truth", lambda *given: truth)
+    for name, expected in (("36 cells in 9 trunks", 0.035), ("24 cells in 6 trunks", 0.055)):
+        half = detectable([of_grid(name)] * 2, "chinchilla_coupled")
+        assert 0.98 * expected < half * 0.0025 / design.NOISE < 1.1 * expected
+
+
+def test_a_comparison_is_as_good_as_was_said():
+    halves = []
+    for seed in range(8):
+        found = compare(table("36 cells in 9 trunks", "chinchilla_coupled", 0.0, 1.0, 1.0, seed), bootstrap=0,
+                        law="chinchilla_coupled").content["variants"]["b"]["multiplier"]["equal_tokens"]  # fmt: skip
+        halves.append(np.log(found["high"] / found["low"]) / 2)
+    said = detectable([of_grid("36 cells in 9 trunks")] * 2, "chinchilla_coupled") * 0.0025 / design.NOISE
+    assert said == pytest.approx(np.median(halves), rel=0.2)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "chinchilla_tied", "chinchilla_coupled"])
+def test_more_seeds_tell_smaller_differences(law):
+    one, four = (detectable([grid(SHAPES, BUDGETS, seeds)] * 2, law) for seeds in (1, 4))
+    assert 0.4 < four / one < 0.55
+
+
+def test_no_difference_is_told_without_a_law_for_it():
+    assert detectable([grid(SHAPES, BUDGETS)] * 2, "kaplan_joint") is None
+    assert detectable([grid(SHAPES[:2], BUDGETS)] * 2, "chinchilla") is None
