@@ -51,7 +51,8 @@ gpu-check: .venv/installed
 	@$(PY) benchmarks/gpu_check.py
 
 reproduce: .venv/tested
-	@for table in reproduce three_laws; do OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/$$table.py || exit; done
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/reproduce.py && \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/three_laws.py
 
 calibrate: .venv/tested
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) tests/laws/calibration.py

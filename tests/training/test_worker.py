@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+import types
 
 import pytest
 import torch
@@ -242,7 +243,8 @@ def simulate(jobs: list[TrainConfig], store, slots: int, folder: SweepFolder, mo
     run = type("Run", (Simulated,), fresh)
     monkeypatch.setattr(worker, "TrunkRun", run)
     monkeypatch.setattr(worker, "CLAIM_SECONDS", 2.0)
-    monkeypatch.setattr(worker.time, "sleep", run.clock.sleep)
+    # Of this module alone: threads that other tests left would count as workers.
+    monkeypatch.setattr(worker, "time", types.SimpleNamespace(sleep=run.clock.sleep, time=time.time))
 
     def work() -> None:
         run.clock.sleep(0.0)
