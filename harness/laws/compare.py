@@ -12,14 +12,14 @@ import pandas as pd
 from scipy import special
 
 from harness.errors import UserError
-from harness.files import make_folder, write_atomically
+from harness.files import write_atomically
 from harness.laws import display
 from harness.laws.checks.misfit import lack_of_fit
 from harness.laws.checks.misfit import sentence as misfit_sentence
 from harness.laws.fit import Fit, check_choices
 from harness.laws.noise import intervals as ci
 from harness.laws.noise.pairs import Paired
-from harness.laws.provenance import plain, source_of, versions
+from harness.laws.provenance import check_out, plain, source_of, versions
 from harness.laws.settings import CompareConfig
 from harness.laws.solving.losses import Loss
 from harness.laws.table.entry import converted
@@ -304,12 +304,7 @@ def write_comparison(config: CompareConfig) -> Comparison:
     path = output_path(config)
     once = config.column not in (None, "source")
     table = read_sources(config.runs, config.columns.target, config.columns.cluster, once)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
-    try:
-        make_folder(path.parent)
-    except UserError as error:
-        raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error
+    check_out(path)
     found = compare_table(table, config)
     write_atomically(path, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
     return found

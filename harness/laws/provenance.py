@@ -1,8 +1,9 @@
-"""Where the numbers of a fit come from, for its file."""
+"""Where the numbers of a fit come from, for its file, and where that may be written."""
 
 import math
 import platform
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 import scipy
 
 from harness import __version__
+from harness.errors import UserError
+from harness.files import make_folder
 from harness.laws.fit import Fit
 from harness.laws.table.rows import cluster_column
 from harness.laws.table.table import Table
@@ -52,3 +55,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def check_out(path: Path) -> None:
+    """Raises UserError where out= is no file in an existing folder that can be written to."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
+    try:
+        make_folder(path.parent)
+    except UserError as error:
+        raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from harness.files import make_folder, write_atomically
+from harness.files import write_atomically
 from harness.laws.checks.agreement import disagreement
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
@@ -26,7 +26,7 @@ from harness.laws.noise.seeds import seed_noise
 from harness.laws.prediction.combination import combine_rows
 from harness.laws.prediction.holdout import hold_out, splits
 from harness.laws.prediction.ranking import ranking
-from harness.laws.provenance import plain, source_of, versions
+from harness.laws.provenance import check_out, plain, source_of, versions
 from harness.laws.settings import FitConfig
 from harness.laws.solving.losses import LOSSES
 from harness.laws.table.entry import prepared, unread
@@ -61,12 +61,7 @@ def write_study(config: FitConfig) -> dict[str, Any]:
     """Runs the study and writes it; raises UserError before anything is written."""
     path = output_path(config)
     table = read_sources(config.runs, config.columns.target, config.columns.cluster)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"out={path} is not a file in an existing folder: name one, or make the folder")
-    try:
-        make_folder(path.parent)
-    except UserError as error:
-        raise UserError(f"out={path} lies in a folder that cannot be written to: name a file elsewhere") from error
+    check_out(path)
     found = study(table, config)
     write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
@@ -79,9 +74,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     wishes = (config.filter, config.best_of, config.units, config.target_unit, config.bytes_per_token)
     ready = prepared(table, config.columns, law, *wishes)
     table, columns, rows = ready.table, ready.columns, ready.rows
-    config = replace(config, columns=columns)
     many = len(rows) > MANY_ROWS
-    config = replace(config, bootstrap=0) if many else config
+    config = replace(config, columns=columns, bootstrap=0 if many else config.bootstrap)
     best = fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
     cells = _cells(table, rows)
     varied = settings(table, rows, columns)
