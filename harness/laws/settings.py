@@ -15,8 +15,8 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 from harness.laws.table.units import Units, check_target_unit
 
-TEXTS = ("law", "loss", "filter", "column", "baseline", "best_of", "out")
-Config = TypeVar("Config", bound="TableConfig")
+TEXTS = ("law", "loss", "filter", "column", "baseline", "best_of", "settings", "out")
+Config = TypeVar("Config", "FitConfig", "CompareConfig", "TuneConfig")
 
 
 @dataclass
@@ -106,6 +106,43 @@ class CompareConfig(TableConfig):
         return tuple(str(name).strip() for name in names if str(name).strip())
 
 
+@dataclass
+class TuneConfig:
+    """What scripts/tune.py reads: a table with several settings of training at each params and tokens."""
+
+    # a sweep directory, a table (CSV, JSON lines, Parquet, compressed or not); several, a,b or [a,b], are pooled
+    runs: str = ""
+    # the columns that were tried, such as lr,batch_size; null: the axes of a sweep, or what else varies between runs
+    settings: Any = None
+    # rules of others, whose cost is told: {lr: [1.797,-0.713,0.307]} is lr = 1.797 N^-0.713 D^0.307
+    rules: Any = None
+    within: float = 6.0  # runs count the less the farther from the minimum, and beyond this factor not at all
+    filter: str = ""  # which rows are read, such as width>=48
+    columns: Columns = field(default_factory=Columns)
+    target_unit: str | None = None  # as of a fit
+    bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
+    units: Units = field(default_factory=Units)
+    out: str | None = None  # null: tune.json in the sweep directory, <stem>.tune.json beside a table
+
+    def wanted(self) -> list[str]:
+        """The columns that settings= names."""
+        if self.settings is None:
+            return []
+        names = self.settings.strip("[] ").split(",") if isinstance(self.settings, str) else list(self.settings)
+        return [str(name).strip() for name in names if str(name).strip()]
+
+    def check(self) -> None:
+        if not self.runs:
+            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/tune")
+        if not 1 < self.within < 1e3:
+            raise UserError(f"within={self.within:g} is no factor around a minimum: give one above 1, such as 6")
+        if self.rules is not None and not isinstance(self.rules, dict):
+            raise UserError(f"rules={self.rules} names no setting: write rules={{lr: [1.797,-0.713,0.307]}}")
+        check_target_unit(self.target_unit, self.bytes_per_token)
+        self.units.worth()
+
+
+ConfigStore.instance().store(name="tune_schema", node=TuneConfig)
 ConfigStore.instance().store(name="fit_schema", node=FitConfig)
 ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
 
@@ -118,6 +155,11 @@ def fit_config(arguments: list[str]) -> FitConfig:
 def compare_config(arguments: list[str]) -> CompareConfig:
     """conf/compare.yaml with the command line's overrides, checked; raises UserError."""
     return _composed("compare", CompareConfig, arguments)
+
+
+def tune_config(arguments: list[str]) -> TuneConfig:
+    """conf/tune.yaml with the command line's overrides, checked; raises UserError."""
+    return _composed("tune", TuneConfig, arguments)
 
 
 def _composed(name: str, schema: type[Config], arguments: list[str]) -> Config:

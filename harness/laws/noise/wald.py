@@ -16,6 +16,12 @@ def p_value(noise: Noise, contrast_CR: Array, value_C: Array) -> float:
     return float(weight_G @ special.fdtrc(len(value_C), freedom, np.maximum(ratio_G, 0.0)))
 
 
+def covariance(noise: Noise, contrast_CR: Array) -> tuple[Array, float]:
+    """Of the contrasts, (C, C), in the mean over what the residuals say of shares, and its degrees of freedom."""
+    weight_G, covariance_GCC, freedom = _covariances(noise, contrast_CR)
+    return np.tensordot(weight_G, covariance_GCC, 1), freedom
+
+
 def _covariances(noise: Noise, contrast_CR: Array) -> tuple[Array, Array, float]:
     if isinstance(noise, Wild):
         score_CK = sums(contrast_CR * noise.residual_R, noise.cluster_R)
