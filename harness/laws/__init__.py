@@ -1,9 +1,12 @@
 """Scaling laws: `fit` one to a run table, `by_loss` under all losses, `combine` several, `audit` those of others,
-`compare` variants."""
+`compare` variants, `tune` settings of training."""
 
 from harness.laws.checks.audit import Audit, audit
 from harness.laws.compare import Comparison, compare
 from harness.laws.fit import Fit, by_loss, fit
 from harness.laws.prediction.combination import Combination, combine
+from harness.laws.tune import Tuned, tune
 
-__all__ = ["Audit", "Combination", "Comparison", "Fit", "audit", "by_loss", "combine", "compare", "fit"]
+__all__ = [
+    "Audit", "Combination", "Comparison", "Fit", "Tuned", "audit", "by_loss", "combine", "compare", "fit", "tune",
+]  # fmt: skip
