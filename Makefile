@@ -20,8 +20,9 @@ sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 plan fit report compare status sync view clean: .venv/installed
 	@$(PY) scripts/make.py $@
 
+# A third worker computes while others wait for servers and clusters.
 test: .venv/tested
-	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	@$(PY) -m pytest -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 lint: .venv/tested
 	@$(PY) -m ruff check . && $(PY) -m mypy

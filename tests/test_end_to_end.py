@@ -157,11 +157,11 @@ def test_a_diverging_cell_stops_no_other_and_the_status_says_so(common):
 def test_a_plan_warns_of_a_grid_that_cannot_tell(common):
     done = script(
         "plan", "-m", *common, "tracking=none", "shape=w8-d1,w16-d1,w16-d2,w24-d1,w24-d2,w32-d1", "tokens_per_param=4",
-        "data.repeat=true",
+        "data.repeat=true", "device=auto", "machine=4090",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning: every cell has 3.99 to 4.02 tokens a parameter" in done.stdout
-    assert "6 trunks" in done.stdout and "core-minutes" in done.stdout
+    assert "6 trunks" in done.stdout and "GPU-minutes" in done.stdout
 
 
 @pytest.mark.parametrize(

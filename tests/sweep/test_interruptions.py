@@ -55,12 +55,13 @@ def command(corpus: list[str], folder: Path, *arguments: str) -> list[str]:
 
 
 def start(arguments: list[str], folder: Path, begun: int) -> subprocess.Popen:
-    """A training process in a group of its own, once `begun` of its trunks have a row."""
+    """A training process in a group of its own, once it has written a row of `begun` of its trunks."""
+    before = {path: path.stat().st_size for path in folder.glob("trunks/*/curve.jsonl")}
     process = subprocess.Popen(
         arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 300
-    while sum(path.stat().st_size > 0 for path in folder.glob("trunks/*/curve.jsonl")) < begun:
+    while sum(path.stat().st_size > before.get(path, 0) for path in folder.glob("trunks/*/curve.jsonl")) < begun:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     return process
@@ -93,28 +94,26 @@ def kept_steps(folder: SweepFolder, trunks: list[Trunk]) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize(
-    ("number", "to", "said"),
-    [
-        (signal.SIGTERM, "launcher", "stopped by SIGTERM; the same command goes on from here\n"),
-        (signal.SIGUSR2, "worker", "stopped by SIGUSR2; the same command goes on from here\n"),
-        (signal.SIGINT, "group", "stopped by SIGINT; the same command goes on from here\n"),
-    ],
-)
-def test_a_stopped_sweep_has_checkpoints_and_goes_on(number, to, said, corpus, trunks, store, undisturbed, tmp_path):
-    folder = SweepFolder(tmp_path / "stopped")
-    process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
-    pool = workers(process)
-    assert len(pool) == 2
-    if to == "group":
-        os.killpg(process.pid, number)
-    else:
-        os.kill(process.pid if to == "launcher" else pool[0], number)
-    assert end(process) == (128 + number, said)
-    for trunk, step in zip(trunks, kept_steps(folder, trunks), strict=True):
-        assert step > 0 or all(is_final(folder.run(cell.name)) for cell in trunk.cells)
-    assert not all(is_final(folder.run(cell.name)) for trunk in trunks for cell in trunk.cells)
-    assert not list(folder.path.glob(".stop-*"))
+def test_a_sweep_that_is_stopped_again_and_again_has_checkpoints_and_goes_on(
+    corpus, trunks, store, undisturbed, tmp_path
+):
+    folder, kept = SweepFolder(tmp_path / "stopped"), [0, 0]
+    for number, to in ((signal.SIGTERM, "launcher"), (signal.SIGUSR2, "worker"), (signal.SIGINT, "group")):
+        process = start(command(corpus, folder.path, *POOL), folder.path, begun=2)
+        pool = workers(process)
+        assert len(pool) == 2
+        if to == "group":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid if to == "launcher" else pool[0], number)
+        said = f"stopped by {number.name}; the same command goes on from here\n"
+        assert end(process) == (128 + number, said)
+        steps = kept_steps(folder, trunks)
+        for trunk, step, before in zip(trunks, steps, kept, strict=True):
+            assert step > before or all(is_final(folder.run(cell.name)) for cell in trunk.cells)
+        kept = steps
+        assert not all(is_final(folder.run(cell.name)) for trunk in trunks for cell in trunk.cells)
+        assert not list(folder.path.glob(".stop-*"))
     assert losses(folder, trunks, store) == undisturbed
 
 
