@@ -28,7 +28,7 @@ from harness.laws.tuning.penalty import Penalty, penalties, penalty_alone
 from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, misfit, nearest_rules
 from harness.laws.tuning.runs import Runs, read_design
 from harness.laws.tuning.shape import cubic, curvature_shared
-from harness.laws.tuning.window import ranges, settle
+from harness.laws.tuning.window import lowest, ranges, settle
 
 SCHEMA = 1
 LAW = "chinchilla"  # of params and tokens; which columns and units a table has is read for it
@@ -118,6 +118,8 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
             "of": {name: list(rule) for name, rule in others.items()} or "rule_in_params",
             "cells": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in enumerate(costs)],
         },
+        "best_runs": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in
+                      enumerate(penalties(basin, lowest(runs.design)))],
         "bowl": _bowl(runs, basin),
         "windows": _windows(runs, config.within, varied),
         "certificate": _certificate(runs, basin, full, tests),
@@ -276,6 +278,14 @@ def lines(content: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{what} costs at most {worst['estimate']:.2%} of the loss ({worst['low']:.2%} to {worst['high']:.2%}), at "
             f"N = {worst['params']:.3g} and D = {worst['tokens']:.3g}"
+        )
+    runs = [cell for cell in content["best_runs"] if cell["estimate"] is not None]
+    if runs:
+        mean = sum(cell["estimate"] for cell in runs) / len(runs)
+        worst = max(runs, key=lambda cell: cell["estimate"])
+        said.append(
+            f"the settings of the best run of each size cost {mean:.2%} on average, {worst['estimate']:.2%} "
+            f"({worst['low']:.2%} to {worst['high']:.2%}) at most"
         )
     return said + [f"note: {note}" for note in content["notes"]]
 

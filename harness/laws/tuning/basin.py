@@ -126,10 +126,13 @@ class Bowl:
         """v, (R, K); 0 where a setting does not vary in a cell."""
         return np.nan_to_num(self.design.setting_RK - self.minima(theta_P)[self.design.cell_R])
 
-    def residuals(self, theta_P: Array) -> Array:
+    def floors(self, theta_P: Array) -> Array:
+        """The log losses of rows less their height over the minimum, (R,)."""
         v_RK = self.offsets(theta_P)
-        height_R = ((v_RK @ self.bend(theta_P)) * v_RK).sum(1) / 2 + v_RK**3 @ self.kappa(theta_P)
-        return self.design.within((self.design.loss_R - height_R)[:, None])[:, 0]
+        return self.design.loss_R - ((v_RK @ self.bend(theta_P)) * v_RK).sum(1) / 2 - v_RK**3 @ self.kappa(theta_P)
+
+    def residuals(self, theta_P: Array) -> Array:
+        return self.design.within(self.floors(theta_P)[:, None])[:, 0]
 
     def gradient(self, theta_P: Array) -> Array:
         """Of the residuals, (R, P)."""
@@ -188,6 +191,12 @@ class Basin:
     @property
     def best_CK(self) -> Array:
         return self.bowl.minima(self.theta_P)
+
+    @property
+    def floor_G(self) -> Array:
+        """c, the fitted log loss at the minimum of each group."""
+        weighted_RG = self.bowl.design.groups_RG * self.bowl.design.weight_R[:, None]
+        return (weighted_RG.T @ self.bowl.floors(self.theta_P)) / weighted_RG.sum(0)
 
     @property
     def H_KK(self) -> Array:

@@ -233,9 +233,11 @@ def test_the_script_finds_the_settings_and_writes_all_keys(tmp_path):
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    first, *_, cost, _ = done.stdout.splitlines()
+    first, *_, cost, runs, _ = done.stdout.splitlines()
     assert first.startswith("best lr = 0.004 [0.004 to 0.004] (N/2.83e+05)^-0.3") and "(D/2e+06)^-0.1" in first
     assert cost.startswith("rules={lr: [0.004,0,0]} costs at most 0.19% of the loss")
+    # grids a factor 2 apart leave the best at most half a factor away
+    assert runs.startswith("the settings of the best run of each size cost 0.0")
     content = json.loads((tmp_path / "their.tune.json").read_text())
     about = {"estimate", "low", "high"}
     for setting in content["settings"].values():
