@@ -151,8 +151,9 @@ def test_compare_json_has_every_key(tmp_path):
     assert content["baseline"] == "a" and content["law"] == "chinchilla" and content["certificate"]["certified"]
     (entry,) = content["variants"].values()
     assert set(entry) == {
-        "multiplier", "at", "per_decade", "params", "tokens", "exponents_shared", "neutral",
+        "multiplier", "at", "per_decade", "params", "tokens", "exponents_shared", "neutral", "sentence", "by_flops",
     }  # fmt: skip
+    assert content["schema"] == 2 and content["settings"] == {} and entry["sentence"] == found.lines()[0]
     assert set(entry["multiplier"]) == {"equal_tokens", "equal_flops", "equal_time"}
     assert entry["multiplier"]["equal_time"] is None
     for each in (entry["multiplier"]["equal_tokens"], entry["per_decade"], entry["params"], entry["tokens"]):
