@@ -34,6 +34,7 @@ from harness.laws.variants.course import by_flops
 from harness.laws.variants.joint import TESTED, Arms, check_joint, exponents_shared, fit_joint, freed, shareable
 from harness.laws.variants.multiplier import SIGNIFICANT, Place, Worth, largest, worth
 from harness.laws.variants.tuning import Tuning, read_tuned
+from harness.laws.variants.weights import weighted
 
 SCHEMA = 2
 # Above this the intervals come from the curvature, as those of a study.
@@ -161,11 +162,12 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     shared = tuple(name for name in shareable(law) if name in (wanted if wanted is not None else shareable(law)))
     shared = tuple(name for name in shared if not (own_floor and name == "E"))
     config = replace(config, columns=arms.columns, bootstrap=0 if len(arms.rows) > MANY_ROWS else config.bootstrap)
-    fit = fit_joint(arms, law, frozenset(shared), loss, config.bootstrap, config.seed, table.source)
-    null = fit
+    even = null = fit_joint(arms, law, frozenset(shared), loss, table.source)
     if not set(TESTED) & set(shareable(law)) <= set(shared):
-        null = fit_joint(arms, law, frozenset({*shared, *TESTED} & set(shareable(law))), loss, 0, 0, table.source)
-    own = fit if null is not fit else freed(fit, arms, TESTED)
+        null = fit_joint(arms, law, frozenset({*shared, *TESTED} & set(shareable(law))), loss, table.source)
+    fit = weighted(even, config.bootstrap, config.seed)
+    free = None if null is not even else freed(even, arms, TESTED)
+    own = fit if null is not even else free and weighted(free, 0, 0)
     at = largest(arms)
     found = {
         name: worth(fit, own, arms, table, variant, at, exponents_shared(null, arms, variant))
@@ -179,7 +181,7 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     pairs = fit.curvature.noise.share_of_pairs() if isinstance(fit.curvature.noise, Paired) else None
     shape_R = shape_labels(table.frame, arms.rows.params)
     own_R = arms.variant_R * (int(shape_R.max()) + 1) + shape_R
-    misfit = lack_of_fit(fit, own_R, budget_labels(arms.rows.tokens))
+    misfit = lack_of_fit(even, own_R, budget_labels(arms.rows.tokens))
     content = {
         "schema": SCHEMA,
         "baseline": arms.names[0],

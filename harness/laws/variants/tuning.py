@@ -85,7 +85,7 @@ def read_tuned(
     table, named, arms = read_arms(table, columns, law, named, baseline, tried)
     if not tried:
         return table, named, arms, Tuning()
-    fit = fit_joint(arms, law, frozenset(shareable(law)), loss, 0, 0, table.source)
+    fit = fit_joint(arms, law, frozenset(shareable(law)), loss, table.source)
     residual_R = np.log(fit.problem.target[0]) - fit.form.log_prediction(fit.theta_P[None], fit.problem.at)[0]
     value_RS = np.column_stack([as_numbers(table.frame[name]) for name in tried])
     keep_R = np.zeros(len(residual_R), bool)
