@@ -90,8 +90,8 @@ def multipliers(sweep: SweepFiles) -> Table | None:
         "multipliers",
         f"What the variants are worth, against {content['baseline']}",
         f"The baseline at (f N, g D) has the loss of the variant at (N, D), so it needs m = f g times the compute. "
-        f"{_where(content)} FLOPs and speeds count as known. p of shared exponents is of the same α and β for all; m "
-        "grows over ten times the compute, at as many tokens a parameter, if each variant has an α and a β of its own."
+        f"{_where(content)} FLOPs and speeds count as known. p of shared exponents is of the same α and β for all; the "
+        "growth of m is over ten times the compute at as many tokens a parameter, where each variant has its own α, β."
         + best,
         header + ["at its best"] * bool(content["settings"]),
         rows,
@@ -124,7 +124,8 @@ def _ends(entry: dict[str, Any] | None, doubt: bool) -> Field:
 def _p(value: float | None, doubt: bool) -> Field:
     if value is None:
         return Field("–", mark="muted")
-    return Field(probability(value).removeprefix("= "), doubt, "bad" if value < SIGNIFICANT else "")
+    text = probability(value).removeprefix("= ").replace(" ", "\u00a0")
+    return Field(text, doubt, "bad" if value < SIGNIFICANT else "")
 
 
 def by_compute(sweep: SweepFiles) -> Figure:
@@ -142,7 +143,7 @@ def by_compute(sweep: SweepFiles) -> Figure:
         _panel(rows[rows["at"] == key], [content["baseline"], *content["variants"]], title, y_domain, certified)
         for key, title in (("equal_flops", "a  at equal training FLOPs"), ("equal_tokens", "b  at equal N and D"))
     ]
-    alike = {"alpha", "beta"} & set(content["shared"])
+    alike = {"alpha", "beta", "gamma"} & set(content["estimates"]) <= set(content["shared"])
     drift = (
         "The exponents are shared, so m at equal N and D is one number; at equal FLOPs it moves only as what a token "
         "costs does."
@@ -150,9 +151,9 @@ def by_compute(sweep: SweepFiles) -> Figure:
         else "Each variant has exponents of its own, so m moves with size."
     )
     caption = (
-        f"How many times the compute of each variant {content['baseline']} needs for the same loss, with 95 % bands, "
-        "from the baseline's cell of least compute to that of most, straight in log N and log D; above 1 the variant "
-        f"is better. {drift}"
+        f"How many times as much compute {content['baseline']} needs as each variant for the same loss, with 95 % "
+        "bands, from the baseline's cell of least compute to that of most, straight in log N and log D; above 1 the "
+        f"variant is better. {drift}"
     ) + ("" if certified else " The fit is not certified, so its intervals are not drawn: see its reasons above.")
     return Figure("multipliers", "What the variants are worth by compute", caption, alt.hconcat(*panels))
 

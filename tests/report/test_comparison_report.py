@@ -54,7 +54,7 @@ def test_the_page_says_what_the_script_says(whole):
     assert sentence.startswith("muon: 1.") and "x the compute of gpt (1." in sentence
     assert f"<p>{escape(sentence)}</p>" in page
     assert "By one law for all variants: L = E + A / N^alpha + B / D^beta; L = loss, N = params_with_head" in page
-    assert "E, alpha, beta shared by all. certified: gradient" in page
+    assert "E, alpha, beta shared by all; certified: gradient" in page
     assert "and no law is one of all: `python scripts/fit.py runs=" in page and "sets them side by side" not in page
     assert "L_v(N, D) = L(f_v N, g_v D) with L = E" in page and "percentiles of 200 refitted" in page
 
@@ -75,6 +75,11 @@ def test_the_figure_draws_both_multipliers_with_their_bands(whole):
     assert left["title"] == "a  at equal training FLOPs" and right["title"] == "b  at equal N and D"
     assert "The exponents are shared" in figure.caption
     assert (whole / "figures" / "multipliers.svg").read_text().count("<path") > 20
+
+
+def test_own_exponents_are_said_where_one_is_not_shared(sweep):
+    changed(sweep, shared=["E", "alpha"])
+    assert "Each variant has exponents of its own, so m moves with size." in by_compute(read(sweep)).caption
 
 
 def test_a_paper_quotes_every_number(whole):
