@@ -30,9 +30,10 @@ def log(task: MirrorTask) -> None:
     certified = content["certificate"]["certified"]
     run.summary.update({"law": content["law"], "certified": certified})
     run.summary.update({f"{name}/{key}": value for name, row in rows.items() for key, value in row.items()})
-    columns = ["variant", "baseline", *dict.fromkeys(key for row in rows.values() for key in row), "certified"]
+    columns: list[Any] = ["variant", "baseline", *dict.fromkeys(key for row in rows.values() for key in row)]
+    columns.append("certified")
     shared = {"baseline": content["baseline"], "certified": certified}
-    data = [[({"variant": name} | shared | row).get(key) for key in columns] for name, row in rows.items()]
+    data: list[Any] = [[({"variant": name} | shared | row).get(key) for key in columns] for name, row in rows.items()]
     run.log({"multipliers": wandb.Table(columns=columns, data=data)})
     finish_run(run, task, COMPARE, exit_code=0)
 
