@@ -11,6 +11,7 @@ from harness.laws.forms import FORMS, centred
 from harness.laws.forms.variants import JointLaw, labelled
 from harness.laws.noise.noise import estimate
 from harness.laws.noise.pairs import Groups, estimate_paired
+from harness.laws.variants import weights as weights_module
 from harness.laws.variants.weights import Mixed, gain, weights_of
 
 # Two variants of four trunks of three cells.
@@ -94,6 +95,17 @@ def test_a_comparison_is_where_the_weighted_gradient_vanishes():
     assert found.content["choices"]["interval_method"].endswith("; rows weighted by it")
     huber = compare(table("24 cells in 6 trunks", "chinchilla", 0.5, 1.2, 0.9, 1), loss="huber", bootstrap=0)
     assert "weighted" not in huber.content["choices"]["interval_method"]
+
+
+def test_steps_of_one_curvature_end_where_newtons_method_does(monkeypatch):
+    found = []
+    for steps in (weights_module.MOST_STEPS, 2, 0):
+        monkeypatch.setattr(weights_module, "MOST_STEPS", steps)
+        draws = compare(table("24 cells in 6 trunks", "chinchilla", 0.5, 1.2, 0.9, 3), bootstrap=200).fit.draws
+        assert draws.converged == 1
+        found.append(draws.theta_SP)
+    spread = found[-1].std(0)
+    assert all((np.abs(each - found[-1]) / spread).max() < 1e-3 for each in found)
 
 
 def test_a_start_at_the_truth_ends_where_ninety_starts_do():
