@@ -212,7 +212,8 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
 def _entry(fit: Fit, arms: Arms, name: str, found: Worth, tuning: Tuning) -> dict[str, Any]:
     """A variant of compare.json."""
     baseline = arms.names[0]
-    sentence = ", ".join([found.sentence(name, baseline), *tuning.clauses(name, baseline)])
+    doubt = [] if fit.certificate.certified else ["NOT certified"]
+    sentence = ", ".join([found.sentence(name, baseline), *tuning.clauses(name, baseline), *doubt])
     return found.to_dict() | {"sentence": sentence, "by_flops": by_flops(fit, arms, arms.names.index(name))}
 
 

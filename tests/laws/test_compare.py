@@ -162,6 +162,14 @@ def test_compare_json_has_every_key(tmp_path):
     assert content["choices"]["bootstrap"] == 200 and "percentiles of 200" in content["choices"]["interval_method"]
 
 
+def test_a_line_that_is_not_certified_says_so_itself():
+    """Noise of 20 % hides the law."""
+    frame = two_ways(noise=0.2).frame
+    found = compare(frame, bootstrap=0)
+    assert not found.content["certificate"]["certified"]
+    assert found.lines()[0].endswith(", NOT certified") and "NOT certified: " in found.lines()[1]
+
+
 def test_what_cannot_be_compared():
     table = two_ways()
     for choices, words in (
