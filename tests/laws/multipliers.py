@@ -3,7 +3,7 @@
     python tests/laws/multipliers.py [TABLES [DRAWS]]
 
 DRAWS 0 takes intervals from the curvature and starts each fit at the truth alone, which is several times as fast; real
-ones start at 90 places and end at the same minimum (tests/laws/test_multipliers.py).
+ones start at 90 places and end at the same minimum (tests/laws/test_weights.py).
 
 The grid of conf/sweep/cpu.yaml, and one of six trunks, under the additive and the coupled law that the cpu grid has,
 with f and g of .7 to 1.4, .25 % noise, half of it the trunks', and none, half or four fifths of it common to runs of
