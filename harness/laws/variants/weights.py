@@ -76,9 +76,10 @@ def weights_of(noise: Noise) -> Weights | None:
         size_K = np.bincount(noise.cluster_R)
         for size in np.unique(size_K):
             rows_BN = np.stack([np.flatnonzero(noise.cluster_R == trunk) for trunk in np.flatnonzero(size_K == size)])
-            trunk_G11 = share_G[:, None, None]
-            covariance_GNN = trunk_G11 * np.ones((size, size)) + (1 - trunk_G11) * np.eye(size)
-            parts.append((rows_BN, np.tensordot(weight_G, np.linalg.inv(covariance_GNN), 1)))
+            # The inverse of (1 - s) I + s 1 1' is (I - s / (1 - s + s n) 1 1') / (1 - s).
+            alone_G = weight_G / (1 - share_G)
+            common = float(alone_G @ (share_G / (1 - share_G + share_G * size)))
+            parts.append((rows_BN, alone_G.sum() * np.eye(size) - common))
     else:
         return None
     trace = sum(len(rows_BN) * float(np.trace(precision_NN)) for rows_BN, precision_NN in parts)
@@ -99,7 +100,9 @@ def weighted(fit: Fit, bootstrap: int, seed: int) -> Fit:
 
     As it is, but for these, under another loss, with weights of its own, or where the residuals show no shares.
     """
-    weights = weights_of(fit.noise) if fit.loss == "log_mse" and np.ptp(fit.problem.weight_R) == 0 else None
+    # The solver takes larger tables apart.
+    plain = fit.loss == "log_mse" and np.ptp(fit.problem.weight_R) == 0 and len(fit.rows) <= BLOCK
+    weights = weights_of(fit.noise) if plain else None
     problem = fit.problem
     if weights is not None:
         target = np.exp(weights.mixed(np.log(problem.target)))
