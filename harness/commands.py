@@ -27,6 +27,8 @@ from harness.stop import Stopped
 
 # Hydra's launchers that come with an extra of this package.
 EXTRAS = {"submitit_slurm": "slurm"}
+# What Hydra raises while it composes.
+COMPOSING = (HydraException, OmegaConfBaseException)
 # A path of the user, wherever it is first looked at.
 UNUSABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
 
@@ -39,8 +41,8 @@ def configuration() -> Iterator[None]:
             warnings.simplefilter("ignore")
             with initialize_config_module("harness.conf", "train", version_base=None):
                 yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_sentence(error)) from error
+    except COMPOSING as error:
+        raise UserError(sentence(error)) from error
 
 
 def compose_config(name: str, arguments: list[str]) -> DictConfig:
@@ -98,8 +100,10 @@ def keys_of(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def _sentence(error: Exception) -> str:
-    """What one of Hydra's errors says, in one sentence."""
+def sentence(error: Exception) -> str:
+    """What an error of Hydra's or of ours says, in one sentence."""
+    if isinstance(error, UserError):
+        return str(error)
     for plugin, extra in EXTRAS.items():
         if f"hydra/launcher/{plugin}'" in str(error):
             return f"hydra/launcher={extra} is not installed: pip install 'scaling-harness[{extra}]'"

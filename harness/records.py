@@ -29,6 +29,8 @@ COLUMNS = (
 )  # fmt: skip
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
+# Axes of which, where they are numbers, a comparison takes the best for each variant.
+TUNED = re.compile(r"(model|optimizer|schedule)(\.\w+)+")
 
 
 @dataclass(frozen=True)
@@ -219,11 +221,15 @@ def axes_of(content: Mapping[str, Any]) -> list[str]:
     return [str(axis) for axis in axes] if isinstance(axes, list) else []
 
 
+def axis_name(axis: str) -> str:
+    """How an axis is named in words: learning_rate for optimizer.learning_rate.value."""
+    return axis.removesuffix(".value").rpartition(".")[2]
+
+
 def variant_of(cell: Mapping[str, Any], axes: Sequence[str]) -> str:
     """What tells a cell of sweep.yaml from others of its shape, seed and budget, as in `muon beta2=0.99`."""
     parts = []
     for axis in (axis for axis in axes if axis in cell):
         value = cell[axis]
-        name = axis.removesuffix(".value").rpartition(".")[2]
-        parts.append(value if isinstance(value, str) else f"{name}={json.dumps(value)}")
+        parts.append(value if isinstance(value, str) else f"{axis_name(axis)}={json.dumps(value)}")
     return " ".join(parts)

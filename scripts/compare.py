@@ -19,6 +19,7 @@ from harness.laws.compare import output_path, write_comparison
 from harness.laws.settings import compare_config
 from harness.laws.table.pool import sources
 from harness.records import renew_table
+from harness.tracking import log_comparison
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +27,10 @@ def main(arguments: list[str]) -> int:
     for path in sources(config.runs):
         renew_table(Path(path))
     print(write_comparison(config))
-    print(f"written to {output_path(config)}")
+    path = output_path(config)
+    print(f"written to {path}")
+    for sentence in log_comparison(Path(config.runs)) if path == Path(config.runs) / "compare.json" else ():
+        print(sentence)
     return 0
 
 

@@ -29,11 +29,14 @@ from harness.laws.table.pool import read_sources, sources
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table, as_table, filtered
 from harness.laws.table.units import Units
-from harness.laws.variants.arms import cell_labels, differing, other_text, read_arms
+from harness.laws.variants.arms import cell_labels, differing, other_text
+from harness.laws.variants.course import by_flops
 from harness.laws.variants.joint import TESTED, Arms, check_joint, exponents_shared, fit_joint, freed, shareable
 from harness.laws.variants.multiplier import SIGNIFICANT, Place, Worth, largest, worth
+from harness.laws.variants.tuning import Tuning, read_tuned
+from harness.laws.variants.weights import weighted
 
-SCHEMA = 1
+SCHEMA = 2
 # Above this the intervals come from the curvature, as those of a study.
 MANY_ROWS = 5_000
 
@@ -84,7 +87,7 @@ class Comparison:
     def lines(self) -> list[str]:
         """What a person reads: a line a variant, then the law, the noise, and the losses of common cells."""
         certificate = self.content["certificate"]
-        said = [found.sentence(name, self.baseline) for name, found in self.worth.items()]
+        said = [entry["sentence"] for entry in self.content["variants"].values()]
         said += [f"  {display.seal(certificate)}", f"  {self.fit.predicts}; {self._sharing()}"]
         if self.pairs is not None:
             mean, low, high = self.pairs
@@ -153,17 +156,18 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     check_choices(config.loss, config.delta, config.bootstrap, config.seed)
     table, columns = mapped(filtered(table, config.filter), config.columns, law)
     table, _ = converted(table, columns, law, config.units, config.target_unit, config.bytes_per_token)
-    table, column, arms = read_arms(table, columns, law, config.column, config.baseline)
+    loss = Loss(config.loss, config.delta)
+    table, column, arms, tuning = read_tuned(table, columns, law, config.column, config.baseline, loss)
     own_floor = wanted is None and other_text(table, column, arms)
     shared = tuple(name for name in shareable(law) if name in (wanted if wanted is not None else shareable(law)))
     shared = tuple(name for name in shared if not (own_floor and name == "E"))
     config = replace(config, columns=arms.columns, bootstrap=0 if len(arms.rows) > MANY_ROWS else config.bootstrap)
-    loss = Loss(config.loss, config.delta)
-    fit = fit_joint(arms, law, frozenset(shared), loss, config.bootstrap, config.seed, table.source)
-    null = fit
+    even = null = fit_joint(arms, law, frozenset(shared), loss, table.source)
     if not set(TESTED) & set(shareable(law)) <= set(shared):
-        null = fit_joint(arms, law, frozenset({*shared, *TESTED} & set(shareable(law))), loss, 0, 0, table.source)
-    own = fit if null is not fit else freed(fit, arms, TESTED)
+        null = fit_joint(arms, law, frozenset({*shared, *TESTED} & set(shareable(law))), loss, table.source)
+    fit = weighted(even, config.bootstrap, config.seed)
+    free = None if null is not even else freed(even, arms, TESTED)
+    own = fit if null is not even else free and weighted(free, 0, 0)
     at = largest(arms)
     found = {
         name: worth(fit, own, arms, table, variant, at, exponents_shared(null, arms, variant))
@@ -177,13 +181,15 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     pairs = fit.curvature.noise.share_of_pairs() if isinstance(fit.curvature.noise, Paired) else None
     shape_R = shape_labels(table.frame, arms.rows.params)
     own_R = arms.variant_R * (int(shape_R.max()) + 1) + shape_R
-    misfit = lack_of_fit(fit, own_R, budget_labels(arms.rows.tokens))
+    misfit = lack_of_fit(even, own_R, budget_labels(arms.rows.tokens))
     content = {
         "schema": SCHEMA,
         "baseline": arms.names[0],
         "law": law,
+        "predicts": fit.predicts,
         "certificate": asdict(fit.certificate),
-        "variants": {name: each.to_dict() for name, each in found.items()},
+        "variants": {name: _entry(fit, arms, name, each, tuning) for name, each in found.items()},
+        "settings": tuning.to_dict(),
         "column": column,
         "shared": list(shared),
         "estimates": fit.estimates,
@@ -196,10 +202,19 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
         "versions": versions(),
         "notes": table.notes
         + _notes(table, column, arms, differences, own_floor)
+        + tuning.notes()
         + _moving(found, shared)
         + misfit_sentence(misfit),
     }
     return Comparison(column, arms.names[0], fit, shared, at, found, differences, pairs, plain(content))
+
+
+def _entry(fit: Fit, arms: Arms, name: str, found: Worth, tuning: Tuning) -> dict[str, Any]:
+    """A variant of compare.json."""
+    baseline = arms.names[0]
+    doubt = [] if fit.certificate.certified else ["NOT certified"]
+    sentence = ", ".join([found.sentence(name, baseline), *tuning.clauses(name, baseline), *doubt])
+    return found.to_dict() | {"sentence": sentence, "by_flops": by_flops(fit, arms, arms.names.index(name))}
 
 
 def _difference(table: Table, column: str, arms: Arms, variant: int) -> Difference | None:

@@ -19,6 +19,7 @@ from harness.laws.solving.solver import Problem
 from harness.laws.table.levels import budget_labels
 from harness.laws.table.rows import Columns, Rows, check_levels
 from harness.laws.variants.joint import LAWS, shareable
+from harness.laws.variants.weights import gain, weights_of
 
 # A law and a noise like those of tiny models; E, the terms of params and of tokens at the grid's centre, in nats.
 FLOOR, HEIGHTS, EXPONENTS = 2.1, (0.7, 1.2), (0.40, 0.45)
@@ -129,10 +130,10 @@ def detectable(variants: Sequence[tuple[Array, Array, Labels]], law: str, seed: 
         contrast_P[form.internal.index(f"{name} of second")] = -1 / truth[exponent]
     cell_R = np.unique(np.stack([pair_R, budget_labels(tokens_R)]), axis=1, return_inverse=True)[1].ravel()
     groups = Groups(trunk_R, pair_R, cell_R, True)
-    return _half_width(J_RP, contrast_P @ np.linalg.pinv(J_RP), groups, np.random.default_rng(seed))
+    return _half_width(J_RP, contrast_P, groups, np.random.default_rng(seed))
 
 
-def _half_width(J_RP: Array, contrast_R: Array, groups: Groups, generator: np.random.Generator) -> float:
+def _half_width(J_RP: Array, contrast_P: Array, groups: Groups, generator: np.random.Generator) -> float:
     basis_RP, _ = np.linalg.qr(J_RP)
     halves = []
     for _ in range(NOISES):
@@ -140,7 +141,7 @@ def _half_width(J_RP: Array, contrast_R: Array, groups: Groups, generator: np.ra
         apart_R = generator.standard_normal(len(J_RP))
         noise_R = NOISE * (np.sqrt(TRUNK_SHARE) * trunks_K[groups.trunk_R] + np.sqrt(1 - TRUNK_SHARE) * apart_R)
         found = estimate_paired(J_RP, noise_R - basis_RP @ (basis_RP.T @ noise_R), groups)
-        spread_C, freedom_C = found.spread(contrast_R[None])
+        spread_C, freedom_C = found.spread(contrast_P[None] @ gain(J_RP, weights_of(found)))
         halves.append(special.stdtrit(freedom_C[0], ci.TAILS[1]) * spread_C[0])
     return float(np.median(halves))
 

@@ -15,7 +15,8 @@ import yaml
 from harness.errors import UserError
 from harness.records import SweepFolder, axes_of, read_sweep, variant_of
 
-FIT_SCHEMA = 1
+# Of fit.json and compare.json.
+SCHEMAS = {"fit": 1, "compare": 2}
 # Means over tokens bins this wide (in log tokens) tame the noise of a single batch.
 BIN_WIDTH = 0.03
 NEEDED = ("cell", "trunk", "status", "width", "depth", "seed", "tokens", "flops", "loss", "params_with_head")
@@ -37,6 +38,8 @@ class SweepFiles:
     curves: pd.DataFrame
     fit: dict[str, Any] | None
     fit_is_stale: bool
+    comparison: dict[str, Any] | None
+    comparison_is_stale: bool
     job: dict[str, Any]
 
     @property
@@ -69,10 +72,14 @@ def read(path: Path) -> SweepFiles:
     folder = SweepFolder(path)
     content = read_sweep(folder)
     cells = _cells(content, _table(folder.table), folder)
-    fit = _fit(path / "fit.json")
     digest = hashlib.sha256(folder.table.read_bytes()).hexdigest()
-    stale = fit is not None and fit["source"].get("sha256") not in (None, digest)
-    return SweepFiles(path, content, cells, _curves(folder, cells), fit, stale, _job(folder, cells))
+    found = [_result(path, name) for name in SCHEMAS]
+    (fit, old), (comparison, older) = (
+        (each, each is not None and each["source"].get("sha256") not in (None, digest)) for each in found
+    )
+    return SweepFiles(
+        path, content, cells, _curves(folder, cells), fit, old, comparison, older, _job(folder, cells)
+    )  # fmt: skip
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -109,17 +116,19 @@ def _cells(content: dict[str, Any], table: pd.DataFrame, folder: SweepFolder) ->
     return cells
 
 
-def _fit(path: Path) -> dict[str, Any] | None:
+def _result(folder: Path, name: str) -> dict[str, Any] | None:
+    """The content of fit.json or compare.json; None where there is none."""
+    path = folder / f"{name}.json"
     try:
-        fit = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is not JSON: fit the sweep again to write it anew") from None
-    if not isinstance(fit, dict) or fit.get("schema") != FIT_SCHEMA:
-        found = fit.get("schema") if isinstance(fit, dict) else None
-        raise UserError(f"{path} has schema {found}, this version reads {FIT_SCHEMA}: fit the sweep again")
-    return fit
+        raise UserError(f"{path} is not JSON: {name} the sweep again to write it anew") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMAS[name]:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise UserError(f"{path} has schema {found}, this version reads {SCHEMAS[name]}: {name} the sweep again")
+    return content
 
 
 def _job(folder: SweepFolder, cells: pd.DataFrame) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import vl_convert
 
 from harness import __version__
 from harness.files import make_folder, write_atomically
-from harness.report import diagnostics, figures, variants
+from harness.report import comparison, diagnostics, figures, variants
 from harness.report.figures import Figure
 from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
@@ -23,6 +23,7 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 FIGURES = (
     "curves", "loss_by_params", "loss_by_tokens", "loss_by_flops", "residuals", "holdout", "exponents", "frontier",
 )  # fmt: skip
+OF_VARIANTS = ("loss_by_variant", "multipliers")
 
 
 def write_report(path: Path) -> Path:
@@ -34,19 +35,19 @@ def write_report(path: Path) -> Path:
     drawn = draw(sweep)
     specs = specifications(drawn)
     page = render(sweep, drawn, specs)
-    quoted = paper(sweep)
+    quoted = paper(sweep) | comparison.paper(sweep)
     folder = make_folder(path / "figures")
     if quoted:
         make_folder(path / "paper")
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
-    for name in {*FIGURES, "loss_by_variant"} - set(specs):
+    for name in {*FIGURES, *OF_VARIANTS} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in quoted.items():
         write_atomically(path / "paper" / name, text)
-    for name in set(FILES) - set(quoted):
+    for name in {*FILES, *comparison.FILES} - set(quoted):
         (path / "paper" / name).unlink(missing_ok=True)
     write_atomically(path / "report.html", page)
     return path / "report.html"
@@ -56,6 +57,7 @@ def draw(sweep: SweepFiles) -> list[Figure]:
     """The figures that the sweep's files allow, in the order of the page."""
     makers = [figures.curves] if len(sweep.curves) else []
     makers += [variants.loss_by_variant] if len(sweep.variants) > 1 and len(sweep.finished) else []
+    makers += [comparison.by_compute] if sweep.comparison else []
     if sweep.fit and len(sweep.finished):
         makers += [figures.loss_by_params, figures.loss_by_tokens]
         makers += [figures.loss_by_flops] if sweep.fit["frontier"] else []
@@ -85,12 +87,13 @@ def render(sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, An
         fit=sweep.fit,
         headline=headline(sweep),
         why_no_fit=why_no_fit(sweep),
+        compared=comparison.compared(sweep),
         trained=trained(sweep),
         figures=drawn,
         specs=specs,
-        tables=tables(sweep),
+        tables=[table for table in (comparison.multipliers(sweep), *tables(sweep)) if table is not None],
         runs=run_table(sweep),
-        methods=methods(sweep),
+        methods=methods(sweep) + comparison.methods(sweep),
         settings=settings(sweep),
         excluded=excluded(sweep),
         version=__version__,

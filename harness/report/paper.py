@@ -73,17 +73,17 @@ def latex_row(sweep: SweepFiles) -> str:
     fit, choices = sweep.fit["fit"], sweep.fit["choices"]
     wrong = doubts(sweep)
     mark = r"^{\dagger}" if wrong else ""
-    columns = [("Sweep", _tex(sweep.content["sweep"])), ("Law", _tex(fit["law"])), ("$N$", _tex(choices["params"]))]
-    columns += [("Loss function", _tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
-    columns += [(_symbol(name), _quoted(shown, mark)) for name, shown in _estimates(fit)]
+    columns = [("Sweep", tex(sweep.content["sweep"])), ("Law", tex(fit["law"])), ("$N$", tex(choices["params"]))]
+    columns += [("Loss function", tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
+    columns += [(_symbol(name), quoted(shown, mark)) for name, shown in _estimates(fit)]
     for split in sweep.fit["holdouts"]:
         mean = split["mean_relative_error"]
         shown = "--" if mean is None else f"{100 * mean:.2f}"
         doubt = r"$^{\dagger}$" if wrong or not split["certified"] else ""
-        columns.append((rf"Held-out {_tex(split['name'].replace('_', ' '))} (\%)", shown + doubt))
+        columns.append((rf"Held-out {tex(split['name'].replace('_', ' '))} (\%)", shown + doubt))
     verdict = "yes" if fit["certificate"]["certified"] else r"\textbf{not certified}"
     columns.append(("Certified", verdict + (r"$^{\dagger}$" if wrong else "")))
-    return _render(
+    return render(
         "row.tex.j2",
         name=sweep.content["sweep"],
         predicts=fit["predicts"],
@@ -91,7 +91,7 @@ def latex_row(sweep: SweepFiles) -> str:
         doubts=wrong,
         columns="l" * len(columns),
         header=[name for name, _ in columns],
-        fields=[field for _, field in columns],
+        rows=[[field for _, field in columns]],
     )
 
 
@@ -101,7 +101,8 @@ def _symbol(name: str) -> str:
     return f"${name[0]}_{{{name[1:]}}}$" if len(name) > 1 else f"${name}$"
 
 
-def _quoted(shown: list[str], mark: str) -> str:
+def quoted(shown: list[str], mark: str) -> str:
+    """A number in LaTeX, as text and the ends of its interval where it has one; a dash for `none`."""
     if shown == ["none"]:
         return "--"
     powers = [re.sub(r"e([+-]\d+)$", lambda found: rf" \times 10^{{{int(found[1])}}}", each) for each in shown]
@@ -109,7 +110,8 @@ def _quoted(shown: list[str], mark: str) -> str:
     return f"${{{powers[0]}}}{mark}{interval}$"
 
 
-def _tex(text: Any) -> str:
+def tex(text: Any) -> str:
+    """Text as LaTeX, in one line."""
     return "".join(TEX.get(sign, sign) for sign in " ".join(str(text).split()))
 
 
@@ -150,7 +152,7 @@ def paragraph(sweep: SweepFiles) -> str:
     weight = source["columns"].get("weight")
     versions = [f"{name} {version}" for name, version in (sweep.fit.get("versions") or {}).items()]
     packages = [f"{name} {version}" for name, version in (sweep.content.get("packages") or {}).items()]
-    text = _render(
+    text = render(
         "methods.txt.j2",
         name=sweep.content["sweep"],
         doubts=doubts(sweep),
@@ -252,7 +254,8 @@ def _holdouts(sweep: SweepFiles) -> list[str]:
     return sentences or ["Nothing could be held out."]
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A template of this folder as text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "."),
         trim_blocks=True,

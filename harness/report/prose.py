@@ -1,5 +1,6 @@
 """The sentences of a report: its headline, what was trained, and by what methods."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,12 @@ def why_no_fit(sweep: SweepFiles) -> str:
     done = sweep.finished
     if len(sweep.variants) > 1:
         runs, axes = sweep.path, axes_of(sweep.content)
+        first = " and ".join(f"{axis}=={sweep.cells[axis].iloc[0]}" for axis in axes)
+        compare = f"`python scripts/compare.py runs={runs} column={axes[0]}` sets them side by side, "
         return (
-            f"The cells are variants ({', '.join(sweep.variants)}), and no law is one of all: `python "
-            f"scripts/compare.py runs={runs} column={axes[0]}` sets them side by side, `python scripts/fit.py "
-            f"runs={runs} filter={axes[0]}=={sweep.cells[axes[0]].iloc[0]}` fits one."
+            f"The cells are variants ({', '.join(sweep.variants)}), and no law is one of all: "
+            f"{'' if sweep.comparison else compare}`python scripts/fit.py runs={runs} "
+            f"{shlex.quote(f'filter={first}')}` fits one."
         )
     return (
         f"There is no fit.json in this sweep, so no law is shown. {_many(len(done), 'cell')} finished, over "

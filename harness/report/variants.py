@@ -19,8 +19,7 @@ def loss_by_variant(sweep: SweepFiles) -> Figure:
     and budget, where there is one."""
     cells = sweep.finished[["cell", "trunk", "shape", "seed", "variant", "tokens", "flops", "loss"]].copy()
     baseline, *others = sweep.variants
-    scale = alt.Scale(domain=sweep.variants, range=style.cycled(COLOURS, len(sweep.variants)))
-    colour = alt.Color("variant:N", sort=sweep.variants, scale=scale, legend=alt.Legend(title="variant"))
+    colour = variant_colour(sweep.variants)
     panels = [_losses(cells, colour)]
     pairs = paired(cells, baseline)
     if len(pairs):
@@ -32,6 +31,12 @@ def loss_by_variant(sweep: SweepFiles) -> Figure:
         "is better. scripts/compare.py says what the difference is worth, and how sure that is."
     )
     return Figure("loss_by_variant", "Loss by variant", caption, alt.hconcat(*panels))
+
+
+def variant_colour(names: list[str]) -> alt.Color:
+    """The colour of each variant, the baseline first."""
+    scale = alt.Scale(domain=names, range=style.cycled(COLOURS, len(names)))
+    return alt.Color("variant:N", sort=names, scale=scale, legend=alt.Legend(title="variant", symbolOpacity=1))
 
 
 def paired(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from harness.files import homeless
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
-from harness.sweep.variants import Label, axes_in, check_differ, label_of, variants_of
+from harness.sweep.variants import Label, axes_in, check_differ, label_of, naming, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
@@ -129,20 +129,24 @@ def _split(
     """
     axes = axes_in(lines, parser)
     variants = variants_of(base, axes, parser)
+    if variants and "variants={}" in ("".join(line.split()) for line in lines):
+        raise UserError("variants={} leaves those of the file as they are: write variants=null for none of them")
     if variants and not multirun:
         raise UserError(f"variants names {', '.join(variants)}: add -m to train them all")
     batch: list[list[str]] = []
     names: list[str | None] = []
+    jobs: list[TrainConfig] = []
     for name, own in variants.items() or [(None, [])]:
-        overrides = parser.parse_overrides([*lines, *own])
-        batch += merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
+        with naming(name, own):
+            overrides = parser.parse_overrides([*lines, *own])
+            batch += merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
+            jobs += [to_config(compose("train", overrides)) for overrides in batch[len(jobs) :]]
         names += [name] * (len(batch) - len(names))
-    jobs = tuple(to_config(compose("train", list(overrides))) for overrides in batch)
     labels = tuple(
         label_of(overrides, job, axes, name) for overrides, job, name in zip(batch, jobs, names, strict=True)
     )
     check_differ(jobs, labels)
-    return batch, jobs, labels
+    return batch, tuple(jobs), labels
 
 
 def _slots(launcher: Any, jobs: Sequence[TrainConfig], cluster: slurm.Launcher | None) -> int | None:

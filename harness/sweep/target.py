@@ -15,7 +15,7 @@ from harness.arguments import expanded, joined, quoted, settled, split
 from harness.commands import configuration, keys_of, keys_of_script, known_keys
 from harness.config import NAME, check_name
 from harness.errors import UserError
-from harness.records import SweepFolder, axes_of, read_sweep
+from harness.records import TUNED, SweepFolder, axes_of, read_sweep
 
 CONF = files("harness.conf")
 
@@ -48,17 +48,25 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
 def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The scripts that follow a sweep's training, each with its arguments, and lines to say before.
 
-    One law is fitted to all cells; variants are compared, where one axis tells them apart.
+    One law is fitted to all cells; variants are compared, where one axis tells them apart, or one and settings of which
+    each variant has its best.
     """
     content = read_sweep(SweepFolder(folder))
     axes, runs = axes_of(content), f"runs={folder}"
     if not axes:
         return [("fit", [runs]), ("report", [runs])], []
-    if len(axes) == 1:
-        return [("compare", [runs, f"column={axes[0]}"]), ("report", [runs])], []
+    others = [axis for axis in axes if not _is_setting(axis, [cell.get(axis) for cell in content["cells"]])]
+    if len(axes) == 1 or len(others) == 1:
+        return [("compare", [runs, f"column={(others or axes)[0]}"]), ("report", [runs])], []
     fixed = " and ".join(f"{axis}=={content['cells'][0][axis]}" for axis in axes[1:])
     command = shlex.join(["python", "scripts/compare.py", runs, f"column={axes[0]}", f"filter={fixed}"])
     return [("report", [runs])], [f"{' and '.join(axes)} vary: compare one with the others fixed, as in {command}"]
+
+
+def _is_setting(axis: str, values: Sequence[object]) -> bool:
+    """Whether compare.py chooses the best value of an axis for each variant."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return TUNED.fullmatch(axis) is not None and numbers
 
 
 def default_sweep() -> str:

@@ -1,14 +1,15 @@
 """The variants of a sweep: values of an axis that is no shape, seed or budget, or names for lists of overrides."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from harness.commands import known_keys
+from harness.commands import COMPOSING, known_keys, sentence
 from harness.config import TrainConfig
 from harness.errors import UserError
 from harness.grid import Trunk
@@ -46,6 +47,17 @@ def variants_of(base: Any, axes: Sequence[str], parser: OverridesParser) -> dict
         for override in overrides:
             _check_override(f"variants.{name}: {override}", override, axes, parser)
     return {str(name): list(overrides) for name, overrides in given.items()}
+
+
+@contextmanager
+def naming(name: str | None, own: Sequence[str]) -> Iterator[None]:
+    """Within it what cannot be composed is said of the variant `name`, where it has overrides of its own."""
+    try:
+        yield
+    except (UserError, *COMPOSING) as error:
+        if not own:
+            raise
+        raise UserError(f"variants.{name}: {sentence(error)}") from error
 
 
 def _check_name(name: str, names: Sequence[str]) -> None:

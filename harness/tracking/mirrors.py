@@ -21,14 +21,14 @@ import yaml
 
 from harness.files import homeless
 from harness.tracking.config import Mode, TrackingConfig, resolve_mode
-from harness.tracking.log import FIT, PLAN, VIEW, last_words, say
+from harness.tracking.log import COMPARE, FIT, PLAN, VIEW, last_words, say
 
 FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class MirrorTask:
-    """What a mirror is told: its runs are cells, by name, PLAN, FIT and VIEW; `why` says why it is offline.
+    """What a mirror is told: its runs are cells, by name, PLAN, FIT, COMPARE and VIEW; `why` says why it is offline.
 
     keep: whether what cannot be sent is kept as offline runs. beside: whether it runs beside training.
     """
@@ -154,7 +154,7 @@ def wait_for_own(timeout: float) -> None:
 def sentences(sweep_dir: Path, ended: bool) -> list[str]:
     """Where the runs of a sweep are; `ended`: no mirror is at work any more."""
     last = last_words(sweep_dir)
-    for name in (FIT, VIEW):
+    for name in (FIT, COMPARE, VIEW):
         last.pop(name, None)
     what, why = last.pop("-", ("", "the mirror was killed"))
     if what and not last:
@@ -181,19 +181,32 @@ def _sentence(runs: str, what: str, detail: str, sweep_dir: Path) -> str:
 
 
 def log_fit(sweep_dir: Path) -> list[str]:
-    """Logs the fit of a sweep as a run of its own, with a view of all; sentences that say where. Never raises."""
-    sweep_dir = Path(sweep_dir).resolve()
+    """Logs the fit of a sweep, where it has one, as a run of its own, with a view of all; sentences that say where.
+
+    Never raises.
+    """
+    return _log(Path(sweep_dir).resolve(), FIT, "the fit")
+
+
+def log_comparison(sweep_dir: Path) -> list[str]:
+    """Logs the comparison of a sweep's variants as `log_fit` does the fit. Never raises."""
+    return _log(Path(sweep_dir).resolve(), COMPARE, "the comparison")
+
+
+def _log(sweep_dir: Path, run: str, words: str) -> list[str]:
+    if not (sweep_dir / f"{run}.json").exists():
+        return []
     tracking = tracking_of(sweep_dir)
     mode, why = resolve_mode(tracking) if tracking else ("none", "")
     if tracking is None or mode == "none":
         return []
-    runs = [FIT, VIEW] if mode == "online" else [FIT]
+    runs = [run, VIEW] if mode == "online" else [run]
     task = MirrorTask(str(sweep_dir), runs, mode, why, tracking.project, tracking.entity, beside=False)
     begin(task, subprocess.DEVNULL)
     wait_for_mirrors(sweep_dir, FIT_SECONDS)
     last = last_words(sweep_dir)
-    what, why = last.get(FIT, ("started", ""))
-    return [_sentence("the fit", what, why, sweep_dir)] + [view_sentence(sweep_dir)] * (what == "uploaded")
+    what, why = last.get(run, ("started", ""))
+    return [_sentence(words, what, why, sweep_dir)] + [view_sentence(sweep_dir)] * (what == "uploaded")
 
 
 def view_sentence(sweep_dir: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records import SweepFolder, read_sweep
 from harness.tracking.config import TrackingConfig, api_key
-from harness.tracking.log import FIT, PLAN, VIEW, last_words, read_log
+from harness.tracking.log import COMPARE, FIT, PLAN, VIEW, last_words, read_log
 from harness.tracking.mirrors import MirrorTask, begin, sentences, tracking_of, view_sentence, wait_for_mirrors
 
 # How many runs one process is told of: its command line has a limit.
@@ -21,7 +21,8 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     """
     sweep_dir = sweep_dir.resolve()
     tracking = _online(sweep_dir, project, entity)
-    runs = [PLAN, *_cells(sweep_dir)] + [FIT] * (sweep_dir / "fit.json").exists()
+    made = [run for run in (FIT, COMPARE) if (sweep_dir / f"{run}.json").exists()]
+    runs = [PLAN, *_cells(sweep_dir), *made]
     sent = set() if project or entity else _sent(sweep_dir)
     left = [run for run in runs if run not in sent]
     for first in range(0, len(left), BATCH):

@@ -151,14 +151,23 @@ def test_compare_json_has_every_key(tmp_path):
     assert content["baseline"] == "a" and content["law"] == "chinchilla" and content["certificate"]["certified"]
     (entry,) = content["variants"].values()
     assert set(entry) == {
-        "multiplier", "at", "per_decade", "params", "tokens", "exponents_shared", "neutral",
+        "multiplier", "at", "per_decade", "params", "tokens", "exponents_shared", "neutral", "sentence", "by_flops",
     }  # fmt: skip
+    assert content["schema"] == 2 and content["settings"] == {} and entry["sentence"] == found.lines()[0]
     assert set(entry["multiplier"]) == {"equal_tokens", "equal_flops", "equal_time"}
     assert entry["multiplier"]["equal_time"] is None
     for each in (entry["multiplier"]["equal_tokens"], entry["per_decade"], entry["params"], entry["tokens"]):
         assert set(each) == {"estimate", "low", "high"} and each["low"] < each["estimate"] < each["high"]
     assert set(content["source"]) >= {"path", "sha256", "rows", "columns"} and content["versions"]["harness"]
     assert content["choices"]["bootstrap"] == 200 and "percentiles of 200" in content["choices"]["interval_method"]
+
+
+def test_a_line_that_is_not_certified_says_so_itself():
+    """Noise of 20 % hides the law."""
+    frame = two_ways(noise=0.2).frame
+    found = compare(frame, bootstrap=0)
+    assert not found.content["certificate"]["certified"]
+    assert found.lines()[0].endswith(", NOT certified") and "NOT certified: " in found.lines()[1]
 
 
 def test_what_cannot_be_compared():

@@ -131,14 +131,28 @@ def test_clean_says_what_it_did_not_do(tmp_path):
 
 def test_a_sweep_is_fitted_or_its_variants_are_compared(tmp_path):
     folder = SweepFolder(tmp_path)
-    cell = {"cell": "c", "variant": "gpt", "optimizer.beta2": 0.95}
+    cell = {"cell": "c", "variant": "gpt", "optimizer.beta2": 0.95, "model": "gpt"}
     for axes, scripts in (([], ["fit", "report"]), (["variant"], ["compare", "report"]),
-                          (["variant", "optimizer.beta2"], ["report"])):  # fmt: skip
+                          (["variant", "model"], ["report"])):  # fmt: skip
         write_sweep(folder, {"sweep": "v", **({"axes": axes} if axes else {}), "cells": [cell]})
         found, lines = target.after_training(tmp_path)
         assert [name for name, _ in found] == scripts
         assert all(arguments[0] == f"runs={tmp_path}" for _, arguments in found)
-        assert [line.partition(": ")[0] for line in lines] == ["variant and optimizer.beta2 vary"] * (len(axes) > 1)
+        assert [line.partition(": ")[0] for line in lines] == ["variant and model vary"] * (len(axes) > 1)
         if len(axes) == 1:
             assert found[0][1][1:] == ["column=variant"]
-    assert lines[0].endswith(f"python scripts/compare.py runs={tmp_path} column=variant filter=optimizer.beta2==0.95")
+    assert lines[0].endswith(f"python scripts/compare.py runs={tmp_path} column=variant filter=model==gpt")
+
+
+def test_axes_of_numbers_beside_one_of_names_are_settled_for_each(tmp_path):
+    """Each optimizer at its best rate; two axes of numbers are compared as two of names are."""
+    cells = [{"cell": f"{name}{rate}", "optimizer": name, "optimizer.learning_rate.value": rate, "optimizer.beta2": 0.9}
+             for name in ("adamw", "muon") for rate in (0.01, 0.02)]  # fmt: skip
+    rate = "optimizer.learning_rate.value"
+    for axes in (["optimizer", rate], [rate, "optimizer"]):
+        write_sweep(SweepFolder(tmp_path), {"sweep": "v", "axes": axes, "cells": cells})
+        found, lines = target.after_training(tmp_path)
+        assert [name for name, _ in found] == ["compare", "report"] and lines == []
+        assert found[0][1] == [f"runs={tmp_path}", "column=optimizer"]
+    write_sweep(SweepFolder(tmp_path), {"sweep": "v", "axes": [rate, "optimizer.beta2"], "cells": cells})
+    assert [name for name, _ in target.after_training(tmp_path)[0]] == ["report"]

@@ -89,6 +89,9 @@ def test_a_name_is_no_part_of_an_identity(compose):
         ("{a: [flops=2e13]}", "variants.a: flops=2e13 sets flops, in which the cells"),
         ("{a: [name=x]}", "variants.a: name=x sets name, which has one value in a sweep: leave it out"),
         ("{a: [optimizer.eps=1]}", "variants.a: optimizer.eps=1 sets optimizer.eps, which is an axis of this sweep: "),
+        ("{a: [optimizer=nosuch]}", "variants.a: optimizer=nosuch is not there: choose adamw, muon"),
+        ("{a: [optimizer.beta2=x]}", "variants.a: optimizer.beta2: Value 'x' of type 'str' could not be converted to"),
+        ("{a: [model.head_size=0]}", "variants.a: model.head_size=0 is below 1; "),
         ("{a: ['seq_len=1']}", "variants.a: seq_len=1: there is no key seq_len; "),
         ("{a: [optimizer]}", "variants.a: optimizer is not an override: write key=value"),
         ("{a: ['optimizer.beta2=.9,.8']}", "variants.a: optimizer.beta2=.9,.8 gives optimizer.beta2 several values: "),
@@ -102,6 +105,14 @@ def test_what_is_no_variant_is_one_sentence(given, said):
     with pytest.raises(UserError) as refused:
         compose_sweep(["-m", "tokens=1e6", f"variants={quoted}", *axis])
     assert str(refused.value).startswith(said)
+
+
+def test_the_names_of_a_file_are_left_out_by_null_and_by_nothing_else():
+    line = ["-m", "+sweep=variants"]
+    assert len({label["variant"] for label in compose_sweep(line).labels}) == 3
+    assert compose_sweep([*line, "variants=null"]).axes == []
+    with pytest.raises(UserError, match="^variants={} leaves those of the file as they are: write variants=null for "):
+        compose_sweep([*line, "variants={}"])
 
 
 def test_names_want_a_sweep():

@@ -1,5 +1,6 @@
 """The variants of a table: the column that tells them apart, their rows, and which of these are paired."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from harness.laws.noise.noise import Labels
 from harness.laws.noise.pairs import Groups
 from harness.laws.table.levels import SAME_PARAMS, budget_labels, grouped
 from harness.laws.table.rows import Columns, read_rows
-from harness.laws.table.table import ALIKE, Table, check_comparable
+from harness.laws.table.table import ALIKE, BY_SHAPE, Table, check_comparable
 from harness.laws.table.typed import TEXTS
 from harness.laws.variants.joint import Arms
 from harness.records import COLUMNS
@@ -70,11 +71,11 @@ def _may_be_setting(table: Table, name: str) -> bool:
 
 
 def read_arms(
-    table: Table, columns: Columns, law: str, column: str | None, baseline: str | None
+    table: Table, columns: Columns, law: str, column: str | None, baseline: str | None, tried: Sequence[str] = ()
 ) -> tuple[Table, str, Arms]:
     """The table with its rows by variant, the baseline's first, the column, and its numbers.
 
-    Raises UserError where the variants cannot be compared.
+    `tried` are settings that may differ within a variant. Raises UserError where the variants cannot be compared.
     """
     table.numbers(columns.target)
     column = column_of(table, column, columns)
@@ -92,7 +93,7 @@ def read_arms(
         part = replace(table.keep(variant_R == variant), source=f"{table.source}, {column} {name}")
         if len(part.frame) < LEAST_ROWS:
             raise UserError(f"{part.source} has {len(part.frame)} rows, and a multiplier needs {LEAST_ROWS}: add runs")
-        check_comparable(part, used)
+        check_comparable(part, {*used, *tried, *(BY_SHAPE if tried else ())})
     rows = read_rows(table, columns, law)
     arms = Arms(tuple(names), variant_R, rows, columns, _groups(table, column, variant_R, rows.cluster, columns))
     _check_ranges(arms, column, table.source)

@@ -40,15 +40,16 @@ def shareable(law: str) -> tuple[str, ...]:
     return tuple(name for name in FORMS[law].internal if name not in COEFFICIENTS)
 
 
-def fit_joint(arms: Arms, law: str, shared: frozenset[str], loss: Loss, bootstrap: int, seed: int, source: str) -> Fit:
+def fit_joint(arms: Arms, law: str, shared: frozenset[str], loss: Loss, source: str) -> Fit:
     """One law for all variants, each with a coefficient of params and one of tokens.
 
-    `shared` are those of shareable(law) that all have in common. Raises UserError where the rows are too few.
+    `shared` are those of shareable(law) that all have in common. Its intervals are of its curvature. Raises UserError
+    where the rows are too few.
     """
     form = JointLaw(FORMS[law], arms.names, shared)
     check_levels(arms.rows, arms.columns, form, source)
     problem = _problem(arms, form, loss)
-    return fit_problem(problem, arms.rows, arms.columns, bootstrap, seed, noise_of=(arms.groups, estimate_paired))
+    return fit_problem(problem, arms.rows, arms.columns, 0, 0, noise_of=(arms.groups, estimate_paired))
 
 
 def _problem(arms: Arms, form: Form, loss: Loss) -> Problem:
@@ -74,7 +75,7 @@ def freed(fit: Fit, arms: Arms, names: tuple[str, ...]) -> Fit | None:
         return None
     theta_P = solution.theta_MP[0]
     curvature = ci.linearise(problem, theta_P, arms.groups, estimate_paired)
-    return replace(fit, problem=problem, theta_P=theta_P, curvature=curvature, draws=None)
+    return replace(fit, problem=problem, theta_P=theta_P, curvature=curvature, noise=curvature.noise)
 
 
 def exponents_shared(fit: Fit, arms: Arms, variant: int) -> float | None:

@@ -171,12 +171,12 @@ def worth(fit: Fit, own: Fit | None, arms: Arms, table: Table, variant: int, at:
     """All of it for one variant; `own` is the fit in which each has exponents of its own."""
     found = numbers(fit, variant, at)
     rows = arms.rows
-    cost = _ratio(rows.flops / rows.params / rows.tokens, arms, variant, at)
+    cost = float(ratio(rows.flops / rows.params / rows.tokens, arms, variant, at.params))
     speed_R = _speeds(table)
     return Worth(
         equal_tokens=found["m"],
         equal_flops=_times(found["m"], 1 / cost),
-        equal_time=None if speed_R is None else _times(found["m"], _ratio(speed_R, arms, variant, at)),
+        equal_time=None if speed_R is None else _times(found["m"], float(ratio(speed_R, arms, variant, at.params))),
         at=at,
         per_decade=None if own is None else per_decade(own, variant, at),
         params=found["params"],
@@ -186,17 +186,19 @@ def worth(fit: Fit, own: Fit | None, arms: Arms, table: Table, variant: int, at:
     )
 
 
-def _ratio(value_R: Array, arms: Arms, variant: int, at: Place) -> float:
-    """The variant's value over the baseline's for a model of the params at a place, between those that it has."""
-    found = []
-    for each in (0, variant):
-        rows_R = arms.variant_R == each
-        level_R = grouped(arms.rows.params[rows_R], SAME_PARAMS)
-        level = range(int(level_R.max()) + 1)
-        params = [np.log(np.median(arms.rows.params[rows_R][level_R == index])) for index in level]
-        values = [np.log(np.median(value_R[rows_R][level_R == index])) for index in level]
-        found.append(np.interp(np.log(at.params), params, values))
-    return float(np.exp(found[1] - found[0]))
+def ratio(value_R: Array, arms: Arms, variant: int, params: Array | float) -> Array:
+    """The variant's value over the baseline's for models of these params."""
+    return level(value_R, arms, variant, params) / level(value_R, arms, 0, params)
+
+
+def level(value_R: Array, arms: Arms, variant: int, params: Array | float) -> Array:
+    """A variant's value for models of these params, between those that it has."""
+    rows_R = arms.variant_R == variant
+    level_R = grouped(arms.rows.params[rows_R], SAME_PARAMS)
+    levels = range(int(level_R.max()) + 1)
+    known = [np.log(np.median(arms.rows.params[rows_R][level_R == index])) for index in levels]
+    values = [np.log(np.median(value_R[rows_R][level_R == index])) for index in levels]
+    return np.exp(np.interp(np.log(params), known, values))
 
 
 def _speeds(table: Table) -> Array | None:
