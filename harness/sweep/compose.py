@@ -29,6 +29,7 @@ from harness.files import homeless
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
+from harness.sweep.texts import check_one_list, settled_texts
 from harness.sweep.variants import Label, axes_in, check_differ, label_of, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
@@ -107,8 +108,9 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
         if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
             lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-        batch, jobs, labels = _split(lines, base, parser, multirun)
+        batch, jobs, labels = _split(lines + settled_texts(base), base, parser, multirun)
         check_one_folder(jobs)
+        check_one_list(jobs)
         if cluster:
             threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
             busy = slots_a_task(cluster, jobs) * threads

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.records import SweepFolder, axes_of, read_record, read_sweep, variant_of
+from harness.records import TEXTS, SweepFolder, axes_of, read_record, read_sweep, text_losses, variant_of
 from harness.tracking.log import RECORD, say
 from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
@@ -63,7 +63,8 @@ class CellMirror:
             self._run.log(row, step=row["step"], commit=True)
         if record is not None:
             # A null takes away what an earlier attempt left. W&B rounds some numbers; the text keeps them all.
-            self._run.summary.update(record | {RECORD: json.dumps(record)})
+            flat = {key: value for key, value in record.items() if key != TEXTS} | text_losses(record)
+            self._run.summary.update(flat | {RECORD: json.dumps(record)})
         if record is not None or last:
             lost = record is None or record["status"] == "failed"
             finish_run(self._run, self.task, self.name, exit_code=int(lost))
