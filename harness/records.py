@@ -31,6 +31,8 @@ COLUMNS = (
 OF_TEXT = ("loss", "loss_se", "loss_parts", "bits_per_byte")
 # Of a record, not of the table: the same of each text by name, with the recipe that says which text that is.
 TEXTS = "validation"
+# In sweep.yaml, the text whose losses are those of the cells, where these train on different corpora.
+COMPARED_ON = "compared_on"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 
@@ -90,6 +92,15 @@ def text_losses(record: Mapping[str, Any], recipes: Mapping[str, str] | None = N
     wanted = {name: text["recipe"] for name, text in texts.items()} if recipes is None else recipes
     known = {name: texts[name] for name, recipe in wanted.items() if texts.get(name, {}).get("recipe") == recipe}
     return {f"{column}_{name}": known.get(name, {}).get(column) for name in wanted for column in OF_TEXT}
+
+
+def as_compared(record: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the losses that its sweep compares: of one text for all; content: that of sweep.yaml."""
+    name = content.get(COMPARED_ON)
+    if name is None:
+        return dict(record)
+    losses = text_losses(record, {name: recipes_of(content).get(name, "")})
+    return dict(record) | {column: losses[f"{column}_{name}"] for column in OF_TEXT}
 
 
 def lacking(record: Mapping[str, Any], recipes: Mapping[str, str]) -> list[str]:
@@ -240,7 +251,7 @@ def write_rows(path: Path, content: Mapping[str, Any], records: Mapping[str, dic
     axes, texts = axes_of(content), recipes_of(content)
     own = [axis for axis in axes if axis not in COLUMNS or axis in CHOSEN]
     rows = [
-        record | text_losses(record, texts) | {axis: cell[axis] for axis in own if axis in cell}
+        as_compared(record, content) | text_losses(record, texts) | {axis: cell[axis] for axis in own if axis in cell}
         for cell in content["cells"]
         if (record := records.get(cell["cell"])) is not None
     ]

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.data import corpus, tokenizer
 from harness.data.digests import DigestSet
-from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place
+from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place, data_config, named
 from harness.data.encoding import encode_all
 from harness.data.meter import Meter, told_once_slow
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
@@ -72,12 +72,26 @@ def _begin(
     """A store with its validation split and an empty training split; its manifest is not written yet."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    encoder = _new_tokenizer(tokenizer_config, documents, folder)
+    if (other := corpus_of_tokenizer(data, tokenizer_config)) is None:
+        encoder = _new_tokenizer(tokenizer_config, documents, folder)
+    else:
+        with named("tokenizer.data"):
+            read = corpus.open_corpus(other, None, folder.parent / "datasets")
+            encoder = _new_tokenizer(tokenizer_config, read, folder)
     return set_aside(data, encoder, identity, documents, folder, processes) | {
         "documents_read": 0,
         "place": START,
         "exhausted": False,
     }
+
+
+def corpus_of_tokenizer(data: DataConfig, tokenizer_config: TokenizerConfig) -> DataConfig | None:
+    """What the tokenizer of a corpus is trained on; None where that is the corpus itself. Raises UserError."""
+    if tokenizer_config.data is None:
+        return None
+    other = data_config("tokenizer.data", tokenizer_config.data, data)
+    with named("tokenizer.data"):
+        return None if corpus.identity(other) == corpus.identity(data) else other
 
 
 def set_aside(

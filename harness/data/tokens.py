@@ -93,12 +93,14 @@ def prepare(
 
 def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict[str, Any], str]:
     """All that decides the ids of a store, and its hash, which names it. Raises UserError."""
-    recipe = {
+    recipe: dict[str, Any] = {
         "schema": SCHEMA,
         "data": corpus.identity(data),
         "validation_tokens": data.validation_tokens,
         "tokenizer": tokenizer_config.recipe(),
     }
+    if (other := building.corpus_of_tokenizer(data, tokenizer_config)) is not None:
+        recipe["tokenizer"]["data"] = corpus.identity(other)
     return recipe, hash_of(recipe)
 
 

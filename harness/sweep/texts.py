@@ -9,71 +9,77 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from harness import tracking
-from harness.arguments import expanded, quoted
+from harness.arguments import expanded, literal, quoted
 from harness.config import TrainConfig
-from harness.data.documents import DataConfig
-from harness.data.texts import Text, open_texts, texts_of
+from harness.data.documents import DataConfig, data_config
+from harness.data.texts import Corpora, Text, open_texts, texts_of
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.grid import Trunk
 from harness.records import SweepFolder
+from harness.training.stores import Stores, store_of
 from harness.training.texts import cells_lacking, evaluate_kept, has_weights
 from harness.units import counted
 
 MOST_NAMES = 4
 
 
-def settled_texts(base: Any) -> list[str]:
-    """The override that has the texts of a composed configuration in full, so that every process reads the same.
+def settled_corpora(base: Any, axes: Sequence[str]) -> list[str]:
+    """Overrides that have the texts, and the corpus of the tokenizer, of a composed configuration in full.
 
-    Within a context in which Hydra composes; raises UserError.
+    Every process of a sweep reads these. axes: the keys of the sweep that have several values. Within a context in
+    which Hydra composes; raises UserError.
     """
-    given = OmegaConf.to_container(base.validation, resolve=True) if OmegaConf.is_config(base.validation) else None
-    if given is None and base.validation is None:
-        return []
-    if isinstance(given, dict):
-        given = {name: _entry(name, text) if isinstance(text, str) else text for name, text in given.items()}
-    texts_of(given or base.validation, DataConfig())
-    assert isinstance(given, dict)
-    for text in given.values():
-        for key in ("path", "store_directory"):
-            text |= {key: expanded(text[key])} if text.get(key) else {}
-    return [f"validation={_literal(given)}"]
+    for key in ("validation", "tokenizer.data"):
+        if key in axes:
+            raise UserError(f"{key} is the same for all cells of a sweep, and has several values: give it one")
+    lines = []
+    if (texts := _plain(base.validation)) is not None:
+        if isinstance(texts, dict):
+            texts = {name: _in_full(f"validation.{name}", text) for name, text in texts.items()}
+        texts_of(texts, DataConfig())
+        lines.append(f"validation={_literal(texts)}")
+    if (given := _plain(base.tokenizer.data)) is not None:
+        given = _in_full("tokenizer.data", given)
+        data_config("tokenizer.data", given, DataConfig())
+        lines.append(f"tokenizer.data={_literal(given)}")
+    return lines
 
 
-def _entry(name: Any, entry: str) -> dict[str, Any]:
-    """The keys of an entry of conf/data that says where a text comes from."""
-    entries = GlobalHydra.instance().config_loader().get_group_options("data")
-    if entry not in entries:
-        raise UserError(f"validation.{name}={entry} is no entry of conf/data: choose {', '.join(entries)}")
-    corpus = OmegaConf.to_container(compose("train", [quoted(f"data={entry}")]).data, resolve=True)
-    assert isinstance(corpus, dict)
-    return {str(key): value for key, value in corpus.items() if key not in ("repeat", "store_directory")}
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _in_full(label: str, given: Any) -> Any:
+    """The keys of a corpus that may be given as an entry of conf/data."""
+    if isinstance(given, str):
+        entries = GlobalHydra.instance().config_loader().get_group_options("data")
+        if given not in entries:
+            raise UserError(f"{label}={given} is no entry of conf/data: choose {', '.join(entries)}")
+        corpus = OmegaConf.to_container(compose("train", [quoted(f"data={given}")]).data, resolve=True)
+        assert isinstance(corpus, dict)
+        return {str(key): value for key, value in corpus.items() if key not in ("repeat", "store_directory")}
+    if not isinstance(given, dict):
+        return given
+    paths = {key: expanded(given[key]) for key in ("path", "store_directory") if isinstance(given.get(key), str)}
+    return given | paths
 
 
 def _literal(value: Any) -> str:
     """A value in the grammar of Hydra's overrides."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_literal(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
-
-
-def check_one_list(jobs: Sequence[TrainConfig]) -> None:
-    """Raises UserError where the jobs of a sweep would be evaluated on different texts."""
-    if any(job.validation != jobs[0].validation for job in jobs):
-        raise UserError("validation differs between the jobs of the grid, which share their texts: give it one value")
+    return literal(value) if isinstance(value, str) else "null" if value is None else str(value)
 
 
 def open_all(
-    job: TrainConfig, store: TokenStore, trunks: Sequence[Trunk], console: Console | None = None
+    job: TrainConfig, corpora: Corpora, trunks: Sequence[Trunk], console: Console | None = None
 ) -> dict[str, Text]:
     """The texts of a sweep, by name, built where they are not there yet; says which they are.
 
     Raises UserError for one that cannot be read, or is shorter than a sequence.
     """
-    texts = open_texts(job.validation, [(job.data, store)], job.tokenizer)
+    texts = open_texts(job.validation, corpora, job.tokenizer)
     longest = max(trunk.job.model.seq_len for trunk in trunks)
     for name, text in texts.items():
         if len(text.validation) <= longest:
@@ -83,18 +89,18 @@ def open_all(
                 f"{longest + 1} or more"
             )
         if console is not None:
-            console.print(_line(name, text, job, store), markup=False, highlight=False, soft_wrap=True)
+            console.print(_line(name, text, corpora), markup=False, highlight=False, soft_wrap=True)
     return texts
 
 
-def _line(name: str, text: Text, job: TrainConfig, store: TokenStore) -> str:
+def _line(name: str, text: Text, corpora: Corpora) -> str:
     manifest = text.manifest
     said = (
         f"validation.{name}: {manifest['source']}, {manifest['recipe']['validation_tokens']:,} tokens to validate, "
         f"{text.bytes_per_token:.2f} bytes a token"
     )
     said += f"; skipped: {manifest['skipped']}" if "skipped" in manifest else ""
-    if trained := text.trained(job.data, store):
+    if trained := max(text.trained(data, store) for data, store in corpora):
         documents = counted(manifest["validation"]["documents"], "document")
         said += f"\nwarning: {trained} of the {documents} of validation.{name} also stand in the text that trains"
     return said
@@ -104,7 +110,7 @@ def complete(
     folder: SweepFolder,
     trunks: Sequence[Trunk],
     texts: Mapping[str, Text],
-    store: TokenStore,
+    stores: TokenStore | Stores,
     console: Console,
     here: bool = True,
 ) -> None:
@@ -119,7 +125,7 @@ def complete(
         if cell.name in wrong:
             continue
         try:
-            if evaluate_kept(trunk, cell, texts, store, folder):
+            if evaluate_kept(trunk, cell, texts, store_of(stores, trunk.job), folder):
                 done.append(cell.name)
         except UserError as error:
             _say(console, str(error))
