@@ -133,7 +133,7 @@ class TrainConfig:
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     variants: Any = None  # in a sweep's file, names and the overrides of each: {gpt: [], llama: [model=llama]}
     # further texts by name, each an entry of conf/data or the keys of one, on which every cell is evaluated at its end:
-    # {stories: tinystories, code: {source: files, path: code/*.py}}
+    # {stories: tinystories, code: {source: files, path: code.jsonl}}
     validation: Any = None
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -26,7 +26,7 @@ from harness.errors import UserError
 from harness.files import write_atomically
 
 Corpora = Sequence[tuple[DataConfig, TokenStore]]
-EXAMPLE = "write validation: {code: {source: files, path: code/*.py}, stories: tinystories}"
+EXAMPLE = "write validation: {code: {source: files, path: code.jsonl}, stories: tinystories}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def texts_of(validation: Any, data: DataConfig) -> dict[str, DataConfig]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UserError(f"validation.{name} is no identifier: take letters, digits and _, with no digit first")
     return {str(name): data_config(f"validation.{name}", given, data) for name, given in validation.items()}
+
+
+def check_sources(validation: Any, data: DataConfig) -> None:
+    """Raises UserError for a local text that cannot be read, before anything is built."""
+    for name, text in texts_of(validation, data).items():
+        with named(f"validation.{name}"):
+            corpus.identity(text)
 
 
 def open_texts(

@@ -112,7 +112,7 @@ def _by_text(study: dict[str, Any]) -> list[str]:
     for fit in (fit for fit in study["by_text"] if fit["target"] != study["fit"]["target"]):
         keys = [key for key in EXPONENTS if key in fit["estimates"]]
         shown = ", ".join(f"{key} {_number(fit['estimates'][key], fit['intervals'][key])}" for key in keys)
-        lines.append(f"L = {fit['target']}: {shown}" + (" (NOT certified)" * (not fit["certificate"]["certified"])))
+        lines.append(f"L = {fit['target']}: {shown if fit['certificate']['certified'] else seal(fit['certificate'])}")
     return lines
 
 

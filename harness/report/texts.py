@@ -13,8 +13,8 @@ def by_text(sweep: SweepFiles) -> Table | None:
     return Table(
         "by-text",
         "Exponents by the text that validates",
-        "The same cells and loss function; only the text that losses are taken on differs, loss being that of the "
-        "corpus that trains. E and the coefficients hold for their text alone. Estimate and 95 % interval.",
+        "The same cells and loss function of the fit; only the text differs that L is the mean loss on, that of the "
+        "corpus that trains for loss. E and the coefficients hold for their text alone. Estimate and 95 % interval.",
         ["L", *(SYMBOLS[key] for key in keys), "objective", "certified"],
         fit_rows(fits, keys, lambda fit: fit["target"]),
     )

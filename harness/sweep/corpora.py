@@ -12,12 +12,14 @@ from harness.training.stores import Stores, key_of, store_of
 def check_corpora(jobs: Sequence[TrainConfig]) -> None:
     """Raises UserError where the jobs of a sweep have no tokenizer or no text to validate on in common."""
     first = jobs[0]
-    kinds = {repr(job.tokenizer.recipe()) for job in jobs}
-    if len(kinds) > 1 or any(job.tokenizer.data != first.tokenizer.data for job in jobs):
+    recipes = {repr((job.tokenizer.recipe(), job.tokenizer.data)): job.tokenizer.recipe() for job in jobs}
+    if len(recipes) > 1:
+        kinds = dict.fromkeys(str(recipe.get("encoding", recipe["kind"])) for recipe in recipes.values())
         raise UserError(
-            "tokenizer differs within the grid, and losses by token of two tokenizers cannot be compared: give it one "
-            "value, as in tokenizer=bytes, or train one sweep for each and compare them in bits by `python "
-            "scripts/compare.py runs=outputs/FIRST,outputs/SECOND columns.target=bits_per_byte`"
+            f"tokenizer differs within the grid ({', '.join(kinds)}; an entry of conf/data may bring its own), and "
+            "losses by token of two tokenizers cannot be compared: give it one value, as in tokenizer=bytes, or train "
+            "one sweep for each and compare them in bits by `python scripts/compare.py runs=outputs/ONE,outputs/TWO "
+            "columns.target=bits_per_byte`"
         )
     if not several(jobs):
         return

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from harness import slurm, tracking
-from harness.data.texts import Text
+from harness.data.texts import Text, check_sources
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
@@ -127,6 +127,7 @@ def prepare_trunks(
 
         check_law(sweep.jobs[0].law)
     check_machine_for(sweep)
+    check_sources(sweep.jobs[0].validation, sweep.jobs[0].data)
     stores = open_stores(sweep.jobs)
     by_job = trunks_by_job(sweep.jobs, stores)
     trunks = [trunk for job in by_job for trunk in job]

@@ -132,13 +132,13 @@ def complete(
     if done:
         tracking.start(trunks[0].job.tracking, folder.path, done).close()
         names = ", ".join(texts)
-        _say(console, f"{counted(len(done), 'cell')} of before: evaluated on {names} from their kept weights")
+        _say(console, f"{counted(len(done), 'cell')} that had finished: evaluated on {names} from their kept weights")
     if wrong:
         shown = ", ".join(wrong[:MOST_NAMES]) + f" and {len(wrong) - MOST_NAMES} more" * (len(wrong) > MOST_NAMES)
         _say(console, f"no loss on every text of validation= for {shown}: finished before, without save_model=true")
     elif found and not here:
-        _say(console, f"{counted(len(found), 'cell')} of before: not evaluated on every text of validation= yet; the "
-             "same command without the cluster's launcher does it from their kept weights")  # fmt: skip
+        said = f"{counted(len(found), 'cell')} that had finished: not evaluated on every text of validation= yet"
+        _say(console, f"{said}; the same command without the cluster's launcher does it from their kept weights")
 
 
 def _say(console: Console, line: str) -> None:

@@ -110,13 +110,14 @@ def test_a_text_that_is_added_trains_nothing(corpus, other, plain, evaluated, tm
     before, table = files(tmp_path, *kept), rows(tmp_path)
     assert train(arguments(corpus, tmp_path, "save_model=true", texts(corpus, other))) == 0
     said = capsys.readouterr().out
-    assert "9 cells of before: evaluated on same, code from their kept weights" in said and "9 of them done" in said
+    assert "9 of them done" in said
+    assert "9 cells that had finished: evaluated on same, code from their kept weights" in said
     assert files(tmp_path, *kept) == before
     assert [untimed(row) for row in rows(tmp_path)] == [untimed(row) for row in rows(evaluated)]
     assert [untimed(row, NEW) for row in rows(tmp_path)] == [untimed(row) for row in table]
     again = files(tmp_path, "runs/*/run.json", "runs.csv")
     assert train(arguments(corpus, tmp_path, "save_model=true", texts(corpus, other))) == 0
-    assert "of before" not in capsys.readouterr().out
+    assert "had finished" not in capsys.readouterr().out
     assert {path: content for path, (content, _) in files(tmp_path, "runs/*/run.json", "runs.csv").items()} == {
         path: content for path, (content, _) in again.items()
     }
@@ -252,6 +253,13 @@ def test_a_text_that_is_too_short_is_refused_before_any_work(corpus, other, tmp_
     )
     assert not (tmp_path / "v").exists()
     assert train([*arguments(corpus, tmp_path, short), "shape=w8-d1", "tokens=1e3"]) == 0  # whole documents, of 101
+
+
+def test_a_text_that_is_not_there_is_refused_before_a_store_is_built(corpus, tmp_path):
+    missing = f"validation={{code: {{source: files, path: '{tmp_path}/data.txt'}}}}"
+    with pytest.raises(UserError, match=f"^validation.code.path={tmp_path}/data.txt matches no .txt, "):
+        train(arguments(corpus, tmp_path, missing, f"data.store_directory={tmp_path}/stores"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_entry_is_written_out_for_every_process(monkeypatch, tmp_path):
