@@ -55,7 +55,7 @@ from harness.sweep.sharing import share
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
-from harness.sweep.texts import complete, open_all
+from harness.sweep.texts import check_compared, complete, open_all
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 from harness.training.memory import memory_of
@@ -168,6 +168,8 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         say("opening the token store, or building what it lacks")
         stores, by_job, texts = prepare_trunks(sweep, console)
         check_coordinates(sweep, [trunk for job in by_job for trunk in job])
+        if several(sweep.jobs):
+            check_compared(folder, [trunk for job in by_job for trunk in job], texts)
         say("measuring how fast each shape trains here")
         plan = plan_here(sweep, by_job, console)
     console.print(plan.table())

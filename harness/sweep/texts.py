@@ -106,6 +106,18 @@ def _line(name: str, text: Text, corpora: Corpora) -> str:
     return said
 
 
+def check_compared(folder: SweepFolder, trunks: Sequence[Trunk], texts: Mapping[str, Text]) -> None:
+    """Raises UserError where cells have finished that can have no loss on the text that corpora are compared on."""
+    name, text = next(iter(texts.items()))
+    found = cells_lacking(trunks, {name: text.recipe_hash}, folder)
+    if lost := [cell.name for _, cell in found if not has_weights(cell, folder)]:
+        raise UserError(
+            f"validation.{name} is the text that the corpora of {folder.path} are compared on, and {len(lost)} of its "
+            f"finished cells, {lost[0]} first, have neither a loss on it nor weights that were kept: name the text "
+            f"that they were compared on first, or give this grid a name of its own, as in name={folder.path.name}-2"
+        )
+
+
 def complete(
     folder: SweepFolder,
     trunks: Sequence[Trunk],

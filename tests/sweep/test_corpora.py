@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from harness.data.synthetic import write_corpus
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import prepare, recipe_of
 from harness.errors import UserError
-from harness.laws import compare
-from harness.records import COLUMNS, SweepFolder, read_sweep
+from harness.laws import compare, fit
+from harness.records import COLUMNS, SweepFolder, read_record, read_sweep, write_record, write_table
+from harness.report.inputs import read
 from harness.sweep.compose import compose_sweep, open_stores, trunks_by_job
+from harness.sweep.progress import render
 from harness.sweep.run import train
 from harness.sweep.snapshot import snapshot
 
@@ -67,6 +70,30 @@ def test_the_loss_of_all_is_that_of_the_first_text(trained):
         assert row["loss"] != str(record["loss"])
     assert read_sweep(SweepFolder(trained))["compared_on"] == "c"
     assert [f"{cell.loss}" for cell in snapshot(trained).cells] == [row["loss"] for row in table]
+
+
+def test_another_text_to_compare_on_needs_kept_weights(corpus, files, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "v")
+    before = (tmp_path / "v" / "sweep.yaml").read_bytes()
+    with pytest.raises(UserError) as refused:
+        train(arguments(corpus, tmp_path, variants(files), text(files).replace("1500", "1000")))
+    first = rows(trained)[0]["cell"]
+    assert str(refused.value) == (
+        f"validation.c is the text that the corpora of {tmp_path}/v are compared on, and 18 of its finished cells, "
+        f"{first} first, have neither a loss on it nor weights that were kept: name the text that they were compared "
+        "on first, or give this grid a name of its own, as in name=v-2"
+    )
+    assert (tmp_path / "v" / "sweep.yaml").read_bytes() == before
+    record = read_record(tmp_path / "v" / "runs" / first)
+    record["validation"]["c"]["recipe"] = "another"
+    write_record(tmp_path / "v" / "runs" / first, record)
+    now = snapshot(tmp_path / "v")
+    assert now.cells[0].status == "finished" and now.cells[0].loss is None
+    assert render(now)
+    write_table(SweepFolder(tmp_path / "v"))
+    with pytest.raises(UserError, match=f"runs.csv has no loss for {first}: issue the sweep again with validation="):
+        fit(str(tmp_path / "v"), filter="variant==a")
+    assert len(read(tmp_path / "v").finished) == 17
 
 
 def test_a_corpus_has_the_cells_that_it_has_alone(corpus, files, trained, tmp_path):

@@ -125,7 +125,7 @@ class Table:
         if positive:
             wrong_R |= ~((value_R >= SMALLEST) & (value_R <= LARGEST))
         if wrong_R.any():
-            if self.own and column.startswith(("loss_", "bits_per_byte_")) and (empty := self._empty(column)):
+            if self.own and column.startswith(("loss", "bits_per_byte")) and (empty := self._empty(column)):
                 raise UserError(
                     f"{self.source} has no {column} for {_listed(empty)}: issue the sweep again with validation=, that "
                     f"evaluates those whose weights it kept, or leave them out with filter={column}!=nan"
