@@ -19,6 +19,7 @@ from harness.laws.study import study, write_study
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import read_runs
 from harness.records import COLUMNS, SweepFolder, read_record, read_sweep, write_record, write_table
+from harness.report.figures import cell_points, warning
 from harness.report.inputs import read
 from harness.report.tables import tables
 from harness.stop import Stopped
@@ -185,6 +186,16 @@ def test_a_report_has_them_as_a_table(evaluated, fitted):
     assert [row[0].text for row in table.rows] == ["loss", "loss_same", "loss_code"]
     place = table.header.index("E")
     assert [row[place].text for row in table.rows] == [f"{fit['estimates']['E']:.2f}" for fit in fitted["by_text"]]
+
+
+def test_figures_of_a_law_show_the_losses_that_it_predicts(evaluated, fitted, tmp_path):
+    shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
+    found = fitted | {"choices": fitted["choices"] | {"target": "loss_code"}}
+    (tmp_path / "v" / "fit.json").write_text(json.dumps(found))
+    sweep = read(tmp_path / "v")
+    assert [str(loss) for loss in cell_points(sweep).loss] == [row["loss_code"] for row in rows(tmp_path)]
+    assert [str(loss) for loss in cell_points(sweep, sweep.finished).loss] == [row["loss"] for row in rows(tmp_path)]
+    assert warning(sweep).startswith(" The loss is the column loss_code.")
 
 
 def test_a_stop_between_two_texts_ends_in_the_same_bits(corpus, other, evaluated, tmp_path, monkeypatch):
