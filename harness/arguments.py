@@ -89,7 +89,10 @@ def quoted(argument: str, keys: Sequence[str] = PATHS) -> str:
         return argument
     if name in PATHS:
         value = expanded(quotes[2].replace(f"\\{quotes[1]}", quotes[1]) if quotes else value)
-    if PLAIN.fullmatch(value):
-        return f"{key}={value}"
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"{key}='{escaped}'"
+    return f"{key}={value if PLAIN.fullmatch(value) else literal(value)}"
+
+
+def literal(text: str) -> str:
+    """A text in quotes, as Hydra's grammar has it."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"

@@ -9,10 +9,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from harness.data.corpus import DataConfig
+from harness.data.texts import texts_of
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 from harness.errors import UserError
 from harness.model.config import ModelConfig
+from harness.records import check_texts
 from harness.tracking import TrackingConfig
 
 # Of a sweep, and its folder.
@@ -130,6 +132,9 @@ class TrainConfig:
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     variants: Any = None  # in a sweep's file, names and the overrides of each: {gpt: [], llama: [model=llama]}
+    # further texts by name, each an entry of conf/data or the keys of one, on which every cell is evaluated at its end:
+    # {stories: tinystories, code: {source: files, path: code.jsonl}}
+    validation: Any = None
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -164,6 +169,7 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
             part.check()
+        check_texts(list(texts_of(self.validation, self.data)))
         if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
             raise UserError(
                 f"model.seq_len={self.model.seq_len} is above {LONGEST_SEQUENCE} and does not divide the window of "

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ COLUMNS = (
     "wall_seconds", "tokens_per_second", "device", "flops_utilization", "config_hash", "code_version", "trunk",
     "family", "parametrization", "optimizer", "precision", "data", "bytes_per_token", "error",
 )  # fmt: skip
+# What a cell's loss is told by; of a further text with its name behind, as in loss_code.
+OF_TEXT = ("loss", "loss_se", "loss_parts", "bits_per_byte")
+# Of a record, not of the table: the same of each text by name, with the recipe that says which text that is.
+TEXTS = "validation"
+# In sweep.yaml, the text whose losses are those of the cells, where these train on different corpora.
+COMPARED_ON = "compared_on"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.
@@ -55,11 +61,54 @@ class SweepFolder:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Writes run.json, the last file of a cell; `record` holds every column of the run table."""
-    assert set(record) == set(COLUMNS), set(record) ^ set(COLUMNS)
+    """Writes run.json, the last file of a cell; `record` holds every column of the run table, and TEXTS if any."""
+    texts = record.get(TEXTS) or {}
+    assert set(record) - {TEXTS, "schema"} == set(COLUMNS), set(record) ^ set(COLUMNS)
     assert record["status"] in STATUSES
-    text = json.dumps({"schema": SCHEMA} | {key: _plain(record[key]) for key in COLUMNS}, indent=1)
-    write_atomically(folder / "run.json", text + "\n")
+    content = {"schema": SCHEMA} | {key: _plain(record[key]) for key in COLUMNS}
+    if texts:
+        content[TEXTS] = {name: {key: _plain(value) for key, value in text.items()} for name, text in texts.items()}
+    write_atomically(folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+def text_columns(names: Iterable[str]) -> list[str]:
+    """The columns of further texts."""
+    return [f"{column}_{name}" for name in names for column in OF_TEXT]
+
+
+def check_texts(names: Sequence[str]) -> None:
+    """Raises UserError where the columns of two texts, or of one and the run table, would have one name."""
+    owners = dict.fromkeys(COLUMNS, "the run table")
+    for name in names:
+        for column in text_columns([name]):
+            if column in owners:
+                raise UserError(
+                    f"validation.{name} would give the column {column}, which {owners[column]} has: take another name"
+                )
+            owners[column] = f"validation.{name}"
+
+
+def text_losses(record: Mapping[str, Any], recipes: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The losses of a record on further texts by their columns: on all, or on those of these recipes, by name."""
+    texts = record.get(TEXTS) or {}
+    wanted = {name: text["recipe"] for name, text in texts.items()} if recipes is None else recipes
+    known = {name: texts[name] for name, recipe in wanted.items() if texts.get(name, {}).get("recipe") == recipe}
+    return {f"{column}_{name}": known.get(name, {}).get(column) for name in wanted for column in OF_TEXT}
+
+
+def as_compared(record: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the losses that its sweep compares: of one text for all; content: that of sweep.yaml."""
+    name = content.get(COMPARED_ON)
+    if name is None:
+        return dict(record)
+    losses = text_losses(record, {name: recipes_of(content).get(name, "")})
+    return dict(record) | {column: losses[f"{column}_{name}"] for column in OF_TEXT}
+
+
+def lacking(record: Mapping[str, Any], recipes: Mapping[str, str]) -> list[str]:
+    """The texts, by name, of `recipes` on which a record has no loss."""
+    texts = record.get(TEXTS) or {}
+    return [name for name, recipe in recipes.items() if texts.get(name, {}).get("recipe") != recipe]
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +143,9 @@ def as_record(text: str, source: str) -> dict[str, Any] | None:
     record.setdefault("loss_parts", None)  # of a record from before there were parts
     if record.get("status") not in STATUSES or not set(COLUMNS) <= set(record):
         return None
-    loss = record["loss"]
+    loss, texts = record["loss"], record.get(TEXTS, {})
+    if not isinstance(texts, dict) or not all(isinstance(text, dict) for text in texts.values()):
+        return None
     if record["status"] == "finished" and not (isinstance(loss, float) and math.isfinite(loss)):
         return None
     return record
@@ -197,17 +248,17 @@ def write_table(folder: SweepFolder) -> list[dict[str, Any]]:
 def write_rows(path: Path, content: Mapping[str, Any], records: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Writes the records of a sweep's cells, by name, as a run table, and returns its rows.
 
-    content: that of sweep.yaml, whose axes are columns too, the last ones where no record has them.
+    content: that of sweep.yaml, whose texts and axes are columns too, the last ones where no record has them.
     """
-    axes = axes_of(content)
+    axes, texts = axes_of(content), recipes_of(content)
     own = [axis for axis in axes if axis not in COLUMNS or axis in CHOSEN]
     rows = [
-        records[cell["cell"]] | {axis: cell[axis] for axis in own if axis in cell}
+        as_compared(record, content) | text_losses(record, texts) | {axis: cell[axis] for axis in own if axis in cell}
         for cell in content["cells"]
-        if cell["cell"] in records
+        if (record := records.get(cell["cell"])) is not None
     ]
     text = io.StringIO()
-    columns = [*COLUMNS, *(axis for axis in axes if axis not in COLUMNS)]
+    columns = [*COLUMNS, *text_columns(texts), *(axis for axis in axes if axis not in COLUMNS)]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -224,6 +275,12 @@ def axes_of(content: Mapping[str, Any]) -> list[str]:
 def axis_name(axis: str) -> str:
     """How an axis is named in words: learning_rate for optimizer.learning_rate.value."""
     return axis.removesuffix(".value").rpartition(".")[2]
+
+
+def recipes_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """The further texts of a sweep, by name, and the recipe of each; content: that of sweep.yaml."""
+    texts = content.get(TEXTS)
+    return {str(name): str(recipe) for name, recipe in texts.items()} if isinstance(texts, dict) else {}
 
 
 def variant_of(cell: Mapping[str, Any], axes: Sequence[str]) -> str:

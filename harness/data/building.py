@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.data import corpus, tokenizer
 from harness.data.digests import DigestSet
-from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place
+from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place, data_config, named
 from harness.data.encoding import encode_all
 from harness.data.meter import Meter, told_once_slow
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
@@ -45,11 +45,11 @@ def grow(
     `manifest` is the store's, or for a new one what names it: schema, recipe and recipe_hash. A store of an earlier
     version, which did not keep what it had read, is built again. Raises UserError.
     """
-    with _removed_without_manifest(folder):
+    with removed_without_manifest(folder):
         documents = corpus.open_corpus(data, manifest.get("revision"), folder.parent / "datasets")
         if "digests" not in manifest:
             manifest = _begin(data, tokenizer_config, manifest, documents, folder, processes)
-        encoder = _stored_tokenizer(tokenizer_config, folder, manifest)
+        encoder = stored_tokenizer(tokenizer_config, folder, manifest)
         try:
             manifest = _append(documents, encoder, manifest, folder, wanted, processes)
         except Changed as error:
@@ -72,7 +72,32 @@ def _begin(
     """A store with its validation split and an empty training split; its manifest is not written yet."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    encoder = _new_tokenizer(tokenizer_config, documents, folder)
+    if (other := corpus_of_tokenizer(data, tokenizer_config)) is None:
+        encoder = _new_tokenizer(tokenizer_config, documents, folder)
+    else:
+        with named("tokenizer.data"):
+            read = corpus.open_corpus(other, None, folder.parent / "datasets")
+            encoder = _new_tokenizer(tokenizer_config, read, folder)
+    return set_aside(data, encoder, identity, documents, folder, processes) | {
+        "documents_read": 0,
+        "place": START,
+        "exhausted": False,
+    }
+
+
+def corpus_of_tokenizer(data: DataConfig, tokenizer_config: TokenizerConfig) -> DataConfig | None:
+    """What the tokenizer of a corpus is trained on; None where that is the corpus itself. Raises UserError."""
+    if tokenizer_config.data is None:
+        return None
+    other = data_config("tokenizer.data", tokenizer_config.data, data)
+    with named("tokenizer.data"):
+        return None if corpus.identity(other) == corpus.identity(data) else other
+
+
+def set_aside(
+    data: DataConfig, encoder: Tokenizer, identity: dict[str, Any], documents: Corpus, folder: Path, processes: int
+) -> dict[str, Any]:
+    """Writes the validation split of a corpus into a new folder; the manifest of a store that trains nothing."""
     dtype = token_dtype(encoder.vocab_size)
     writer = TokenWriter(folder / "validation.bin", dtype, Extent())
     digests = TokenWriter(folder / "digests.bin", DIGEST, Extent())
@@ -104,9 +129,6 @@ def _begin(
         "bytes_per_token": validation.bytes / validation.tokens,
         "duplicates": documents.duplicates,
         **{key: said for key in ("skipped", "note") if (said := getattr(documents, key))},
-        "documents_read": 0,
-        "place": START,
-        "exhausted": False,
     }
 
 
@@ -210,7 +232,7 @@ def _new_tokenizer(config: TokenizerConfig, documents: Corpus, folder: Path) -> 
     return tokenizer.from_encoding(encoding)
 
 
-def _stored_tokenizer(config: TokenizerConfig, folder: Path, manifest: dict[str, Any]) -> Tokenizer:
+def stored_tokenizer(config: TokenizerConfig, folder: Path, manifest: dict[str, Any]) -> Tokenizer:
     if config.kind == "bytes":
         encoder = tokenizer.bytes_tokenizer()
     elif config.kind == "tiktoken":
@@ -237,7 +259,7 @@ def _too_little_to_validate(data: DataConfig, documents: Corpus, encoder: Tokeni
 
 
 @contextlib.contextmanager
-def _removed_without_manifest(folder: Path) -> Iterator[None]:
+def removed_without_manifest(folder: Path) -> Iterator[None]:
     """Where it fails before the first commit, nothing stays."""
     try:
         yield

@@ -3,15 +3,17 @@
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from harness.errors import UserError
 
 SOURCES = ("package", "hub", "files", "disk")
+EXAMPLE = "{source: files, path: texts/*.txt}"
 SAMPLE_BY = ("document", "paragraph", "line")
 
 
@@ -62,6 +64,41 @@ class DataConfig:
     def between(self) -> str | None:
         """The separator as it stands in a text."""
         return self.separator and self.separator.replace("\\n", "\n").replace("\\t", "\t")
+
+
+# Keys of what trains, which a corpus has no use for that is only read.
+KEYS = [field.name for field in fields(DataConfig) if field.name != "repeat"]
+# The group in a message, and no file of that name.
+OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
+
+
+def data_config(label: str, given: Any, data: DataConfig) -> DataConfig:
+    """A corpus by the keys that were `given` under the key `label`; its stores lie with those of `data`.
+
+    Raises UserError.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"{label}={given} is no corpus: name an entry of conf/data, or write {label}={EXAMPLE}")
+    for key, value in given.items():
+        if key not in KEYS:
+            raise UserError(f"{label}.{key} is no key of a corpus that is only read: choose of {', '.join(KEYS)}")
+        kind = int if key in ("validation_tokens", "document_characters") else str
+        free = value is None and getattr(DataConfig, key) is None
+        if not free and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise UserError(f"{label}.{key}={value} is no {'number' if kind is int else 'text'}: correct it")
+    found = DataConfig(**{"store_directory": data.store_directory} | dict(given))
+    with named(label):
+        found.check()
+    return found
+
+
+@contextlib.contextmanager
+def named(label: str) -> Iterator[None]:
+    """Within it what is said of the keys of `data` is said of those under `label`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(OF_DATA.sub(label, str(error))) from error
 
 
 class Place(NamedTuple):

@@ -71,7 +71,7 @@ def find_files(path: str) -> Found:
     skipped["empty file"] += len(names) - len(whole)
     kind, files = choose(whole, str(path), skipped)
     if not files:
-        if names and len(whole) < len(names):
+        if names and not whole:
             raise UserError(f"data.path={path} holds no text, its files are empty: choose a corpus with documents")
         hint = "; data=disk reads what save_to_disk wrote" if any(name.suffix == ".arrow" for name in names) else ""
         raise UserError(f"data.path={path} matches no {_extensions()} file: give a file, a glob or a folder{hint}")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -33,6 +34,9 @@ class TokenizerConfig:
     vocab_size: int = 1024  # bpe: ids in all, the end of text included
     training_bytes: int = 10_000_000  # bpe: bytes of UTF-8 at the start of the training split that it is trained on
     encoding: str = "gpt2"  # tiktoken: the encoding's name
+    # bpe: what it is trained on instead of the corpus itself, an entry of conf/data or the keys of one; of several
+    # corpora in one sweep, data=a,b, the one that all share
+    data: Any = None
 
     def check(self) -> None:
         if self.kind not in KINDS:
@@ -46,6 +50,11 @@ class TokenizerConfig:
             token_dtype(self.vocab_size)
             if self.training_bytes < 1:
                 raise UserError(f"tokenizer.training_bytes={self.training_bytes} must be at least 1")
+        if self.kind != "bpe" and self.data is not None:
+            raise UserError(
+                f"tokenizer.data names what a BPE is trained on, and tokenizer.kind={self.kind} trains none: leave it "
+                "out, or take tokenizer=bpe"
+            )
         if self.kind == "tiktoken" and self.encoding not in tiktoken.list_encoding_names():
             raise UserError(
                 f"tokenizer.encoding={self.encoding} is not an encoding of tiktoken: choose one of "

@@ -54,13 +54,16 @@ class TokenStore:
         return max(0, len(self.train) - 1) // seq_len * seq_len
 
     def evaluated(self, seq_len: int) -> np.ndarray:
-        """The tokens that every loss is taken on, and one target more.
+        """The tokens that every loss is taken on, and one target more."""
+        return whole_rows(self.validation, self.manifest["recipe"]["validation_tokens"], seq_len)
 
-        They fill the fewest rows of `seq_len` that hold `data.validation_tokens`, where the split has so many: its
-        last document may be longer than all the others together.
-        """
-        rows = -(-self.manifest["recipe"]["validation_tokens"] // seq_len)
-        return self.validation[: rows * seq_len + 1]
+
+def whole_rows(validation: np.ndarray, tokens: int, seq_len: int) -> np.ndarray:
+    """The fewest rows of `seq_len` that hold `tokens`, and one target more, where a split has so many.
+
+    Its last document may be longer than all the others together.
+    """
+    return validation[: -(-tokens // seq_len) * seq_len + 1]
 
 
 def prepare(
@@ -80,7 +83,7 @@ def prepare(
     folder = Path(data.store_directory) / recipe_hash
     manifest = read_manifest(folder)
     if manifest is None or not _suffices(manifest, wanted):
-        with _disk_errors(data), _lock(folder):
+        with disk_errors(data), locked(folder):
             # Another job may have done it meanwhile.
             manifest = read_manifest(folder) or {"schema": SCHEMA, "recipe": recipe, "recipe_hash": recipe_hash}
             if not _suffices(manifest, wanted):
@@ -90,13 +93,19 @@ def prepare(
 
 def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict[str, Any], str]:
     """All that decides the ids of a store, and its hash, which names it. Raises UserError."""
-    recipe = {
+    recipe: dict[str, Any] = {
         "schema": SCHEMA,
         "data": corpus.identity(data),
         "validation_tokens": data.validation_tokens,
         "tokenizer": tokenizer_config.recipe(),
     }
-    return recipe, hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    if (other := building.corpus_of_tokenizer(data, tokenizer_config)) is not None:
+        recipe["tokenizer"]["data"] = corpus.identity(other)
+    return recipe, hash_of(recipe)
+
+
+def hash_of(recipe: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stored_tokens(train_tokens: int) -> int:
@@ -141,7 +150,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> TokenStore:
     )
 
 
-def _lock(folder: Path) -> filelock.BaseFileLock:
+def locked(folder: Path) -> filelock.BaseFileLock:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # what /proc and its like say to a new folder
@@ -151,7 +160,7 @@ def _lock(folder: Path) -> filelock.BaseFileLock:
 
 
 @contextlib.contextmanager
-def _disk_errors(data: DataConfig) -> Iterator[None]:
+def disk_errors(data: DataConfig) -> Iterator[None]:
     """Says in the user's words that the disk is full or closed, also where a library has wrapped that."""
     try:
         yield

@@ -14,6 +14,7 @@ from harness.laws.checks.agreement import disagreement
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
 from harness.laws.checks.quality import quality
+from harness.laws.checks.targets import by_target
 from harness.laws.checks.validation import by_text
 from harness.laws.fit import Fit, fit_rows
 from harness.laws.methods.approaches import approaches
@@ -90,7 +91,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     by_loss = [_with(best, config, loss=loss) for loss in LOSSES]
     apart = disagreement(cells, by_loss, checked)
     doubtful = doubts(table, rows, columns, config.units, config.target_unit) + wrong
-    text, text_note = _by_text(best, table)
+    text, of_texts, text_notes = _by_text(best, table, config)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
     holdouts, moves, skipped = ([], [], []) if many else _checks(cells, best, config)
@@ -107,6 +108,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "by_loss": [each.to_dict() for each in by_loss],
         "disagreement": apart,
         "by_params": [each.to_dict() for each in counted],
+        "by_text": [each.to_dict() for each in of_texts],
         "accounting": accounting(table, counted),
         "kaplan": kaplan,
         "approaches": others,
@@ -124,7 +126,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "residuals": _residuals(cells, best),
         "quality": checked,
         "bands": _bands(cells, best),
-        "notes": notes + text_note + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
+        "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
     return plain(content)
 
@@ -136,12 +138,14 @@ def _cells(table: Table, rows: Rows) -> Cells:
     return Cells(table, rows, shape_R, budget_labels(rows.tokens) if rows.knows("tokens") else one_R)
 
 
-def _by_text(fit: Fit, table: Table) -> tuple[dict[str, Any] | None, list[str]]:
-    """How far the exponents hang on the validation text, or a note on why nobody can tell."""
+def _by_text(fit: Fit, table: Table, config: FitConfig) -> tuple[dict[str, Any] | None, list[Fit], list[str]]:
+    """How far the exponents hang on the validation text, the fits to further ones, and notes on what is left out."""
+    fits, notes = by_target(table, fit, config.bootstrap, config.seed)
     try:
-        return by_text(fit, table), []
+        return by_text(fit, table), fits, notes
     except UserError as error:
-        return None, [f"How far the exponents hang on the validation text is left out: {error}."]
+        said = f"How far the exponents hang on the validation text is left out: {error}."
+        return None, fits, [said, *notes]
 
 
 def _noise(fit: Fit) -> dict[str, float | None]:

@@ -42,6 +42,8 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
     if advice := study["recommended"]:
         reason = re.sub(r" \([^)]*\)", "", advice["reason"])
         say(f"recommended: {advice['law'] or 'none'}: {reason}")
+    for line in _by_text(study):
+        say(line)
     text = study["validation_text"]
     other = f", nor other validation text ({_halves(text)})" if text else ""
     say(f"these intervals do not cover the choice of grid and settings{other}")
@@ -92,6 +94,8 @@ def show(study: dict[str, Any], console: Console) -> None:
         )
     if text := validation.sentence(study["validation_text"]):
         console.print(f"validation text: {text}", soft_wrap=True, markup=False)
+    for line in _by_text(study):
+        console.print(line, soft_wrap=True, markup=False)
     if advice := study["recommended"]:
         console.print(f"recommended: {advice['law'] or 'none'}: {advice['reason']}", soft_wrap=True, markup=False)
     if line := _additive(study):
@@ -100,6 +104,16 @@ def show(study: dict[str, Any], console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for note in study["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _by_text(study: dict[str, Any]) -> list[str]:
+    """A line for each further text that the same cells were evaluated on."""
+    lines = []
+    for fit in (fit for fit in study["by_text"] if fit["target"] != study["fit"]["target"]):
+        keys = [key for key in EXPONENTS if key in fit["estimates"]]
+        shown = ", ".join(f"{key} {_number(fit['estimates'][key], fit['intervals'][key])}" for key in keys)
+        lines.append(f"L = {fit['target']}: {shown if fit['certificate']['certified'] else seal(fit['certificate'])}")
+    return lines
 
 
 def _hold_out(entry: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The fields of a report's tables: every number carries the certificate of the fit that it comes from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +67,21 @@ def exponent(entry: dict[str, Any] | None, doubt: bool = False) -> Field:
 
 def percent(value: float | None, places: int) -> str:
     return "–" if value is None else f"{100 * value:.{places}f} %"
+
+
+def fit_rows(fits: list[dict[str, Any]], keys: list[str], name: Callable[[dict[str, Any]], str]) -> list[list[Field]]:
+    return [
+        [
+            Field(name(fit)),
+            *(estimate(fit, key) for key in keys),
+            Field(number(fit["objective"]), doubtful(fit)),
+            seal(fit),
+        ]
+        for fit in fits
+    ]
+
+
+def seal(fit: dict[str, Any]) -> Field:
+    if not doubtful(fit):
+        return Field("yes")
+    return Field("NO: " + "; ".join(fit["certificate"]["reasons"]), mark="bad")

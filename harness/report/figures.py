@@ -34,15 +34,21 @@ def shape_colour(sweep: SweepFiles) -> alt.Color:
 
 def cell_points(sweep: SweepFiles, cells: pd.DataFrame | None = None) -> pd.DataFrame:
     """The cells that a law is shown for, or `cells`, with what tooltips show, and the fit's count of `params`."""
+    loss = loss_column(sweep) if cells is None else "loss"
     cells = sweep.fitted if cells is None else cells
-    columns = ["cell", "shape", "seed", "repeat", "tokens", "flops", "loss"]
-    points = cells[columns].copy()
+    points = cells[["cell", "shape", "seed", "repeat", "tokens", "flops"]].assign(loss=cells[loss])
     points["params"] = cells[params_column(sweep)].astype(float)
     return points
 
 
 def params_column(sweep: SweepFiles) -> str:
     return sweep.fit["choices"]["params"] if sweep.fit else "params_with_head"
+
+
+def loss_column(sweep: SweepFiles) -> str:
+    """What the law predicts, where the run table still has it."""
+    target = sweep.fit["choices"]["target"] if sweep.fit else "loss"
+    return target if target in sweep.cells.columns else "loss"
 
 
 def params_title(sweep: SweepFiles) -> str:
@@ -195,13 +201,12 @@ def _kind(sweep: SweepFiles) -> str:
 
 
 def warning(sweep: SweepFiles) -> str:
-    """What a caption adds where the fit it shows is not certified."""
+    """What a caption adds where the law is of another loss, and where the fit it shows is not certified."""
     assert sweep.fit is not None
-    return (
-        ""
-        if sweep.fit["fit"]["certificate"]["certified"]
-        else " The fit is not certified, so its intervals are not drawn: see its reasons above."
-    )
+    other = "" if (column := loss_column(sweep)) == "loss" else f" The loss is the column {column}."
+    if sweep.fit["fit"]["certificate"]["certified"]:
+        return other
+    return f"{other} The fit is not certified, so its intervals are not drawn: see its reasons above."
 
 
 def trusted(sweep: SweepFiles, curve: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,7 @@ class SweepFiles:
 
     @property
     def finished(self) -> pd.DataFrame:
-        return self.cells[self.cells.status == "finished"]
+        return self.cells[(self.cells.status == "finished") & self.cells.loss.notna()]
 
     @property
     def fitted(self) -> pd.DataFrame:

@@ -9,37 +9,20 @@ import pandas as pd
 
 from harness.laws.noise.intervals import COEFFICIENTS
 from harness.report.diagnostics import LOSS_NAMES
-from harness.report.fields import SYMBOLS, Field, Table, doubtful, estimate, exponent, number, percent
+from harness.report.fields import SYMBOLS, Field, Table, doubtful, estimate, exponent, fit_rows, number, percent, seal
 from harness.report.inputs import SweepFiles
 from harness.report.style import count, scientific
+from harness.report.texts import by_text
 
 
 def tables(sweep: SweepFiles) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
     makers: tuple[Callable[[SweepFiles], Table | None], ...] = (
-        _by_params, _accounting, _by_loss, _by_noise, _frontier, _ranking, _approaches, _kaplan, _holdouts, _moves,
-        _noise,
+        _by_params, by_text, _accounting, _by_loss, _by_noise, _frontier, _ranking, _approaches, _kaplan, _holdouts,
+        _moves, _noise,
     )  # fmt: skip
     found = [maker(sweep) for maker in makers] if sweep.fit else []
     return [table for table in found if table is not None and table.rows]
-
-
-def _fit_rows(fits: list[dict[str, Any]], keys: list[str], name: Callable[[dict[str, Any]], str]) -> list[list[Field]]:
-    return [
-        [
-            Field(name(fit)),
-            *(estimate(fit, key) for key in keys),
-            Field(number(fit["objective"]), doubtful(fit)),
-            _seal(fit),
-        ]
-        for fit in fits
-    ]
-
-
-def _seal(fit: dict[str, Any]) -> Field:
-    if not doubtful(fit):
-        return Field("yes")
-    return Field("NO: " + "; ".join(fit["certificate"]["reasons"]), mark="bad")
 
 
 def _by_params(sweep: SweepFiles) -> Table:
@@ -50,7 +33,7 @@ def _by_params(sweep: SweepFiles) -> Table:
         "Exponents by parameter count",
         "The same cells and loss function; only what counts as a parameter differs. Estimate and 95 % interval.",
         ["N counted as", *(SYMBOLS[key] for key in keys), "objective", "certified"],
-        _fit_rows(sweep.fit["by_params"], keys, lambda fit: fit["params"]),
+        fit_rows(sweep.fit["by_params"], keys, lambda fit: fit["params"]),
     )
 
 
@@ -122,7 +105,7 @@ def _by_loss(sweep: SweepFiles) -> Table:
         f"The same cells and parameter count ({sweep.fit['choices']['params']}). Objectives are sums over rows and "
         "comparable within a loss function only.",
         ["loss function", *(SYMBOLS[key] for key in keys), "objective", "certified"],
-        _fit_rows(sweep.fit["by_loss"], keys, lambda fit: LOSS_NAMES.get(fit["loss"], fit["loss"])),
+        fit_rows(sweep.fit["by_loss"], keys, lambda fit: LOSS_NAMES.get(fit["loss"], fit["loss"])),
     )
 
 
@@ -246,7 +229,7 @@ def _kaplan(sweep: SweepFiles) -> Table:
                 estimate(fit, "alpha"),
                 replace(value, text=f"{constant} = {value.text}"),
                 Field(f"{fit['rows']}" + (f": {fit['rows_used']}" if fit.get("rows_used") else "")),
-                _seal(fit),
+                seal(fit),
             ]
         )
     return Table(

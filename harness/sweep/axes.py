@@ -15,7 +15,7 @@ BUDGETS = ("tokens", "tokens_per_param", "flops")
 FREE = (
     "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
     "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "variants", "detach",
-    "tracking",
+    "validation", "tracking",
     "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
 )  # fmt: skip
 Settings = dict[str, Any]
@@ -26,6 +26,8 @@ def unsettled(base: Any) -> list[str]:
     found = []
     for key, value in leaves(OmegaConf.to_container(base, resolve=False)):
         text = settled(value)
+        if key.startswith(("validation.", "tokenizer.data")):  # which harness.sweep.texts settles as a whole
+            continue
         if text != value or key in PATHS and value.startswith("~"):
             found.append(f"{key}={text}" if key in PATHS else f"{key}='{text}'")
     return found

@@ -29,11 +29,14 @@ from harness.files import homeless
 from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
+from harness.sweep.corpora import check_corpora, check_tokenizers
+from harness.sweep.texts import settled_corpora
 from harness.sweep.variants import Label, axes_in, check_differ, label_of, naming, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
 from harness.training.gpus import most_jobs, seen, slots_a_gpu
 from harness.training.machine import check_machine
 from harness.training.memory import check_gpu_memory, needed_bytes
+from harness.training.stores import Stores, key_of, store_of
 
 # Libraries that draw their own progress or warn on the terminal are told not to, here and in every worker.
 QUIET = {
@@ -107,7 +110,7 @@ def compose_sweep(arguments: Sequence[str]) -> Sweep:
         on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
         if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
             lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-        batch, jobs, labels = _split(lines, base, parser, multirun)
+        batch, jobs, labels = _split(lines + settled_corpora(base, axes), base, parser, multirun)
         check_one_folder(jobs)
         if cluster:
             threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
@@ -184,11 +187,9 @@ def machine_slots(trunks: Sequence[Trunk]) -> int:
 
 
 def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
-    """The token store of a sweep, with as many tokens as its largest budget needs; raises UserError."""
+    """The token store of jobs on one corpus, with as many tokens as their largest budget needs; raises UserError."""
     first = jobs[0]
-    for job in jobs[1:]:
-        if (job.data, job.tokenizer) != (first.data, first.tokenizer):
-            raise UserError("data and tokenizer differ within the grid: train one sweep for each, then pool them")
+    assert all((job.data, job.tokenizer) == (first.data, first.tokenizer) for job in jobs)
     if all(job.budgets()[0] == "tokens" for job in jobs):
         return prepare(first.data, first.tokenizer, int(max(job.budgets()[1][-1] for job in jobs)))
     # Budgets in parameters or FLOPs become tokens only when the vocabulary is known.
@@ -197,9 +198,28 @@ def open_store(jobs: Sequence[TrainConfig]) -> TokenStore:
     return prepare(first.data, first.tokenizer, most)
 
 
-def trunks_by_job(jobs: Sequence[TrainConfig], store: TokenStore) -> list[list[Trunk]]:
+def open_stores(jobs: Sequence[TrainConfig]) -> TokenStore | Stores:
+    """The token store of a sweep, or those of its corpora where it has several.
+
+    Raises UserError, before any of them is built where their losses could not be compared.
+    """
+    groups: dict[str, list[TrainConfig]] = {}
+    for job in jobs:
+        groups.setdefault(key_of(job), []).append(job)
+    if len(groups) == 1:
+        return open_store(jobs)
+    check_corpora(jobs)
+    stores = {key: open_store(group) for key, group in groups.items()}
+    check_tokenizers(stores.values())
+    return Stores(stores)
+
+
+def trunks_by_job(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> list[list[Trunk]]:
     """The trunks of each job; raises UserError where two are the same."""
-    by_job = [make_trunks(job, store.vocab_size, store.recipe_hash, precision(job)) for job in jobs]
+    by_job = []
+    for job in jobs:
+        store = store_of(stores, job)
+        by_job.append(make_trunks(job, store.vocab_size, store.recipe_hash, precision(job)))
     check_distinct([trunk for part in by_job for trunk in part])
     return by_job
 

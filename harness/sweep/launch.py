@@ -27,13 +27,14 @@ from harness.grid import Trunk
 from harness.output import guarded
 from harness.records import SweepFolder, is_final
 from harness.stop import Stopped, stop
-from harness.sweep.compose import Sweep, code_version, open_store, set_environment, trunks_by_job
+from harness.sweep.compose import Sweep, code_version, open_stores, set_environment, trunks_by_job
 from harness.sweep.snapshot import SweepReader
 from harness.training.claim import was_claimed
 from harness.training.device import resolve
 from harness.training.job import record_lost
 from harness.training.machine import check_machine
 from harness.training.spawn import run_trunk_on_ranks
+from harness.training.stores import Stores, store_of
 from harness.training.worker import Worker
 
 # How often what was killed is tried again without getting farther.
@@ -66,7 +67,7 @@ def launch_all(
     sweep: Sweep,
     by_job: Sequence[Sequence[Trunk]],
     slots: int,
-    store: TokenStore,
+    store: TokenStore | Stores,
     console: Console,
     launch_some: LaunchSome | None = None,
 ) -> str | None:
@@ -103,7 +104,8 @@ def launch_all(
                 jobs.remove(job)
                 for trunk in job.trunks:
                     why = f"its process was killed {job.deaths} times: is there enough memory?"
-                    record_lost(trunk, store, resolve(trunk.job), folder, code_version(), why)
+                    own = store_of(store, trunk.job)
+                    record_lost(trunk, own, resolve(trunk.job), folder, code_version(), why)
         if jobs:
             console.print("a worker was killed, and its pool ended; what is left is launched again", highlight=False)
     return None
@@ -198,7 +200,7 @@ def run_jobs(jobs: Sequence[TrainConfig], started: float | None = None, slots: i
     stop.check()
     for job in {(job.device, job.compile, job.gpus): job for job in jobs}.values():
         check_machine(job)
-    store = open_store(jobs)
+    store = open_stores(jobs)
     folder = SweepFolder(Path(jobs[0].output_directory) / jobs[0].name)
     trunks = [trunk for part in trunks_by_job(jobs, store) for trunk in part]
     Worker(trunks, store, folder, code_version(), run_trunk_on_ranks, since=started, slots=slots).work()

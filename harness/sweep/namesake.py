@@ -20,6 +20,7 @@ from harness.records import SweepFolder, axes_of, is_final, read_record, read_sw
 from harness.sweep.axes import Settings, settings_of
 from harness.sweep.compose import Sweep
 from harness.training.device import precision
+from harness.training.stores import key_of
 from harness.units import counted
 
 Coordinate = tuple[Any, ...]
@@ -30,13 +31,13 @@ def check_settings(sweep: Sweep) -> None:
 
     One job without a name, which all such jobs share, is never refused.
     """
-    folder, first = sweep.folder, sweep.jobs[0]
+    folder = sweep.folder
     ended = [path for path in sorted(folder.path.glob("runs/*")) if is_final(path)]
     known = [settings for path in ended if (settings := _settings_at(path)) is not None]
     if not known or _unnamed(sweep):
         return
-    recipe = recipe_of(first.data, first.tokenizer)[1]
-    asked = [settings_of(asdict(job), recipe, precision(job)) for job in sweep.jobs]
+    recipes = {key: recipe_of(job.data, job.tokenizer)[1] for key, job in {key_of(j): j for j in sweep.jobs}.items()}
+    asked = [settings_of(asdict(job), recipes[key_of(job)], precision(job)) for job in sweep.jobs]
     default = settings_of(asdict(TrainConfig()), "", "")
     same_axes = bool(sweep.axes) and set(sweep.axes) <= set(_axes_of(folder))
     for key in asked[0]:  # of an older version that has not all the keys, the defaults

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
+from harness.data.texts import open_texts
 from harness.data.tokens import TokenStore
 from harness.grid import Trunk
 from harness.stop import stop
@@ -207,12 +208,14 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool, ran
     trainer.rest()
     step = statistics.fmean(times[warm:])
     seq_len = trunk.job.model.seq_len
-    evaluated = store.evaluated(seq_len)
-    part = evaluated[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]
+    part = store.evaluated(seq_len)[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]
     start = time.perf_counter()
     evaluate(trainer.model, part, seq_len, store.bytes_per_token, device)
     device.synchronize()
-    evaluation = (time.perf_counter() - start) * (len(evaluated) - 1) / (len(part) - 1)
+    seconds = time.perf_counter() - start
+    texts = open_texts(trunk.job.validation, [(trunk.job.data, store)], trunk.job.tokenizer)
+    evaluated = [store.evaluated(seq_len), *(text.evaluated(seq_len) for text in texts.values())]
+    evaluation = seconds * sum(len(tokens) - 1 for tokens in evaluated) / (len(part) - 1)
     notes = tuple(trainer.notes)
     utilization = trunk.batch_tokens * trunk.flops_per_token / step / trainer.matmul_rate
     del trainer

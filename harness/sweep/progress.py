@@ -209,7 +209,7 @@ def _entry(cell: CellState | None) -> Text:
     if cell is None:
         return Text("")
     if cell.status == "finished":
-        return Text(f"{cell.loss:.4f}")
+        return Text("done" if cell.loss is None else f"{cell.loss:.4f}")
     if cell.status in ("running", "quiet"):
         return Text(_percent(cell.done), style=STYLES[cell.status])
     return Text(*{"waiting": ("·", "dim"), "failed": ("failed", "red")}.get(cell.status, ("div.", "magenta")))
@@ -250,6 +250,8 @@ def _left(now: Snapshot) -> list[str]:
 
 
 def _loss(cell: CellState) -> str:
+    if cell.loss is None:  # on the text that corpora are compared on, which is evaluated from kept weights
+        return ""
     se = "" if cell.loss_se is None else f" ± {cell.loss_se:.4f}".replace("0.", ".")
     return f"{cell.loss:.4f}{se}"
 

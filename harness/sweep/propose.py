@@ -24,7 +24,7 @@ from harness.sweep.candidates import (
     paced,
     token_budgets,
 )
-from harness.sweep.compose import check_fit, check_machine_for, compose_sweep, machine_slots, open_store, trunks_by_job
+from harness.sweep.compose import check_fit, check_machine_for, compose_sweep, machine_slots, open_stores, trunks_by_job
 from harness.sweep.pace import measure
 from harness.sweep.search import (
     BUDGETS,
@@ -202,7 +202,7 @@ def measured_costs(template: Sequence[str], vocab_size: int, job: TrainConfig) -
     ]
     axis = ",".join(f"w{shape.width}-d{shape.depth}" for shape in shapes)
     sweep = compose_sweep([*template, f"shape={axis}", "seed=0"])
-    trunks = [job_trunks[0] for job_trunks in trunks_by_job(sweep.jobs, open_store(sweep.jobs))]
+    trunks = [job_trunks[0] for job_trunks in trunks_by_job(sweep.jobs, open_stores(sweep.jobs))]
     check_machine_for(sweep)
     check_fit(sweep, trunks)
     slots = sweep.slots or machine_slots(trunks)

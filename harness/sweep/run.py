@@ -4,8 +4,9 @@ import contextlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import joblib
@@ -13,11 +14,14 @@ import torch
 from rich.console import Console
 
 from harness import slurm, tracking
+from harness.data.texts import Text, check_sources
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_splits, check_unique
 from harness.records import (
+    COMPARED_ON,
+    TEXTS,
     SweepFolder,
     check_schema,
     is_damaged,
@@ -36,11 +40,12 @@ from harness.sweep.compose import (
     code_version,
     compose_sweep,
     machine_slots,
-    open_store,
+    open_stores,
     set_environment,
     slots_a_task,
     trunks_by_job,
 )
+from harness.sweep.corpora import corpora_of, several
 from harness.sweep.launch import launch_all
 from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
@@ -50,10 +55,14 @@ from harness.sweep.sharing import share
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
+from harness.sweep.texts import check_compared, complete, open_all
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 from harness.training.memory import memory_of
+from harness.training.stores import Stores, store_of
 from harness.training.turns import most_workers
+
+NONE: Mapping[str, Text] = MappingProxyType({})
 
 
 def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
@@ -95,10 +104,10 @@ def make_plan(sweep: Sweep, by_job: Sequence[Sequence[Trunk]]) -> Plan:
     )
 
 
-def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore, Plan]:
+def prepare_plan(sweep: Sweep, console: Console) -> tuple[TokenStore | Stores, Plan]:
     """Everything that can be refused is refused here, before any training; says which tokens there are."""
-    store, by_job = prepare_trunks(sweep, console)
-    return store, plan_here(sweep, by_job, console)
+    stores, by_job, _ = prepare_trunks(sweep, console)
+    return stores, plan_here(sweep, by_job, console)
 
 
 def plan_here(sweep: Sweep, by_job: Sequence[Sequence[Trunk]], console: Console) -> Plan:
@@ -109,23 +118,29 @@ def plan_here(sweep: Sweep, by_job: Sequence[Sequence[Trunk]], console: Console)
     return plan
 
 
-def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[list[Trunk]]]:
-    """The token store and the trunks of each job, checked; says which tokens there are."""
+def prepare_trunks(
+    sweep: Sweep, console: Console
+) -> tuple[TokenStore | Stores, list[list[Trunk]], dict[str, Text]]:
+    """The token store, the trunks of each job and the further texts, checked; says which tokens there are."""
     if sweep.jobs[0].law != "chinchilla":
         from harness.laws.forms import check_law  # half a second, which the start of every job would pay
 
         check_law(sweep.jobs[0].law)
     check_machine_for(sweep)
-    store = open_store(sweep.jobs)
-    by_job = trunks_by_job(sweep.jobs, store)
+    check_sources(sweep.jobs[0].validation, sweep.jobs[0].data)
+    stores = open_stores(sweep.jobs)
+    by_job = trunks_by_job(sweep.jobs, stores)
     trunks = [trunk for job in by_job for trunk in job]
     check_fit(sweep, trunks)
     for trunk in trunks:
+        store = store_of(stores, trunk.job)
         unique_tokens = store.unique_tokens(trunk.job.model.seq_len)
         check_splits(trunk, unique_tokens, len(store.validation))
         check_unique([trunk], unique_tokens, store.exhausted)
-    console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)
-    return store, by_job
+    corpora = corpora_of(sweep.jobs, stores)
+    for _, store in corpora:
+        console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)
+    return stores, by_job, open_all(sweep.jobs[0], corpora, trunks, console)
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -151,8 +166,10 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         check_settings(sweep)
         check_stated(folder, sweep.jobs[0].law)
         say("opening the token store, or building what it lacks")
-        store, by_job = prepare_trunks(sweep, console)
+        stores, by_job, texts = prepare_trunks(sweep, console)
         check_coordinates(sweep, [trunk for job in by_job for trunk in job])
+        if several(sweep.jobs):
+            check_compared(folder, [trunk for job in by_job for trunk in job], texts)
         say("measuring how fast each shape trains here")
         plan = plan_here(sweep, by_job, console)
     console.print(plan.table())
@@ -163,7 +180,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     _warn_of_damage(folder, plan, console)
     estimate, started = plan.wall_seconds, time.time()
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
-    write_sweep(folder, sweep_file(sweep, plan, launch))
+    write_sweep(folder, sweep_file(sweep, plan, launch, texts))
     if sweep.cluster and sweep.jobs[0].detach:
         console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
         return 0, None
@@ -177,7 +194,8 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
                 ended_early = launch_tasks(sweep, plan.jobs, console)
             else:
                 shared = plan.sharing.sweep(sweep) if plan.sharing else sweep
-                ended_early = launch_all(shared, plan.jobs, plan.slots, store, console)
+                ended_early = launch_all(shared, plan.jobs, plan.slots, stores, console)
+        complete(folder, plan.trunks, texts, stores, console, here=not sweep.cluster)
     except Stopped:
         mirror_seconds = 3.0
         if sweep.cluster:
@@ -185,7 +203,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         raise
     finally:
         launch["wall_seconds"] = round(time.time() - started, 1)
-        write_sweep(folder, sweep_file(sweep, plan, launch))
+        write_sweep(folder, sweep_file(sweep, plan, launch, texts))
         rows = write_table(folder)
         for message in tracking.wait(folder.path, mirror_seconds):
             console.print(message, markup=False, highlight=False, soft_wrap=True)
@@ -209,7 +227,7 @@ def check_stated(folder: SweepFolder, law: str) -> None:
         )
 
 
-def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, Any]:
+def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any], texts: Mapping[str, Text] = NONE) -> dict[str, Any]:
     """sweep.yaml: the grid, the code and package versions, every launch with its time, and every cell by name."""
     launches: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):
@@ -223,6 +241,8 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any]) -> dict[str, An
         "command": sweep.command,
         "law": sweep.jobs[0].law,
         **({"axes": sweep.axes} if sweep.axes else {}),
+        **({TEXTS: {name: text.recipe_hash for name, text in texts.items()}} if texts else {}),
+        **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),
         **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]
         + [launch] * (len(plan.finished) < plan.cells),

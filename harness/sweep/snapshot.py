@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import is_alive
-from harness.records import SweepFolder, axes_of, read_record, read_sweep, variant_of
+from harness.records import SweepFolder, as_compared, axes_of, read_record, read_sweep, variant_of
 from harness.slurm import job_of
 from harness.training.energy import taken
 from harness.training.turns import TrunkTime, makespan
@@ -165,7 +165,8 @@ class SweepReader:
             finished = record["status"] == "finished"
             steps = cell["steps"] if finished else row["step"] if row else 0
             keys = ("status", "loss", "loss_se", "tokens_per_second", "error")
-            known = {key: record[key] for key in keys} | {"utilization": record["flops_utilization"]}
+            shown = as_compared(record, self._content)
+            known = {key: shown[key] for key in keys} | {"utilization": record["flops_utilization"]}
             if finished and record["wall_seconds"] and record["tokens_per_second"]:
                 known["evaluation_seconds"] = record["wall_seconds"] - record["tokens"] / record["tokens_per_second"]
             return self._waiting(cell, **known, steps_done=steps, changed=record_time)

@@ -27,7 +27,7 @@ from harness.sweep.compose import (
     check_trunk,
     code_version,
     machine_slots,
-    open_store,
+    open_stores,
     set_environment,
     slots_a_task,
     trunks_by_job,
@@ -36,6 +36,7 @@ from harness.sweep.launch import launch, launch_all, pending_jobs, run_composed,
 from harness.training.device import resolve
 from harness.training.job import record_lost
 from harness.training.machine import check_machine
+from harness.training.stores import store_of
 from harness.training.turns import most_workers
 from harness.units import counted
 
@@ -128,7 +129,7 @@ def run_bundle(jobs: Sequence[TrainConfig], slots: int, stop_folder: Path) -> No
     fitting = trainable(jobs)
     if not fitting:
         return
-    store = open_store(fitting)
+    store = open_stores(fitting)
     by_job = trunks_by_job(fitting, store)
     trunks = [trunk for of_job in by_job for trunk in of_job]
     at_once = min(slots, machine_slots(trunks), most_workers(trunks))
@@ -163,7 +164,7 @@ def trainable(jobs: Sequence[TrainConfig]) -> list[TrainConfig]:
     """
     for job in {(job.device, job.compile, job.gpus): job for job in jobs}.values():
         check_machine(job)
-    store = open_store(jobs)
+    store = open_stores(jobs)
     held = []
     for job, trunks in zip(jobs, trunks_by_job(jobs, store), strict=True):
         try:
@@ -173,7 +174,7 @@ def trainable(jobs: Sequence[TrainConfig]) -> list[TrainConfig]:
         except UserError as error:
             folder = SweepFolder(Path(job.output_directory) / job.name)
             for trunk in trunks:
-                record_lost(trunk, store, resolve(job), folder, code_version(), str(error))
+                record_lost(trunk, store_of(store, job), resolve(job), folder, code_version(), str(error))
                 slurm.link_log(folder.trunk(trunk.name))
     return held
 

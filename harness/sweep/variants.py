@@ -20,7 +20,10 @@ from harness.units import counted, data_size, duration
 VARIANT = "variant"  # the column of names
 COORDINATES = ("shape", "seed", "model.width", "model.depth", *BUDGETS)
 # Keys that have one value in a sweep.
-OF_SWEEP = ("name", "output_directory", "law", "variants", "detach", "sweep", "hydra", "tracking")
+OF_SWEEP = (
+    "name", "output_directory", "law", "variants", "validation", "tokenizer.data", "detach", "sweep", "hydra",
+    "tracking",
+)  # fmt: skip
 # What a table's reader takes for no text.
 NO_TEXT = ("nan", "na", "nat", "null", "none", "true", "false", "inf", "infinity")
 SAME_BUDGET = 0.05  # harness.laws.table.levels pairs what differs by less

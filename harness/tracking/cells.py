@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.records import SweepFolder, axes_of, read_record, read_sweep, variant_of
+from harness.records import TEXTS, SweepFolder, as_compared, axes_of, read_record, read_sweep, text_losses, variant_of
 from harness.tracking.log import RECORD, say
 from harness.tracking.mirrors import MirrorTask
 from harness.tracking.run import finish_run, open_run
@@ -63,7 +63,9 @@ class CellMirror:
             self._run.log(row, step=row["step"], commit=True)
         if record is not None:
             # A null takes away what an earlier attempt left. W&B rounds some numbers; the text keeps them all.
-            self._run.summary.update(record | {RECORD: json.dumps(record)})
+            shown = as_compared(record, self._content())
+            flat = {key: value for key, value in shown.items() if key != TEXTS} | text_losses(record)
+            self._run.summary.update(flat | {RECORD: json.dumps(record)})
         if record is not None or last:
             lost = record is None or record["status"] == "failed"
             finish_run(self._run, self.task, self.name, exit_code=int(lost))
@@ -98,12 +100,16 @@ class CellMirror:
 
     def _variant(self) -> str:
         """What the sweep calls that in which this cell differs from others of its shape, seed and budget, if any."""
+        content = self._content()
+        axes, cells = axes_of(content), content.get("cells", [])
+        return next((variant_of(cell, axes) for cell in cells if cell.get("cell") == self.name), "")
+
+    def _content(self) -> dict[str, Any]:
+        """That of sweep.yaml."""
         try:
-            content = read_sweep(SweepFolder(Path(self.task.sweep_dir)))
-        except UserError:  # of one job, whose sweep.yaml nobody wrote
-            return ""
-        axes = axes_of(content)
-        return next((variant_of(cell, axes) for cell in content["cells"] if cell.get("cell") == self.name), "")
+            return read_sweep(SweepFolder(Path(self.task.sweep_dir)))
+        except UserError:  # of one job, for which nobody wrote it
+            return {}
 
     def _locked(self, wait: bool) -> bool:
         """Whether no older mirror, of a job that was killed, still writes this run."""

@@ -30,6 +30,11 @@ class Evaluation:
     bits_per_byte: float
     sequences: int
 
+    def columns(self) -> dict[str, float | str]:
+        """As a run record has them."""
+        parts = " ".join(f"{part:.6f}" for part in self.loss_parts)
+        return {"loss": self.loss, "loss_se": self.loss_se, "loss_parts": parts, "bits_per_byte": self.bits_per_byte}
+
 
 def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
     """Evaluates `model` on all whole sequences of `validation` (tokens,); raises Stopped between two batches."""

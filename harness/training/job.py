@@ -2,19 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness import slurm
+from harness.data.texts import Text, open_texts
 from harness.data.tokens import TokenStore
 from harness.files import make_folder, remove_temporary, write_atomically
 from harness.grid import Cell, Trunk, short_hash
 from harness.model.gpt import GPT
-from harness.records import SCHEMA, SweepFolder, is_final, write_record
+from harness.records import OF_TEXT, SCHEMA, TEXTS, SweepFolder, is_final, write_record
 from harness.stop import Stopped, stop
 from harness.training import checkpoint
 from harness.training.claim import claimed
@@ -22,6 +24,7 @@ from harness.training.curve import Curve, read_curve
 from harness.training.device import Device, configure_process, matmul_rate
 from harness.training.evaluation import Evaluation, evaluate
 from harness.training.ranks import Ranks
+from harness.training.texts import evaluate_texts
 from harness.training.trainer import Trainer, out_of_memory
 
 CLAIM_SECONDS = 0.2  # between two looks at what another process trains
@@ -199,7 +202,7 @@ class TrunkRun:
         path = folder / "checkpoint.pt"
         if not self._restore(cell, path):
             return False
-        trainer = self._ready()
+        trainer, texts = self._ready(), self._texts
         curve = Curve(
             [folder / "curve.jsonl"],
             read_curve(self.trunk_curve, cell.branch_step)
@@ -211,19 +214,21 @@ class TrunkRun:
 
         trainer.run_cooldown(cell, curve, save)
         self._write_notes(folder)
+        start, uniform = time.perf_counter(), math.log(self.trunk.vocab_size)
         try:
-            result, seconds = self._evaluate(trainer.model)
+            result = self._evaluate(trainer.model)
+            of_texts = evaluate_texts(trainer.model, texts, self.device) if result.loss < uniform else {}
         except Stopped:
             save()
             raise
+        seconds = time.perf_counter() - start
         if self.trunk.job.save_model:
             checkpoint.save_model(folder / "model.pt", trainer.model)
-        uniform = math.log(self.trunk.vocab_size)
         if not result.loss < uniform:
             why = f"the validation loss {result.loss:.4g} is no better than a uniform guess, {uniform:.4g}"
             self.record(cell, "diverged", result, seconds, why)
         else:
-            self.record(cell, "finished", result, seconds)
+            self.record(cell, "finished", result, seconds, texts=of_texts)
         path.unlink(missing_ok=True)
         return True
 
@@ -260,8 +265,12 @@ class TrunkRun:
                 self.record(cell, status, error=error)
             return mine
 
-    def _evaluate(self, model: GPT) -> tuple[Evaluation, float]:
-        start = time.perf_counter()
+    @cached_property
+    def _texts(self) -> dict[str, Text]:
+        job = self.trunk.job
+        return open_texts(job.validation, [(job.data, self.store)], job.tokenizer)
+
+    def _evaluate(self, model: GPT) -> Evaluation:
         result = evaluate(
             model,
             self.store.evaluated(self.trunk.job.model.seq_len),
@@ -270,7 +279,7 @@ class TrunkRun:
             self.device,
         )
         self.device.release()
-        return result, time.perf_counter() - start
+        return result
 
     def record(
         self,
@@ -279,8 +288,9 @@ class TrunkRun:
         result: Evaluation | None = None,
         evaluation_seconds: float = 0.0,
         error: str | None = None,
+        texts: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Writes run.json; costs are as if the cell were trained alone."""
+        """Writes run.json; costs are as if the cell were trained alone. texts: the losses on further ones, by name."""
         trunk, job = self.trunk, self.trunk.job
         seconds = self.trainer.seconds if self.trainer else 0.0
         unique = min(cell.tokens, self.store.unique_tokens(job.model.seq_len))
@@ -295,9 +305,7 @@ class TrunkRun:
             "params_total": trunk.params.total, "params_non_embedding": trunk.params.non_embedding,
             "params_with_head": trunk.params.with_head,
             "flops": cell.flops, "flops_6nd": 6 * trunk.params.with_head * cell.tokens,
-            "loss": result.loss if result else None, "loss_se": result.loss_se if result else None,
-            "loss_parts": " ".join(f"{part:.6f}" for part in result.loss_parts) if result else None,
-            "bits_per_byte": result.bits_per_byte if result else None,
+            **(result.columns() if result else dict.fromkeys(OF_TEXT)),
             "wall_seconds": seconds + evaluation_seconds,
             "tokens_per_second": cell.tokens / seconds if finished else None,
             "flops_utilization": cell.flops / seconds / (job.gpus * matmul_rate(self.device)) if finished else None,
@@ -305,4 +313,5 @@ class TrunkRun:
             "code_version": self.code_version, "family": job.model.family,
             "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,
             "data": self.store.recipe_hash, "bytes_per_token": self.store.bytes_per_token, "error": error,
+            **({TEXTS: texts} if texts else {}),
         })  # fmt: skip

@@ -23,6 +23,7 @@ from harness.training.energy import metered
 from harness.training.gpus import devices_of
 from harness.training.job import CLAIM_SECONDS, TrunkRun, is_offered
 from harness.training.ranks import Ranks
+from harness.training.stores import Stores, store_of
 from harness.training.trainer import Diverged, out_of_memory
 from harness.training.turns import trunks_first
 
@@ -58,7 +59,7 @@ class Worker:
     def __init__(
         self,
         trunks: Sequence[Trunk],
-        store: TokenStore,
+        store: TokenStore | Stores,
         folder: SweepFolder,
         code_version: str,
         on_ranks: OnRanks | None = None,
@@ -126,7 +127,7 @@ class Worker:
             if not nobody or all(map(self.ended, trunk.cells)):
                 return False
             with self._devices(trunk) as devices:
-                self.on_ranks(trunk, self.store, devices, self.folder, self.code_version)
+                self.on_ranks(trunk, store_of(self.store, trunk.job), devices, self.folder, self.code_version)
         return True
 
     def _train_trunk(self, trunk: Trunk) -> bool:
@@ -225,7 +226,7 @@ class Worker:
             yield [self.device]
             return
         with (
-            devices_of(trunk.job, [trunk], self.store.train.nbytes) as devices,
+            devices_of(trunk.job, [trunk], store_of(self.store, trunk.job).train.nbytes) as devices,
             metered([uuid_of(device) for device in devices], self.folder.path),
         ):
             yield devices
@@ -234,7 +235,8 @@ class Worker:
     def _running(self, trunk: Trunk, cell: Cell) -> Iterator[Running]:
         """What trains `trunk` and mirrors `cell`, on a device of its own."""
         with self._devices(trunk) as (device,):
-            run = TrunkRun(trunk, self.store, device, self.folder, self.code_version, self.ranks)
+            store = store_of(self.store, trunk.job)
+            run = TrunkRun(trunk, store, device, self.folder, self.code_version, self.ranks)
             with tracking.start(trunk.job.tracking, self.folder.path, [cell.name]) as mirror:
                 try:
                     yield run, mirror

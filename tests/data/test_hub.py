@@ -147,6 +147,42 @@ def test_streams_only_what_the_budget_needs(hub, tmp_path):
     assert again["train"] == grown["train"]
 
 
+TEXT = """
+import json, sys
+from harness.data.corpus import DataConfig
+from harness.data.texts import open_texts
+from harness.data.tokenizer import TokenizerConfig
+from harness.data.tokens import prepare
+from harness.errors import UserError
+data, tokenizer = DataConfig(**json.loads(sys.argv[1])[0]), TokenizerConfig(kind="bytes")
+store = prepare(data, tokenizer, 1)
+text = {"source": "hub", "name": data.name, "validation_tokens": 3000}
+try:
+    same = open_texts({"same": text}, [(data, store)], tokenizer)["same"]
+    alike = bytes(same.validation) == bytes(store.validation)
+    print(json.dumps([same.manifest["revision"], alike, same.trained(data, store)]))
+except UserError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_a_text_to_validate_on_is_read_at_the_commit_that_trains(hub, tmp_path):
+    """Ten of a tenth of the documents: of the first file alone, and of no file once it is there."""
+    data = DataConfig(source="hub", name="test/corpus", validation_tokens=3000, store_directory=str(tmp_path / "s"))
+    prepare_in_a_process(hub, 1, data)
+    hub.sent.clear()
+    done = in_a_process(hub, 1, data, program=TEXT)
+    assert (json.loads(done.stdout), done.stderr) == ([hub.commit, True, 0], "")
+    assert {name for name in hub.sent if name} == {"data/train-00000-of-00004.parquet"}
+    offline = in_a_process("http://127.0.0.1:9", 1, data, program=TEXT)
+    assert json.loads(offline.stdout) == [hub.commit, True, 0]
+    (trained,) = Path(data.store_directory).glob("*/train.bin")
+    manifest = trained.with_name("manifest.json")
+    manifest.write_text(manifest.read_text().replace(hub.commit, "0" * 40))
+    said = json.loads(in_a_process(hub, 1, data, program=TEXT).stdout)
+    assert said.startswith(f"validation.same.name=test/corpus was read at {hub.commit}, and is trained on at 00000000")
+
+
 def contents(store_directory: str) -> dict[str, bytes]:
     (manifest,) = Path(store_directory).glob("*/manifest.json")
     return {path.name: path.read_bytes() for path in manifest.parent.iterdir()}

@@ -50,6 +50,7 @@ def test_the_report_is_complete_and_finite(report):
         "by_loss",
         "disagreement",
         "by_params",
+        "by_text",
         "accounting",
         "kaplan",
         "approaches",

@@ -88,7 +88,7 @@ def test_what_a_node_does_not_hold_fails_alone_and_says_why(corpus, tmp_path, mo
     small, large = compose_sweep(["-m", *asked, "shape=w16-d1,w64-d2"]).jobs
     monkeypatch.setattr("harness.sweep.compose.memory_bytes", lambda device: 2**20)
     assert trainable([large, small]) == [small]
-    recipe = tasks.open_store([large]).recipe_hash
+    recipe = tasks.open_stores([large]).recipe_hash
     (trunk,) = make_trunks(large, 257, recipe, "float32")
     records = [read_record(SweepFolder(tmp_path / "large").run(cell.name)) for cell in trunk.cells]
     assert [record["status"] for record in records if record] == ["failed", "failed"]
@@ -108,7 +108,7 @@ def test_on_its_node_a_task_trains_as_many_as_its_gpus_hold(sizes, at_once, comp
     monkeypatch.setattr(gpus.machine, "nvidia_smi", lambda *arguments: [])
     monkeypatch.setattr(tasks, "check_machine", lambda job: None)
     store = SimpleNamespace(vocab_size=50_257, recipe_hash="")
-    monkeypatch.setattr(tasks, "open_store", lambda jobs: store)
+    monkeypatch.setattr(tasks, "open_stores", lambda jobs: store)
     monkeypatch.setattr(os, "environ", os.environ | {"SLURM_CPUS_ON_NODE": "1"})
     launched = []
 

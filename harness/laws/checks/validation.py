@@ -4,6 +4,7 @@ All cells are evaluated on the same tokens, one sample of the corpus, whose luck
 Shapes: R rows, K parts.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from harness.laws.forms import Array
 from harness.laws.noise import intervals as ci
 from harness.laws.table.table import Table
 
-COLUMN = "loss_parts"
 WATCHED = ("alpha", "beta", "gamma", "a", "E")
 
 
@@ -23,12 +23,12 @@ def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
     """95 % half-widths around the mean over all texts of this kind, by the delete-a-group jackknife (Miller 1974,
     section 2), with Student's t.
 
-    None where the table's losses are not given by parts, another column was fitted, a refit does not converge,
-    or a parameter lies at a bound, where nothing moves.
+    None where the losses that were fitted are not given by parts, a refit does not converge, or a parameter lies at a
+    bound, where nothing moves.
     """
     low_P, high_P = fit.form.bounds()
     inside = bool(((fit.theta_P > low_P) & (fit.theta_P < high_P)).all())
-    parts_RK = _parts(table) if fit.columns.target == "loss" and inside else None
+    parts_RK = _parts(table, fit.columns.target) if inside else None
     if parts_RK is None:
         return None
     count = parts_RK.shape[1]
@@ -46,17 +46,24 @@ def by_text(fit: Fit, table: Table) -> dict[str, Any] | None:
     return {"parts": count, "half_width": half}
 
 
-def _parts(table: Table) -> Array | None:
+def parts_of(target: str) -> str | None:
+    """The column of the parts of a loss: loss_parts, or loss_parts_code for loss_code; None for another quantity."""
+    found = re.fullmatch(r"loss(_\w+)?", target)
+    return f"loss_parts{found[1] or ''}" if found else None
+
+
+def _parts(table: Table, target: str) -> Array | None:
     """The loss of each row on each part of the validation tokens, (R, K)."""
-    if COLUMN not in table.frame.columns:
+    column = parts_of(target)
+    if column is None or column not in table.frame.columns:
         return None
-    texts = table.frame[COLUMN].fillna("").map(str).str.split()
+    texts = table.frame[column].fillna("").map(str).str.split()
     if texts.map(len).nunique() > 1 or len(texts.iloc[0]) < 2:
         return None
     try:
         parts_RK = np.array(texts.tolist(), dtype=np.float64)
     except ValueError as error:
-        raise UserError(f"{table.source}, column {COLUMN} holds more than numbers ({error}): leave it out") from error
+        raise UserError(f"{table.source}, column {column} holds more than numbers ({error}): leave it out") from error
     return parts_RK if np.isfinite(parts_RK).all() and (parts_RK > 0).all() else None
 
 

@@ -125,6 +125,11 @@ class Table:
         if positive:
             wrong_R |= ~((value_R >= SMALLEST) & (value_R <= LARGEST))
         if wrong_R.any():
+            if self.own and column.startswith(("loss", "bits_per_byte")) and (empty := self._empty(column)):
+                raise UserError(
+                    f"{self.source} has no {column} for {_listed(empty)}: issue the sweep again with validation=, that "
+                    f"evaluates those whose weights it kept, or leave them out with filter={column}!=nan"
+                )
             index = int(np.argmax(wrong_R))
             texts = raw if self.written is None or column not in self.written.columns else self.written[column]
             where = f"{self.source}, {self.row(index)}, column {column}: {_shown(texts.iloc[index])}"
@@ -136,6 +141,10 @@ class Table:
                 f"or leave the row out with filter={f'{column}!=nan' if _says_nothing(texts.iloc[index]) else ''}"
             )
         return value_R
+
+    def _empty(self, column: str) -> list[str]:
+        """The rows by name that have nothing in a column."""
+        return [self.name(index) for index, value in enumerate(self.frame[column]) if _says_nothing(value)]
 
     def spare(self, column: str) -> Array | None:
         """A column of positive numbers that a fit can do without; None where it is absent or holds something else."""

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,17 +33,22 @@ class Reading:
     marked: bool
 
 
+def is_text(name: Any) -> bool:
+    """Whether a column of this name holds texts whatever they look like."""
+    return name in TEXTS or str(name).startswith("loss_parts_")
+
+
 def typed(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
     """Columns with types, what was converted in words, and why columns of numbers stay texts.
 
     A comma is a decimal's or a thousands' mark by what a column's other values allow, else by the file's other columns.
     """
-    columns = {name: _plain(texts[name]) if name not in TEXTS else texts[name] for name in texts.columns}
-    open_names = [name for name in texts.columns if name not in TEXTS and columns[name] is None]
+    columns = {name: texts[name] if is_text(name) else _plain(texts[name]) for name in texts.columns}
+    open_names = [name for name in texts.columns if not is_text(name) and columns[name] is None]
     readings = {name: _reading(texts[name]) for name in open_names}
     points = any(one.point is not None and one.comma is None and one.marked for one in readings.values())
     commas = any(one.comma is not None and one.point is None and one.marked for one in readings.values())
-    numeric = [name for name in texts.columns if columns[name] is not None and name not in TEXTS]
+    numeric = [name for name in texts.columns if columns[name] is not None and not is_text(name)]
     points = points or any(_by_point(texts[name]) for name in numeric)
     said: dict[str, list[str]] = {}
     unclear: dict[str, str] = {}
