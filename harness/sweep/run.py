@@ -116,6 +116,11 @@ def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[lis
 
         check_law(sweep.jobs[0].law)
     check_machine_for(sweep)
+    written = any(job.model.target or job.optimizer.target for job in sweep.jobs)
+    if written:
+        from harness.training.trial import import_targets, try_custom  # torch's counters, which others do not need
+
+        import_targets(sweep.jobs)
     store = open_store(sweep.jobs)
     by_job = trunks_by_job(sweep.jobs, store)
     trunks = [trunk for job in by_job for trunk in job]
@@ -124,6 +129,8 @@ def prepare_trunks(sweep: Sweep, console: Console) -> tuple[TokenStore, list[lis
         unique_tokens = store.unique_tokens(trunk.job.model.seq_len)
         check_splits(trunk, unique_tokens, len(store.validation))
         check_unique([trunk], unique_tokens, store.exhausted)
+    for warning in try_custom(trunks) if written else ():
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
     console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)
     return store, by_job
 

@@ -13,7 +13,7 @@ from harness import slurm
 from harness.data.tokens import TokenStore
 from harness.files import make_folder, remove_temporary, write_atomically
 from harness.grid import Cell, Trunk, short_hash
-from harness.model.gpt import GPT
+from harness.model.make import Model
 from harness.records import SCHEMA, SweepFolder, is_final, write_record
 from harness.stop import Stopped, stop
 from harness.training import checkpoint
@@ -260,7 +260,7 @@ class TrunkRun:
                 self.record(cell, status, error=error)
             return mine
 
-    def _evaluate(self, model: GPT) -> tuple[Evaluation, float]:
+    def _evaluate(self, model: Model) -> tuple[Evaluation, float]:
         start = time.perf_counter()
         result = evaluate(
             model,
@@ -302,7 +302,7 @@ class TrunkRun:
             "tokens_per_second": cell.tokens / seconds if finished else None,
             "flops_utilization": cell.flops / seconds / (job.gpus * matmul_rate(self.device)) if finished else None,
             "device": self.device.kind, "precision": self.device.precision,
-            "code_version": self.code_version, "family": job.model.family,
-            "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,
+            "code_version": self.code_version, "family": job.model.label,
+            "parametrization": job.model.parametrization, "optimizer": job.optimizer.label,
             "data": self.store.recipe_hash, "bytes_per_token": self.store.bytes_per_token, "error": error,
         })  # fmt: skip
