@@ -113,6 +113,7 @@ def project(folder) -> Path:
     """`folder` as a checkout in which make has set up its environment, which is this one."""
     for name in ("Makefile", "scripts"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "examples").symlink_to(ROOT / "examples")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name, code in {"python": f'exec {sys.executable} "$@"', "record": RECORD}.items():
         path = folder / ".venv" / "bin" / name

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.model.cross_entropy import EAGER_BYTES, LOGITS_BYTES
-from harness.model.source import load, said
+from harness.model.source import load, refused
 
 
 class Custom(nn.Module):
@@ -62,12 +62,8 @@ def build(config: ModelConfig, vocab_size: int) -> nn.Module:
     assert config.target is not None
     make = load("model", config.target).value
     given = copy.deepcopy(config)
-    try:
+    with refused(f"{named(config)} cannot be built"):
         module = make(given, vocab_size, **given.args)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{named(config)} cannot be built ({said(error)})") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"{named(config)} returns a {type(module).__name__}: return a torch.nn.Module")
     return module

@@ -17,7 +17,7 @@ from harness.model.custom import Custom, named
 from harness.model.kinds import kinds_of
 from harness.model.parameters import ParameterGroup
 from harness.model.parametrization import scales
-from harness.model.source import said
+from harness.model.source import refused
 
 KINDS = ("matrix", "embedding", "head", "vector", "other")
 SCALES = {"lr": "lr_scale", "weight_decay": "weight_decay_scale", "eps": "eps_scale"}
@@ -30,10 +30,8 @@ def initialize_custom(model: Custom, seed: int) -> None:
     generator, config = torch.Generator().manual_seed(seed), model.config
     own: Any = getattr(model.module, "initialize", None)
     if own is not None:
-        try:
+        with refused(f"{named(config)} raises in initialize"):
             own(generator)
-        except Exception as error:
-            raise UserError(f"{named(config)} raises in initialize ({said(error)})") from error
         return
     kinds, scale = kinds_of(config, model.vocab_size), scales(config)
     of_kind = {"matrix": scale.matrix_std, "stack": scale.matrix_std, "head": scale.logits}
@@ -48,10 +46,8 @@ def custom_groups(model: Custom) -> list[ParameterGroup]:
     """All parameters, each once. Raises UserError where the module's own groups are not that."""
     if (own := getattr(model.module, "parameter_groups", None)) is None:
         return _groups(model)
-    try:
+    with refused(f"{named(model.config)} raises in parameter_groups"):
         given = list(own())
-    except Exception as error:
-        raise UserError(f"{named(model.config)} raises in parameter_groups ({said(error)})") from error
     found = [_group(model.config, group) for group in given]
     held = [id(parameter) for group in found for parameter in group.params]
     own_names = {id(parameter): name for name, parameter in model.module.named_parameters()}

@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.model.custom import Custom, named
-from harness.model.source import said
+from harness.model.source import refused
+
+ADVICE = ": let neither control flow nor shapes depend on values"
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,15 @@ def _measured(config: ModelConfig, vocab_size: int) -> Cost:
     kept = Kept()
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = Custom(config, vocab_size)
-        try:
+        with refused(f"{named(config)} cannot be run on torch's meta device, where its FLOPs are counted", ADVICE):
             check_logits(model, model(tokens_1T), tokens_1T)
             counter.flop_counts.clear()
             # fused attention of a CPU would count as none
-            with sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-                loss = model.loss(tokens_1T, tokens_1T)
-            check_loss(model, loss)
             with sdpa_kernel(SDPBackend.MATH):
+                with saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+                    loss = model.loss(tokens_1T, tokens_1T)
+                check_loss(model, loss)
                 loss.backward()
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{named(config)} cannot be run on torch's meta device, where its FLOPs are counted ({said(error)}): "
-                "let neither control flow nor shapes depend on values"
-            ) from error
     check_gradients(model)
     held = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     size = sum(storage.nbytes() for key, storage in kept.storages.items() if key not in held)

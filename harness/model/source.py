@@ -3,11 +3,13 @@
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import pkgutil
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import FileFinder, ModuleSpec
@@ -25,7 +27,7 @@ SAID = 300  # letters of other people's errors
 
 @dataclass(frozen=True)
 class Loaded:
-    """code: the SHA-256 of each module that it is made of, by name."""
+    """code: the SHA-256 of each module that it is made of, by name, or the version of an installed package."""
 
     value: Callable[..., Any]
     code: dict[str, str]
@@ -79,12 +81,28 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}{where}"
 
 
+@contextmanager
+def refused(what: str, advice: str = "") -> Iterator[None]:
+    """Within it what a user wrote runs: an error of its own becomes one sentence, `what` it does and the error."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} ({said(error)}){advice}") from error
+
+
 def sources(module: str) -> dict[str, str]:
     """The SHA-256 of `module` and of all that it imports, itself or by others, by name: of its own package, and of what
-    else lies below the working folder. It is read from the sources, so that every process finds the same."""
+    else lies below the working folder; of a package that is installed its version alone. It is read from the sources,
+    so that every process finds the same."""
     found: dict[str, str] = {}
     seen, rest = set[str](), [module]
     package = module.split(".")[0]
+    file = _file(module)
+    if file is not None and set(INSTALLED) & set(file.parts) and not _is_own(file):
+        names = importlib.metadata.packages_distributions().get(package, [])
+        return {name: importlib.metadata.version(name) for name in sorted(set(names))}
     while rest:
         parts = rest.pop().split(".")
         for name in (".".join(parts[: end + 1]) for end in range(len(parts))):

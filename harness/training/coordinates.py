@@ -25,20 +25,20 @@ TOKENS, STEPS = 256, 3
 LEAST, MOST = -0.6, 0.3
 
 
-def growth(trunk: Trunk) -> str | None:
+def growth(trunk: Trunk) -> list[str]:
     """A warning where parts of the module of `trunk` move by a power of the width; under sp none is promised not to."""
     config = trunk.job.model
     if config.parametrization == "sp":
-        return None
+        return []
     slopes = slopes_of(trunk)
     worst = max(slopes, key=lambda name: max(slopes[name] / MOST, slopes[name] / LEAST))
     if LEAST <= slopes[worst] <= MOST:
-        return None
+        return []
     which, power = worst or "the logits", f"width^{slopes[worst]:.2f}"
-    return (
+    return [
         f"warning: model.target={config.target}: what a step changes of {which} follows {power} under "
         f"model.parametrization={config.parametrization}, so that one learning rate does not serve all widths"
-    )
+    ]
 
 
 def slopes_of(trunk: Trunk) -> dict[str, float]:

@@ -10,7 +10,7 @@ from harness.config import OptimizerConfig
 from harness.errors import UserError
 from harness.grid import Trunk
 from harness.model.make import Model, groups_of
-from harness.model.source import load, said
+from harness.model.source import load, refused
 from harness.training.muon import Muon
 
 
@@ -69,10 +69,8 @@ def custom_optimizer(settings: OptimizerConfig, groups: list[dict[str, Any]]) ->
     optimizer.args. Raises UserError where that gives no optimizer."""
     assert settings.target is not None
     make, named = load("optimizer", settings.target).value, f"optimizer.target={settings.target}"
-    try:
+    with refused(f"{named} cannot be made"):
         found = make(groups, **settings.args)
-    except Exception as error:
-        raise UserError(f"{named} cannot be made ({said(error)})") from error
     if not isinstance(found, torch.optim.Optimizer):
         raise UserError(f"{named} gives a {type(found).__name__}: write a torch.optim.Optimizer")
     return found

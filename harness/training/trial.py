@@ -18,7 +18,7 @@ from harness.model.config import CUSTOM
 from harness.model.custom import Custom, named
 from harness.model.make import Model, make_model
 from harness.model.measure import check_gradients, check_logits, check_loss
-from harness.model.source import load, said
+from harness.model.source import load, refused
 from harness.training.coordinates import growth
 from harness.training.optimizer import Optimizer, clip_gradients
 
@@ -50,8 +50,9 @@ def try_custom(trunks: Sequence[Trunk]) -> list[str]:
                 try_model(trunk)
             if trunk.job.optimizer.name == "custom":
                 try_optimizer(trunk)
-            if trunk.job.model.family == CUSTOM and (warning := growth(trunk)) is not None:
-                said_of.append(warning)
+            if trunk.job.model.family == CUSTOM:
+                with refused(f"{named(trunk.job.model)} raises at twice or four times that width"):
+                    said_of += growth(trunk)
     return list(dict.fromkeys(said_of))
 
 
@@ -69,12 +70,12 @@ def try_model(trunk: Trunk) -> None:
     assert isinstance(model, Custom)
     tokens_BT = torch.randint(0, trunk.vocab_size, (SEQUENCES, config.seq_len + 1))
     inputs_BT, targets_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
-    try:
+    with refused(f"{named(config)} raises"):
         for training in (True, False):
             model.train(training)
             logits = model(inputs_BT)
             check_logits(model, logits, inputs_BT)
-            _check_finite(model, "logits", logits)
+            _check_finite(model, "logit", logits)
         model.train()
         loss = model.loss(inputs_BT, targets_BT)
         check_loss(model, loss)
@@ -87,10 +88,6 @@ def try_model(trunk: Trunk) -> None:
         for parameter in model.parameters():
             parameter.data += NOISE * torch.randn_like(parameter)
         check_causal(model, inputs_BT)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{named(config)} raises ({said(error)})") from error
 
 
 def _check_finite(model: Custom, what: str, tensor: Tensor | None) -> None:
@@ -132,24 +129,18 @@ def try_optimizer(trunk: Trunk) -> None:
     named_so = f"optimizer.target={trunk.job.optimizer.target}"
     model = make_model(trunk.job.model, trunk.vocab_size, trunk.job.seed)
     optimizer = Optimizer(model, trunk)
-    try:
+    with refused(f"{named_so} raises in a step"):
         _steps(model, optimizer, trunk, 0)
-    except Exception as error:
-        raise UserError(f"{named_so} raises in a step ({said(error)})") from error
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise UserError(f"{named_so} leaves parameters that are not finite after {STEPS} steps")
     kept = io.BytesIO()
-    try:
+    with refused(f"{named_so} has a state that a checkpoint cannot hold", ": keep tensors and plain values in it"):
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, kept)
         state = torch.load(io.BytesIO(kept.getvalue()), map_location="cpu", weights_only=True)
         other = make_model(trunk.job.model, trunk.vocab_size, trunk.job.seed)
         other.load_state_dict(state["model"])
         resumed = Optimizer(other, trunk)
         resumed.load_state_dict(state["optimizer"])
-    except Exception as error:
-        raise UserError(
-            f"{named_so} has a state that a checkpoint cannot hold ({said(error)}): keep tensors and plain values in it"
-        ) from error
     _steps(model, optimizer, trunk, STEPS)
     _steps(other, resumed, trunk, STEPS)
     if not all(map(torch.equal, model.parameters(), other.parameters())):

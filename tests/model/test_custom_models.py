@@ -272,3 +272,10 @@ def test_what_autograd_keeps_is_counted(write):
     kept = cost_of(config_of(write(PLAIN)), VOCAB).kept
     floats = 32 + 64 + 4 + 32 + 100
     assert 4 * floats + 8 <= kept <= 4 * floats + 16
+
+
+def test_what_a_step_changes_beside_parameters_is_known(write):
+    """Running means are kept, as in a checkpoint, and nothing of a module without."""
+    assert not make_model(config_of(write(PLAIN)), VOCAB).keeps_state
+    text = PLAIN.replace("self.up =", "self.mean = nn.BatchNorm1d(config.seq_len, affine=False)\n        self.up =")
+    assert make_model(config_of(write(text)), VOCAB).keeps_state

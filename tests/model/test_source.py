@@ -63,6 +63,12 @@ def test_of_an_installed_package_all_of_its_own(folder, monkeypatch):
     assert sources(name) == expected
 
 
+def test_of_what_is_installed_the_version(folder):
+    import torch
+
+    assert sources("torch.optim") == {"torch": torch.__version__}
+
+
 def test_an_import_s_own_error_names_its_line(folder):
     name = next(NAMES)
     put(folder / f"{name}.py", "x = 1\nraise RuntimeError('two\\nlines')\n")
