@@ -39,7 +39,7 @@ NOT_RUN = {
     "make sync": ("needs W&B's server; tests/tracking has one", 1),
     "make view": ("likewise", 2),
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
-    "python benchmarks/": ("minutes", 9),
+    "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python -m pytest": ("the suite itself", 1),

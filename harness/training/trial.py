@@ -4,8 +4,7 @@ A model must give finite logits that no later token changes; an optimizer must g
 """
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -44,7 +43,7 @@ def try_custom(trunks: Sequence[Trunk]) -> list[str]:
         model = replace(trunk.job.model, width=0, depth=0)
         smallest.setdefault(repr((model, asdict(trunk.job.optimizer))), trunk)
     said_of = []
-    with alone():
+    with torch.random.fork_rng(devices=[]):  # so that what is drawn here changes nothing that is drawn later
         for trunk in smallest.values():
             if trunk.job.model.family == CUSTOM:
                 try_model(trunk)
@@ -54,13 +53,6 @@ def try_custom(trunks: Sequence[Trunk]) -> list[str]:
                 with refused(f"{named(trunk.job.model)} raises at twice or four times that width"):
                     said_of += growth(trunk)
     return list(dict.fromkeys(said_of))
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Within it what is drawn changes no number that is drawn later."""
-    with torch.random.fork_rng(devices=[]):
-        yield
 
 
 def try_model(trunk: Trunk) -> None:

@@ -200,7 +200,10 @@ def test_a_module_may_have_rules_of_its_own(write):
     def loss(self, inputs, targets):
         return self(inputs).square().mean()
 """
-    model = make_model(config_of(write(own)), VOCAB, seed=0)
+    config = config_of(write(own))
+    # 32 x 64 twice, 32 x 4 twice, 32 x 100 of the head, in its loss alone
+    assert train_flops_per_token(config, VOCAB) == 6 * 7_552
+    model = make_model(config, VOCAB, seed=0)
     assert model.module.gate.weight.std().item() == pytest.approx(0.5, rel=0.2)
     groups = [(group.kind, group.lr_scale, group.weight_decay_scale, group.eps_scale) for group in groups_of(model)]
     assert groups == [("other", 2, 0, 1.0), ("matrix", 1.0, 1.0, 0.5), ("other", 1.0, 1.0, 1.0)]

@@ -26,9 +26,11 @@ from harness.sweep.run import train
 from harness.training.checkpoint import load_model
 from harness.training.device import Device
 from harness.training.memory import memory_of, needed_bytes
+from harness.training.trainer import Trainer
 from harness.training.worker import run_trunk
 
 ROOT = Path(__file__).parents[2]
+CPU = Device(torch.device("cpu"), "float32", False)
 NAMES = (f"swept_{number}" for number in itertools.count())
 MODEL = """
 import torch
@@ -165,7 +167,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def run(trunk, store, folder: SweepFolder) -> None:
-    run_trunk(trunk, store, Device(torch.device("cpu"), "float32", False), folder, "test")
+    run_trunk(trunk, store, CPU, folder, "test")
 
 
 def test_a_killed_process_goes_on_to_the_same_bits(mine, corpus, compose, store, tmp_path):
@@ -187,6 +189,15 @@ def test_a_killed_process_goes_on_to_the_same_bits(mine, corpus, compose, store,
         run(trunk, store, folders[1])
         losses = [[read_record(folder.run(cell.name))["loss"] for cell in trunk.cells] for folder in folders]
         assert losses[0] == losses[1] and None not in losses[0]
+
+
+def test_no_graph_replays_what_may_count_in_python(mine, corpus, compose, store):
+    targets, others = mine
+    found = []
+    for more in ([], others[:2] + [f"model.target={targets[0]}"], others[2:4]):
+        (trunk,) = make_trunks(compose(*corpus, *more, "tokens=1e4"), store.vocab_size, "0", "float32")
+        found.append(Trainer(trunk, store, CPU).replays)
+    assert found == [True, True, False]
 
 
 def test_every_worker_trains_what_lies_in_the_working_folder(mine, corpus, tmp_path):
