@@ -142,6 +142,15 @@ def test_memory_and_other_machines_have_an_estimate(write, compose):
     assert plan.wall_seconds and plan.wall_seconds > 0
 
 
+DROPOUT = """
+from torch.nn.functional import dropout
+from .parallel import Model as Parallel
+
+class Model(Parallel):
+    def forward(self, tokens_BT):
+        x_BTD = dropout(self.embedding(tokens_BT), .1, self.training)
+        return self.head(self.norm(self.blocks(x_BTD)))
+"""
 SIGN = """
 import torch
 
@@ -157,6 +166,7 @@ def mine(tmp_path, monkeypatch):
     name = next(NAMES)
     shutil.copytree(ROOT / "examples", tmp_path / name, ignore=shutil.ignore_patterns("*.ipynb", "__pycache__"))
     (tmp_path / name / "optimizers.py").write_text(SIGN)
+    (tmp_path / name / "dropout.py").write_text(DROPOUT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     targets = [f"{name}.parallel:Model", f"{name}.recurrence:Model"]
@@ -172,7 +182,7 @@ def run(trunk, store, folder: SweepFolder) -> None:
 
 def test_a_killed_process_goes_on_to_the_same_bits(mine, corpus, compose, store, tmp_path):
     targets, others = mine
-    for target in targets:
+    for target in (*targets, targets[0].replace("parallel", "dropout")):
         job = compose(*corpus, *others, f"model.target={target}", "tokens=[15e3,60e3]")
         (trunk,) = make_trunks(job, store.vocab_size, store.recipe_hash, "float32")
         folders = [SweepFolder(tmp_path / f"{name} {target}") for name in ("whole", "killed")]
