@@ -97,7 +97,8 @@ def folder(tmp_path_factory) -> Path:
     write_sweep(folder / "outputs" / "schedule_check", [*rows, *cosine], name="schedule_check")
     gpt, muon = ([row | {"variant": name, "cell": f"{row['cell']}-{name}", "trunk": f"{row['trunk']}-{name}"}
                   for row in rows] for name in ("gpt", "muon"))  # fmt: skip
-    write_sweep(folder / "outputs" / "variants", [*gpt, *muon], name="variants")
+    for name in ("variants", "models"):
+        write_sweep(folder / "outputs" / name, [*gpt, *muon], name=name)
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)
