@@ -80,9 +80,7 @@ def movements(trunk: Trunk) -> dict[str, float]:
         clip_gradients(parameters, trunk.job.optimizer.gradient_clip)
         optimizer.step(1.0)
     after = outputs(model, inputs_BT)
-    return {
-        name: float((after[name] - old).square().mean().sqrt()) for name, old in before.items() if name in after
-    }
+    return {name: float((after[name] - old).square().mean().sqrt()) for name, old in before.items() if name in after}
 
 
 @torch.no_grad()

@@ -186,7 +186,9 @@ def test_a_head_by_these_rules_learns_as_gpt_s_does(at_root, compose):
 
 
 def test_a_module_may_have_rules_of_its_own(write):
-    own = PLAIN + """
+    own = (
+        PLAIN
+        + """
     def initialize(self, generator):
         for parameter in self.parameters():
             torch.nn.init.normal_(parameter, 0, .5, generator=generator)
@@ -200,6 +202,7 @@ def test_a_module_may_have_rules_of_its_own(write):
     def loss(self, inputs, targets):
         return self(inputs).square().mean()
 """
+    )
     config = config_of(write(own))
     # 32 x 64 twice, 32 x 4 twice, 32 x 100 of the head, in its loss alone
     assert train_flops_per_token(config, VOCAB) == 6 * 7_552
