@@ -29,6 +29,8 @@ from harness.stop import Stopped
 EXTRAS = {"submitit_slurm": "slurm"}
 # What Hydra raises while it composes.
 COMPOSING = (HydraException, OmegaConfBaseException)
+# Keys below these are the user's own.
+OPEN = ("model.args.", "optimizer.args.")
 # A path of the user, wherever it is first looked at.
 UNUSABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
 
@@ -72,7 +74,7 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
             raise UserError(f"{argument}: an axis is written as key=a,b,c, with -m before it")
         if group in groups and equals:
             _check_entry(argument, group)
-        if group in known or group in groups or group.startswith("hydra") or argument[0] == "~":
+        if group in known or group in groups or group.startswith(("hydra", *OPEN)) or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"

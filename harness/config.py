@@ -14,6 +14,7 @@ from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 from harness.errors import UserError
 from harness.model.config import ModelConfig
+from harness.model.source import check_target
 from harness.records import check_texts
 from harness.tracking import TrackingConfig
 
@@ -57,7 +58,7 @@ class Rule:
 class OptimizerConfig:
     """The optimizer and its rules of size."""
 
-    name: str = MISSING  # adamw | muon
+    name: str = MISSING  # adamw | muon | custom
     learning_rate: Rule = field(default_factory=Rule)  # of the trunk; cosine peaks at a multiple of it
     batch_tokens: Rule = field(default_factory=Rule)  # tokens a step
     warmup_tokens: Rule = field(default_factory=Rule)  # tokens of the linear warmup
@@ -68,14 +69,22 @@ class OptimizerConfig:
     gradient_clip: float = 1.0  # the largest norm of all gradients
     # the most tokens that pass through the model at once; a larger batch is accumulated
     micro_batch_tokens: int = 65536
+    target: str | None = None  # optimizer=custom: package.module:Name of a torch.optim.Optimizer
+    args: dict[str, Any] = field(default_factory=dict)  # optimizer=custom: its further arguments
+
+    @property
+    def label(self) -> str:
+        """The name, or what the user wrote."""
+        return self.target or self.name
 
     def rules(self) -> dict[str, Rule]:
         names = ("learning_rate", "batch_tokens", "warmup_tokens", "weight_decay")
         return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
-        if self.name not in ("adamw", "muon"):
-            raise UserError(f"optimizer.name={self.name} is not known: choose adamw or muon")
+        if self.name not in ("adamw", "muon", "custom"):
+            raise UserError(f"optimizer.name={self.name} is not known: choose adamw, muon or custom")
+        check_target("optimizer", self.name, self.target, self.args)
         for name, rule in self.rules().items():
             rule.check(f"optimizer.{name}", least=1.0 if name == "batch_tokens" else 0.0)
         if self.learning_rate.value == 0:
@@ -256,4 +265,7 @@ def to_config(composed: Any) -> TrainConfig:
 
 
 # So that a wrong key or type fails when a job is composed.
-ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+SCHEMA = OmegaConf.structured(TrainConfig)
+for part in (SCHEMA.model, SCHEMA.optimizer):
+    OmegaConf.set_struct(part.args, False)  # whose keys are the user's own
+ConfigStore.instance().store(name="train_schema", node=SCHEMA)

@@ -6,15 +6,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.accounting import ParamCounts, count_params, train_flops_per_token
+from harness.accounting import ParamCounts, count_params, custom_bytes, train_flops_per_token
 from harness.config import MOST_TOKENS, TrainConfig
 from harness.errors import UserError
+from harness.model.config import CUSTOM
+from harness.model.source import load
 from harness.units import count_label, counted
 
 # Raise by hand when a change of the training code changes losses: finished cells are then trained anew.
 TRAINING_REVISION = 6
 # torch and what else a process imports; a CUDA context is about as much.
 PROCESS_BYTES = 512 * 2**20
+OF_OPTIMIZER = ("name", "beta1", "beta2", "eps", "gradient_clip", "target", "args")  # what can change a loss
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,11 @@ class Trunk:
     def training_bytes(self) -> int:
         """An upper estimate of what each process that trains this needs, in float32: itself; weights, gradients and
         AdamW's two moments; what the backward pass keeps of a micro-batch: some 16 rows of the width and 4 of the
-        feed-forward width a block."""
+        feed-forward width a block; of a user's module as measured."""
         model = self.job.model
         tokens = min(self.rank_sequences * model.seq_len, self.job.optimizer.micro_batch_tokens)
+        if model.family == CUSTOM:
+            return PROCESS_BYTES + 16 * self.params.total + custom_bytes(model, self.vocab_size, tokens)
         kept = tokens * (model.depth * (16 * model.width + 4 * model.ff_width) + 4 * model.width)
         head = 2 * self.vocab_size * model.width
         return PROCESS_BYTES + 16 * self.params.total + 4 * (kept + head)
@@ -117,7 +122,7 @@ def _trunk(
     warmup_steps = round(rules["warmup_tokens"] / batch_tokens)
     identity = {
         "revision": TRAINING_REVISION,
-        "model": asdict(job.model) | {"vocab_size": vocab_size},
+        "model": written("model", asdict(job.model)) | {"vocab_size": vocab_size},
         "tokens": recipe_hash,
         "precision": precision,
         "seed": job.seed,
@@ -125,9 +130,7 @@ def _trunk(
         "warmup_steps": warmup_steps,
         "learning_rate": rules["learning_rate"],
         "weight_decay": rules["weight_decay"],
-        "optimizer": {
-            name: getattr(job.optimizer, name) for name in ("name", "beta1", "beta2", "eps", "gradient_clip")
-        },
+        "optimizer": written("optimizer", {name: getattr(job.optimizer, name) for name in OF_OPTIMIZER}),
         "schedule": job.schedule.name,
     }
     if job.schedule.name == "cosine":
@@ -155,6 +158,14 @@ def _trunk(
         weight_decay=rules["weight_decay"],
         cells=cells,
     )
+
+
+def written(group: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model or an optimizer as they are a part of an identity: with the sources of one that the user
+    wrote, and of another without the keys that only such a one has."""
+    if settings["target"] is None:
+        return {key: value for key, value in settings.items() if key not in ("target", "args")}
+    return settings | {"code": load(group, settings["target"]).code}
 
 
 def _batch_sequences(job: TrainConfig, batch_tokens: float) -> int:

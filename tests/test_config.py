@@ -13,8 +13,8 @@ from harness.sweep.compose import compose_sweep
     [
         (["tokens=1e6", "model.widht=64"], "there is no key model.widht; did you mean model.width?"),
         (["tokens=1e6", "model.width=abc"], "model.width"),
-        (["tokens=1e6", "model=gpt5"], "model=gpt5 is not there: choose gpt, gpt2, llama"),
-        (["tokens=1e6", "model=2"], "model=2 is not there: choose gpt, gpt2, llama"),
+        (["tokens=1e6", "model=gpt5"], "model=gpt5 is not there: choose custom, gpt, gpt2, llama"),
+        (["tokens=1e6", "model=2"], "model=2 is not there: choose custom, gpt, gpt2, llama"),
         (["tokens=1e6", "model=null"], "model=null names no entry of conf/model: --help lists them"),
         (["tokens=1e6", "model=[1]"], "model=[1] names no entry of conf/model"),
         (["-m", "tokens=1e6", "model=gpt,null"], "model=gpt,null names no entry of conf/model"),

@@ -40,7 +40,7 @@ NOT_RUN = {
     "make sync": ("needs W&B's server; tests/tracking has one", 1),
     "make view": ("likewise", 2),
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
-    "python benchmarks/": ("minutes", 9),
+    "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python -m pytest": ("the suite itself", 1),
@@ -98,7 +98,8 @@ def folder(tmp_path_factory) -> Path:
     write_sweep(folder / "outputs" / "schedule_check", [*rows, *cosine], name="schedule_check")
     gpt, muon = ([row | {"variant": name, "cell": f"{row['cell']}-{name}", "trunk": f"{row['trunk']}-{name}"}
                   for row in rows] for name in ("gpt", "muon"))  # fmt: skip
-    write_sweep(folder / "outputs" / "variants", [*gpt, *muon], name="variants")
+    for name in ("variants", "models"):
+        write_sweep(folder / "outputs" / name, [*gpt, *muon], name=name)
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)
@@ -118,6 +119,7 @@ def project(folder) -> Path:
     """`folder` as a checkout in which make has set up its environment, which is this one."""
     for name in ("Makefile", "scripts"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "examples").symlink_to(ROOT / "examples")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name, code in {"python": f'exec {sys.executable} "$@"', "record": RECORD}.items():
         path = folder / ".venv" / "bin" / name

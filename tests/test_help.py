@@ -86,7 +86,7 @@ def test_the_entries_that_are_asked_for_give_the_defaults(helped, tmp_path):
 @pytest.mark.parametrize("argument", ["model=null", "model=[1]", "model=int(1)", "model={a: 1}", "+sweep=a,b"])
 def test_what_names_no_entry_is_no_matter_of_the_help(helped, argument):
     assert helped("train", argument) == helped("train")
-    with pytest.raises(UserError, match="model=2 is not there: choose gpt, gpt2, llama"):
+    with pytest.raises(UserError, match="model=2 is not there: choose custom, gpt, gpt2, llama"):
         helped("train", "model=2")
 
 

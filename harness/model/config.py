@@ -1,8 +1,10 @@
 """The shape of a model: its family, its dimensions, and what no model can be built from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.errors import UserError
+from harness.model.source import check_target
 
 PARAMETRIZATIONS = ("sp", "mup", "completep")
 
@@ -29,13 +31,14 @@ FAMILIES = {
     ),
     "llama": Family(layer_norm=False, bias=False, rotary=True, qk_norm=False, activation="swiglu"),
 }
+CUSTOM = "custom"  # the family of what a user wrote
 
 
 @dataclass
 class ModelConfig:
     """The shape of a model and how its hyperparameters follow from the shape."""
 
-    family: str = "gpt"  # gpt | gpt2 | llama
+    family: str = "gpt"  # gpt | gpt2 | llama | custom
     width: int = 64  # features
     depth: int = 2  # blocks
     head_size: int = 16  # features; there are width / head_size heads
@@ -49,6 +52,13 @@ class ModelConfig:
     parametrization: str = "mup"  # sp | mup (scales with width / base_width) | completep (with depth / base_depth too)
     base_width: int = 32  # the width at which learning rate, initialisation and the rest were tuned
     base_depth: int = 2  # the depth likewise
+    target: str | None = None  # model=custom: package.module:Name of what is called with config, vocab_size and args
+    args: dict[str, Any] = field(default_factory=dict)  # model=custom: further arguments, as in model.args.gate=2
+
+    @property
+    def label(self) -> str:
+        """The family, or what the user wrote."""
+        return self.target or self.family
 
     @property
     def heads(self) -> int:
@@ -63,8 +73,9 @@ class ModelConfig:
         return FAMILIES[self.family].shrink_residual_init
 
     def check(self) -> None:
-        """Raises UserError for the first value that no model can be built from."""
-        check_choice("model.family", self.family, FAMILIES)
+        """Raises UserError for the first value that no model can be built from; a user's module may refuse more."""
+        check_choice("model.family", self.family, (*FAMILIES, CUSTOM))
+        check_target("model", self.family, self.target, self.args)
         check_choice("model.parametrization", self.parametrization, PARAMETRIZATIONS)
         for key, least in {
             "width": 1,
@@ -82,6 +93,15 @@ class ModelConfig:
             value = getattr(self, key)
             if not 0 < value < float("inf"):
                 raise UserError(f"model.{key}={value} is not a positive number; set it above 0.")
+        if self.family != CUSTOM:
+            self._check_features()
+        if self.tied and self.parametrization != "sp":
+            raise UserError(
+                f"model.tied=true cannot go with model.parametrization={self.parametrization}, which scales the head "
+                "apart from the embedding; set model.tied=false or model.parametrization=sp."
+            )
+
+    def _check_features(self) -> None:
         if self.width % self.head_size:
             raise UserError(
                 f"model.width={self.width} is not divisible by model.head_size={self.head_size}; "
@@ -96,11 +116,6 @@ class ModelConfig:
             raise UserError(
                 f"model.ff_ratio={self.ff_ratio} times model.width={self.width} is no whole number of features; "
                 f"use a ratio such as {max(1, self.ff_width) / self.width}."
-            )
-        if self.tied and self.parametrization != "sp":
-            raise UserError(
-                f"model.tied=true cannot go with model.parametrization={self.parametrization}, which scales the head "
-                "apart from the embedding; set model.tied=false or model.parametrization=sp."
             )
 
 

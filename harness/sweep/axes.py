@@ -86,7 +86,8 @@ def settings_of(job: dict[str, Any], recipe: str, resolved_precision: str) -> Se
         found: Settings = {}
         for key, value in node.items():
             if f"{prefix}{key}" not in FREE:
-                found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+                inner = isinstance(value, dict) and key != "args"  # whose keys differ from one module to another
+                found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
         return found
 
     return flat(job, "") | {"recipe": recipe, "precision": resolved_precision}

@@ -62,7 +62,7 @@ def estimated_pace(trunk: Trunk, machine: Machine, device: Device) -> Pace:
     model, tokens = trunk.job.model, trunk.batch_tokens
     peak = machine.bf16 if device.precision == "bf16" and machine.bf16 else machine.float32
     rate = peak * machine.share
-    traffic = PASSES * tokens * kept_bytes(model, device) + LOGIT_TRAFFIC * tokens * trunk.vocab_size
+    traffic = PASSES * tokens * kept_bytes(model, trunk.vocab_size, device) + LOGIT_TRAFFIC * tokens * trunk.vocab_size
     work = tokens * trunk.flops_per_token / rate + traffic / machine.bandwidth
     parts = -(-trunk.batch_sequences // micro_sequences(trunk, device))
     op_by_op = 1 if device.compile else 4

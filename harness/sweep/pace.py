@@ -125,8 +125,9 @@ def said_while_measuring(folder: Path, shapes: int) -> Iterator[None]:
 def _shape(trunk: Trunk) -> str:
     """What decides how fast a trunk trains."""
     job = trunk.job
-    return repr((job.model, trunk.vocab_size, trunk.batch_sequences, job.optimizer.name, job.optimizer.gradient_clip,
-                 job.optimizer.micro_batch_tokens, job.precision, job.compile, job.threads, job.gpus))  # fmt: skip
+    return repr((job.model, trunk.vocab_size, trunk.batch_sequences, job.optimizer.name, job.optimizer.target,
+                 job.optimizer.args, job.optimizer.gradient_clip, job.optimizer.micro_batch_tokens, job.precision,
+                 job.compile, job.threads, job.gpus))  # fmt: skip
 
 
 def _mean(paces: list[Pace]) -> Pace:

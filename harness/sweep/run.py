@@ -127,6 +127,11 @@ def prepare_trunks(
 
         check_law(sweep.jobs[0].law)
     check_machine_for(sweep)
+    written = any(job.model.target or job.optimizer.target for job in sweep.jobs)
+    if written:
+        from harness.training.trial import import_targets, try_custom  # torch's counters, which others do not need
+
+        import_targets(sweep.jobs)
     check_sources(sweep.jobs[0].validation, sweep.jobs[0].data)
     stores = open_stores(sweep.jobs)
     by_job = trunks_by_job(sweep.jobs, stores)
@@ -137,6 +142,8 @@ def prepare_trunks(
         unique_tokens = store.unique_tokens(trunk.job.model.seq_len)
         check_splits(trunk, unique_tokens, len(store.validation))
         check_unique([trunk], unique_tokens, store.exhausted)
+    for warning in try_custom(trunks) if written else ():
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
     corpora = corpora_of(sweep.jobs, stores)
     for _, store in corpora:
         console.print(store_line(store), markup=False, highlight=False, soft_wrap=True)

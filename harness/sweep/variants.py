@@ -108,7 +108,8 @@ def label_of(overrides: Sequence[str], job: TrainConfig, axes: Sequence[str], va
     for axis in axes:
         value: Any = job
         for part in axis.split("."):
-            value = getattr(value, part, chosen.get(axis))
+            there = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
+            value = chosen.get(axis) if there is None else there
         # of a group of conf/, the entry
         label[column_of(axis)] = chosen.get(axis) if is_dataclass(value) else value
     return label

@@ -11,7 +11,7 @@ import torch
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.model.config import ModelConfig
-from harness.model.gpt import GPT
+from harness.model.make import Model, make_model
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -71,13 +71,13 @@ class TrunkCheckpoints:
         return None
 
 
-def save_model(path: Path, model: GPT) -> None:
+def save_model(path: Path, model: Model) -> None:
     """Keeps a model: its weights, shape and vocabulary."""
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     save(path, {"model": asdict(model.config), "vocab_size": model.vocab_size, "weights": weights})
 
 
-def load_model(path: Path) -> GPT:
+def load_model(path: Path) -> Model:
     """The model that save_model=true kept at `path` (runs/<cell>/model.pt), on the CPU, in evaluation mode.
 
     Raises UserError where the file is missing or damaged.
@@ -85,6 +85,6 @@ def load_model(path: Path) -> GPT:
     state = load(path)
     if state is None:
         raise UserError(f"{path} is missing or damaged: train the cell again with save_model=true")
-    model = GPT(ModelConfig(**state["model"]), state["vocab_size"])
+    model = make_model(ModelConfig(**state["model"]), state["vocab_size"])
     model.load_state_dict(state["weights"])
     return model.eval()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.model.gpt import GPT
+from harness.model.make import Model
 from harness.stop import stop
 from harness.training.device import Device
 
@@ -36,7 +36,7 @@ class Evaluation:
         return {"loss": self.loss, "loss_se": self.loss_se, "loss_parts": parts, "bits_per_byte": self.bits_per_byte}
 
 
-def evaluate(model: GPT, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
+def evaluate(model: Model, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
     """Evaluates `model` on all whole sequences of `validation` (tokens,); raises Stopped between two batches."""
     count = (len(validation) - 1) // seq_len
     tokens = torch.from_numpy(validation[: count * seq_len + 1].astype(np.int64)).to(device.torch_device)

@@ -15,7 +15,7 @@ from harness.data.texts import Text, open_texts
 from harness.data.tokens import TokenStore
 from harness.files import make_folder, remove_temporary, write_atomically
 from harness.grid import Cell, Trunk, short_hash
-from harness.model.gpt import GPT
+from harness.model.make import Model
 from harness.records import OF_TEXT, SCHEMA, TEXTS, SweepFolder, is_final, write_record
 from harness.stop import Stopped, stop
 from harness.training import checkpoint
@@ -270,7 +270,7 @@ class TrunkRun:
         job = self.trunk.job
         return open_texts(job.validation, [(job.data, self.store)], job.tokenizer)
 
-    def _evaluate(self, model: GPT) -> Evaluation:
+    def _evaluate(self, model: Model) -> Evaluation:
         result = evaluate(
             model,
             self.store.evaluated(self.trunk.job.model.seq_len),
@@ -310,8 +310,8 @@ class TrunkRun:
             "tokens_per_second": cell.tokens / seconds if finished else None,
             "flops_utilization": cell.flops / seconds / (job.gpus * matmul_rate(self.device)) if finished else None,
             "device": self.device.kind, "precision": self.device.precision,
-            "code_version": self.code_version, "family": job.model.family,
-            "parametrization": job.model.parametrization, "optimizer": job.optimizer.name,
+            "code_version": self.code_version, "family": job.model.label,
+            "parametrization": job.model.parametrization, "optimizer": job.optimizer.label,
             "data": self.store.recipe_hash, "bytes_per_token": self.store.bytes_per_token, "error": error,
             **({TEXTS: texts} if texts else {}),
         })  # fmt: skip

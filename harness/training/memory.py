@@ -2,13 +2,15 @@
 
 The constants were found where no GPU is: by counting the tensors of a step op by op on fake ones, and for compiled code
 by running what inductor generates for an H100 with kernels that do nothing. tests/training/test_memory.py has both.
+Of a user's module it is an upper estimate, from what autograd keeps of one sequence on the meta device.
 """
 
 from collections.abc import Sequence
 
+from harness.accounting import custom_bytes
 from harness.errors import UserError
 from harness.grid import Trunk
-from harness.model.config import ModelConfig
+from harness.model.config import CUSTOM, ModelConfig
 from harness.model.cross_entropy import ALIGNED, EAGER_BYTES, LOGITS_BYTES
 from harness.training.device import Device, resolve
 from harness.training.evaluation import TOKENS_AT_ONCE
@@ -40,18 +42,23 @@ USABLE = 0.9
 
 def step_bytes(config: ModelConfig, vocab_size: int, params: int, tokens: int, device: Device) -> int:
     """The peak of one step over `tokens` at once; `params` counts all of them."""
+    if config.family == CUSTOM:
+        return EAGER_STATE * params + custom_bytes(config, vocab_size, tokens)
     if device.compile:
         each = 2 if device.precision == "bf16" else 4
         logits = tokens * (vocab_size + -vocab_size % ALIGNED) * each
     else:
         logits = tokens * vocab_size * EAGER_BYTES
-    kept = kept_bytes(config, device) + OUTSIDE_BLOCKS * config.width + config.depth * score_bytes(config, device)
+    kept = kept_bytes(config, vocab_size, device) + config.depth * score_bytes(config, device)
+    kept += OUTSIDE_BLOCKS * config.width
     state = COMPILED_STATE if device.compile else EAGER_STATE
     return state * params + min(logits, LOGITS_BYTES["training"]) + tokens * kept
 
 
-def kept_bytes(config: ModelConfig, device: Device) -> int:
-    """What the blocks keep of a token for backward."""
+def kept_bytes(config: ModelConfig, vocab_size: int, device: Device) -> int:
+    """What the blocks keep of a token for backward; of a user's module, all that is kept."""
+    if config.family == CUSTOM:
+        return custom_bytes(config, vocab_size, 1)
     of_width, of_ff = KEPT[config.family, device.precision, device.compile]
     return config.depth * (of_width * config.width + of_ff * config.ff_width)
 
@@ -67,6 +74,8 @@ def evaluation_bytes(config: ModelConfig, vocab_size: int, params: int, precisio
     scores: bytes of a token, as score_bytes gives them.
     """
     tokens = max(TOKENS_AT_ONCE["cuda"], config.seq_len)
+    if config.family == CUSTOM:  # with all that training keeps, of which an evaluation holds a part at a time
+        return EVALUATED_STATE[precision] * params + custom_bytes(config, vocab_size, tokens)
     logits = min(tokens * vocab_size, LOGITS_BYTES["evaluation"] // EAGER_BYTES) * EVALUATED_LOGIT[precision]
     return EVALUATED_STATE[precision] * params + logits + tokens * (OUTSIDE_BLOCKS * config.width + scores)
 

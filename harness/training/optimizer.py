@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.config import OptimizerConfig
+from harness.errors import UserError
 from harness.grid import Trunk
-from harness.model.gpt import GPT
-from harness.model.parameters import parameter_groups
+from harness.model.make import Model, groups_of
+from harness.model.source import load, refused
 from harness.training.muon import Muon
 
 
@@ -62,25 +64,41 @@ def muon_class(device: torch.device) -> type[torch.optim.Muon]:
     return torch.optim.Muon if device.type in ("cpu", "mps") else Muon
 
 
-class Optimizer:
-    """AdamW, or Muon for the matrices beside AdamW for the rest, driven by one learning-rate factor."""
+def custom_optimizer(settings: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """optimizer.target of a configuration, called with groups of params, lr, weight_decay, eps and kind, and with
+    optimizer.args. Raises UserError where that gives no optimizer."""
+    assert settings.target is not None
+    make, named = load("optimizer", settings.target).value, f"optimizer.target={settings.target}"
+    with refused(f"{named} cannot be made"):
+        found = make(groups, **settings.args)
+    if not isinstance(found, torch.optim.Optimizer):
+        raise UserError(f"{named} gives a {type(found).__name__}: write a torch.optim.Optimizer")
+    return found
 
-    def __init__(self, model: GPT, trunk: Trunk):
+
+class Optimizer:
+    """AdamW, or Muon for the matrices beside AdamW for the rest, or the user's, driven by one learning-rate factor."""
+
+    def __init__(self, model: Model, trunk: Trunk):
         settings = trunk.job.optimizer
-        adamw, muon = [], []
-        for group in parameter_groups(model):
+        adamw, muon, custom = [], [], []
+        for group in groups_of(model):
             shared = {
                 "params": group.params,
                 "lr": trunk.learning_rate * group.lr_scale,
                 "weight_decay": trunk.weight_decay * group.weight_decay_scale,
             }
-            if settings.name == "muon" and group.kind == "matrix":
+            if settings.name == "custom":
+                custom.append(shared | {"eps": settings.eps * group.eps_scale, "kind": group.kind})
+            elif settings.name == "muon" and group.kind == "matrix":
                 muon.append(shared)
             else:
                 adamw.append(shared | {"eps": settings.eps * group.eps_scale})
         betas = (settings.beta1, settings.beta2)
-        self.parts: list[AdamW | torch.optim.Muon] = [AdamW(adamw, betas)]
-        self.device = model.head.weight.device
+        self.parts: list[AdamW | torch.optim.Optimizer] = [AdamW(adamw, betas)] if adamw else []
+        self.device = next(model.parameters()).device
+        if custom:
+            self.parts.append(custom_optimizer(settings, custom))
         if muon:
             # Its update gets AdamW's RMS, so that one rate serves all groups (Liu et al. 2025).
             self.parts.append(muon_class(self.device)(muon, adjust_lr_fn="match_rms_adamw"))
@@ -127,7 +145,7 @@ class Optimizer:
         found: list[torch.Tensor] = []
         for part in self.parts:
             states = part.states() if isinstance(part, AdamW) else part.state.values()
-            found += [tensor for state in states for tensor in state.values()]
+            found += [tensor for state in states for tensor in state.values() if isinstance(tensor, torch.Tensor)]
         return found
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import torch
 from harness.data.batches import Batches
 from harness.data.tokens import TokenStore
 from harness.grid import Cell, Trunk
-from harness.model.gpt import GPT
-from harness.model.parameters import initialize
+from harness.model.custom import Custom
+from harness.model.make import make_model
 from harness.stop import stop
 from harness.training.curve import Curve
 from harness.training.device import Device, matmul_rate
@@ -57,8 +57,7 @@ class Trainer:
         job = trunk.job
         if ranks is not None:
             ranks.tell("trainer", halved)
-        self.model = GPT(job.model, trunk.vocab_size)
-        initialize(self.model, job.seed)
+        self.model = make_model(job.model, trunk.vocab_size, job.seed)
         self.model.to(device.torch_device)
         self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
         self.optimizer = Optimizer(self.model, trunk)
@@ -87,7 +86,13 @@ class Trainer:
         # branch would be the mean of a few batches, a spike in the curve.
         self.logged = 0
         self.loss_sum = torch.zeros((), device=device.torch_device)
-        self.graph = self.step_graph() if device.kind == "cuda" and ranks is None else None
+        self.graph = self.step_graph() if device.kind == "cuda" and ranks is None and self.replays else None
+
+    @property
+    def replays(self) -> bool:
+        """Whether all that a step changes is known: a user's optimizer may count in Python, a module in its buffers."""
+        keeps = isinstance(self.model, Custom) and self.model.keeps_state
+        return self.trunk.job.optimizer.name != "custom" and not keeps
 
     def step_graph(self, **how: Any) -> StepGraph:
         """What takes the steps on a GPU."""

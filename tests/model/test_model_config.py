@@ -35,7 +35,7 @@ TIED = (
         # 64 * 2.7 = 172.8, and 173 / 64 = 2.703125
         (dict(ff_ratio=2.7), "model.ff_ratio=2.7 times model.width=64 is no whole number of features; "
                              "use a ratio such as 2.703125."),
-        (dict(family="mamba"), "model.family=mamba is unknown; use one of gpt, gpt2, llama."),
+        (dict(family="mamba"), "model.family=mamba is unknown; use one of gpt, gpt2, llama, custom."),
         (dict(parametrization="ntk"), "model.parametrization=ntk is unknown; use one of sp, mup, completep."),
         (dict(tied=True, parametrization="completep"), TIED),
     ],
