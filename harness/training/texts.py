@@ -6,7 +6,7 @@ from typing import Any
 from harness.data.texts import Text
 from harness.data.tokens import TokenStore
 from harness.grid import Cell, Trunk
-from harness.model.gpt import GPT
+from harness.model.make import Model
 from harness.records import COLUMNS, TEXTS, SweepFolder, lacking, read_record, write_record
 from harness.training import checkpoint
 from harness.training.claim import claimed
@@ -17,7 +17,7 @@ from harness.training.gpus import devices_of
 Losses = dict[str, dict[str, Any]]
 
 
-def evaluate_texts(model: GPT, texts: Mapping[str, Text], device: Device) -> Losses:
+def evaluate_texts(model: Model, texts: Mapping[str, Text], device: Device) -> Losses:
     """What a record holds of each text, by its name; raises Stopped between two batches."""
     seq_len, found = model.config.seq_len, Losses()
     for name, text in texts.items():

@@ -89,7 +89,7 @@ def test_a_name_is_no_part_of_an_identity(compose):
         ("{a: [flops=2e13]}", "variants.a: flops=2e13 sets flops, in which the cells"),
         ("{a: [name=x]}", "variants.a: name=x sets name, which has one value in a sweep: leave it out"),
         ("{a: [optimizer.eps=1]}", "variants.a: optimizer.eps=1 sets optimizer.eps, which is an axis of this sweep: "),
-        ("{a: [optimizer=nosuch]}", "variants.a: optimizer=nosuch is not there: choose adamw, muon"),
+        ("{a: [optimizer=nosuch]}", "variants.a: optimizer=nosuch is not there: choose adamw, custom, muon"),
         ("{a: [optimizer.beta2=x]}", "variants.a: optimizer.beta2: Value 'x' of type 'str' could not be converted to"),
         ("{a: [model.head_size=0]}", "variants.a: model.head_size=0 is below 1; "),
         ("{a: ['seq_len=1']}", "variants.a: seq_len=1: there is no key seq_len; "),
