@@ -139,12 +139,16 @@ def _split(
     batch: list[list[str]] = []
     names: list[str | None] = []
     jobs: list[TrainConfig] = []
+
+    def composed(own: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
+        overrides = parser.parse_overrides([*lines, *own])
+        merged = merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
+        return merged, [to_config(compose("train", overrides)) for overrides in merged]
+
     for name, own in variants.items() or [(None, [])]:
-        with naming(name, own):
-            overrides = parser.parse_overrides([*lines, *own])
-            batch += merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
-            jobs += [to_config(compose("train", overrides)) for overrides in batch[len(jobs) :]]
-        names += [name] * (len(batch) - len(names))
+        with naming(name, own, without=lambda: composed([])):
+            more, of_variant = composed(own)
+        batch, jobs, names = batch + more, jobs + of_variant, names + [name] * len(more)
     labels = tuple(
         label_of(overrides, job, axes, name) for overrides, job, name in zip(batch, jobs, names, strict=True)
     )

@@ -1,7 +1,7 @@
 """The variants of a sweep: values of an axis that is no shape, seed or budget, or names for lists of overrides."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -53,14 +53,23 @@ def variants_of(base: Any, axes: Sequence[str], parser: OverridesParser) -> dict
 
 
 @contextmanager
-def naming(name: str | None, own: Sequence[str]) -> Iterator[None]:
-    """Within it what cannot be composed is said of the variant `name`, where it has overrides of its own."""
+def naming(name: str | None, own: Sequence[str], without: Callable[[], object]) -> Iterator[None]:
+    """Within it what cannot be composed is said of the variant `name`, where it can be composed `without` its own
+    overrides."""
     try:
         yield
     except (UserError, *COMPOSING) as error:
-        if not own:
+        if not own or _fails(without):
             raise
         raise UserError(f"variants.{name}: {sentence(error)}") from error
+
+
+def _fails(compose: Callable[[], object]) -> bool:
+    try:
+        compose()
+    except (UserError, *COMPOSING):
+        return True
+    return False
 
 
 def _check_name(name: str, names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from joblib.externals.loky import get_reusable_executor
 
 from harness.errors import UserError
 from harness.grid import make_trunks
@@ -213,6 +214,7 @@ def test_no_graph_replays_what_may_count_in_python(mine, corpus, compose, store)
 def test_every_worker_trains_what_lies_in_the_working_folder(mine, corpus, tmp_path):
     """Its cells end under the names that the launcher gave them, by the hash of the same sources."""
     targets, others = mine
+    get_reusable_executor().shutdown(wait=True)  # that of another test works in another folder
     axis = f"model.target={','.join(targets)}"
     arguments = [*corpus, *others, axis, "tokens=[1e4,2e4]", "tracking=none", "name=swept", "save_model=true"]
     assert train(["-m", *arguments]) == 0
