@@ -206,8 +206,8 @@ class Basin:
 def fit_basin(bowl: Bowl) -> Basin | None:
     """The basin of least squared residuals; None where the loss does not curve upward in every setting, or the rows
     are too few."""
-    start_P = bowl.start()
     rows, free = bowl.design.groups_RG.shape
+    start_P = bowl.start() if bowl.pairs and bowl.before else None
     if start_P is None or rows < free + len(start_P) + 1:
         return None
     found = optimize.least_squares(bowl.residuals, start_P, bowl.gradient, method="lm")

@@ -71,10 +71,18 @@ def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str
     notes, zero_R = [], (value_RK == 0).any(1)
     if zero_R.any():
         shown = " and ".join(name for name, value_R in zip(names, value_RK.T, strict=True) if (value_R == 0).any())
+        if zero_R.all():
+            raise UserError(
+                f"{table.source}: {shown} is 0 in every row, and a bowl in logs does not reach there: leave out of "
+                "settings= what is 0, or add runs"
+            )
         notes.append(f"{int(zero_R.sum())} rows at {shown} of 0 are left out: a bowl in logs does not reach there.")
         table = table.drop(zero_R, ["a setting of 0"] * len(zero_R))
         rows, value_RK = rows.keep(~zero_R), value_RK[~zero_R]
     check_comparable(table, _known(table, names, columns))
+    if others := [name for name in settings(table, rows, columns) if name not in names]:
+        more = ", ".join(others)
+        notes.append(f"Runs of one size differ in {more} too: name them in settings=, or filter one value.")
     shape_R, budget_R = shape_labels(table.frame, rows.params), budget_labels(rows.tokens)
     cell_R = _numbered(shape_R, budget_R)
     design = Design(

@@ -4,11 +4,14 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from harness.errors import UserError
@@ -217,6 +220,24 @@ def test_what_has_no_minimum_is_refused(change, settings, said):
 def test_a_rule_that_is_none_is_refused(rules, said):
     with pytest.raises(UserError, match=said):
         tune(frame(), ["lr", "batch"], rules=rules)
+
+
+SIZE, SETTING = st.sampled_from([1e6, 2e6, 9e6]), st.sampled_from([0, 0.001, 0.002, 0.004, 0.008])
+ROW = st.tuples(SIZE, SIZE, SETTING, SETTING, st.sampled_from([2.0, 2.01, 2.5, 3.0, 9.0]), st.integers(0, 2))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(ROW, min_size=1, max_size=40))
+def test_any_table_gives_a_result_or_a_sentence(rows):
+    table = pd.DataFrame(rows, columns=["N", "D", "lr", "wd", "loss", "seed"])
+    for names in ([], ["lr"], ["lr", "wd"], ["seed"]):
+        with suppress(UserError):
+            json.dumps(tune(table, names).to_dict(), allow_nan=False)
+
+
+def test_another_setting_that_varies_is_told():
+    found = tune(frame(), ["lr"]).to_dict()
+    assert found["notes"] == ["Runs of one size differ in batch too: name them in settings=, or filter one value."]
 
 
 def test_a_setting_of_0_is_left_out_and_told():
