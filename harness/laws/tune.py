@@ -175,10 +175,12 @@ def _cells(runs: Runs, basin: Basin, setting: int, judged_CK: Array) -> list[dic
         sd_C, freedom_C = basin.curvature.spread(np.eye(len(basin.theta_P))[[place]])
         half = float(sd_C[0] * special.stdtrit(max(float(freedom_C[0]), 1.0), TAILS[1]))
         best = float(basin.theta_P[place])
+        with np.errstate(over="ignore"):  # of a minimum that may lie anywhere
+            ends = np.exp([best, best - half, best + half])
         cost = penalty_alone(basin, int(cell), setting, float(judged_CK[cell, setting]))
         found.append(
             _size(runs.sizes, int(cell))
-            | {"best": math.exp(best), "low": math.exp(best - half), "high": math.exp(best + half)}
+            | dict(zip(("best", "low", "high"), ends.tolist(), strict=True))
             | {"penalty": asdict(cost)}
             | {"bracketed": bool(low_CK[cell, setting] < best - half and best + half < high_CK[cell, setting])}
         )
