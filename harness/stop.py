@@ -141,9 +141,20 @@ class Stop:
         """
         previous = self._previous.get(stopped.number)
         if callable(previous) and stopped.number != signal.SIGINT:  # Python's own, or that of a script
+            self._leave_signals(stopped.number)
             previous(stopped.number, None)
             if stopped.number == signal.SIGTERM:
                 time.sleep(KILL_SECONDS)
+
+    def _leave_signals(self, number: int) -> None:
+        """Hears no signal any more: handlers that were there before do, and none twice what starts a job again.
+
+        SLURM follows that with SIGTERM, which here would become an end of the job's own accord.
+        """
+        for other, previous in self._previous.items():
+            heard = callable(previous) and (other != number or number == signal.SIGTERM)
+            if other != signal.SIGINT:
+                signal.signal(other, previous if heard else signal.SIG_IGN)
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():

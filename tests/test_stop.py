@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +86,33 @@ def test_a_scheduler_s_handler_is_called_once_the_job_is_saved(tmp_path):
     done.append("saved")
     stop.hand_on(caught.value)
     assert done == ["saved", "handed on"]
+
+
+def test_a_job_that_is_started_again_is_not_ended_by_the_signals_that_follow(tmp_path, monkeypatch):
+    heard = []
+
+    def start_again(number, frame):
+        heard.append("started again")
+        signal.raise_signal(signal.SIGUSR2)
+        sys.exit(-1)
+
+    signal.signal(signal.SIGUSR2, start_again)
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append("bypassed"))
+    unlink, stop = Path.unlink, Stop()
+
+    def unlink_beside_sigterm(path, **settings):
+        unlink(path, **settings)
+        if heard:  # while the process leaves what it deferred signals in
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Path, "unlink", unlink_beside_sigterm)
+    with pytest.raises(SystemExit) as left, suppress(Stopped), stop.listening(), stop.deferred(tmp_path):
+        signal.raise_signal(signal.SIGUSR2)
+        try:
+            stop.check()
+        except Stopped as stopped:
+            stop.hand_on(stopped)
+    assert (left.value.code, heard) == (-1, ["started again", "bypassed"])
 
 
 def test_a_sweep_that_is_only_planned_leaves_with_one_line():
