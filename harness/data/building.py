@@ -112,7 +112,10 @@ def set_aside(
                 break
         else:
             raise _too_little_to_validate(data, documents, encoder, writer.extent.tokens)
-        validation, kept = writer.commit(), digests.commit()
+        validation = writer.commit()
+        near = documents.beside(np.array(open_tokens(folder / "digests.bin", DIGEST, digests.commit())))
+        digests.append(near.astype(DIGEST), b"", 0, documents=len(near))
+        kept = digests.commit()
     return {
         "schema": identity["schema"],
         "recipe": identity["recipe"],
@@ -126,6 +129,7 @@ def set_aside(
         "validation": validation.to_dict(),
         "train": Extent().to_dict(),
         "digests": kept.to_dict(),
+        **({"beside": len(near)} if len(near) else {}),
         "bytes_per_token": validation.bytes / validation.tokens,
         "duplicates": documents.duplicates,
         **{key: said for key in ("skipped", "note") if (said := getattr(documents, key))},
@@ -149,9 +153,9 @@ class Piece(NamedTuple):
 def _append(
     documents: Corpus, encoder: Tokenizer, manifest: dict[str, Any], folder: Path, wanted: int, processes: int
 ) -> dict[str, Any]:
-    validating = manifest["validation"]["documents"]
+    apart = apart_of(manifest)
     digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
-    pieces = _pieces(documents, np.array(digests), validating, Place(*manifest["place"]), manifest["duplicates"])
+    pieces = _pieces(documents, np.array(digests), apart, Place(*manifest["place"]), manifest["duplicates"])
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
@@ -173,7 +177,7 @@ def _append(
                     "train": writer.commit().to_dict(),
                     "digests": keeper.commit().to_dict(),
                     "duplicates": piece.duplicates,
-                    "documents_read": keeper.extent.documents - validating,
+                    "documents_read": keeper.extent.documents - apart,
                     "place": piece.place,
                     "exhausted": piece.last,
                 }
@@ -188,9 +192,14 @@ def _append(
     return manifest
 
 
-def _pieces(documents: Corpus, digests: np.ndarray, validating: int, place: Place, duplicates: int) -> Iterator[Piece]:
-    """What the store does not have yet; `digests` are those of its validation documents and of all it has read."""
-    apart, read = set(digests[:validating].tolist()), digests[validating:]
+def apart_of(manifest: dict[str, Any]) -> int:
+    """How many documents validate or stand beside such; their digests come first."""
+    return manifest["validation"]["documents"] + manifest.get("beside", 0)
+
+
+def _pieces(documents: Corpus, digests: np.ndarray, apart_first: int, place: Place, duplicates: int) -> Iterator[Piece]:
+    """What the store does not have yet; `digests` are those of what is kept apart and of all it has read."""
+    apart, read = set(digests[:apart_first].tolist()), digests[apart_first:]
     seen, passed = DigestSet(read), list[int]()
     for document in documents.training(read, place):
         place = document.place

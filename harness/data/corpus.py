@@ -44,6 +44,8 @@ def identity(data: DataConfig) -> dict[str, Any]:
     shape = {"sample_by": data.sample_by} if kind in ("text", "archive") else {}
     shape |= {"text_field": data.text_field} if kind != "text" else {}
     shape |= {key: getattr(data, key) for key in ("separator", "document_characters") if getattr(data, key)}
+    if data.document_characters:
+        shape["beside_validation"] = "apart"
     return {"source": "files", "builder": kind, **shape, "content": local_files.fingerprint(files)}
 
 
@@ -80,7 +82,7 @@ class FiniteCorpus:
 
     def __init__(self, dataset: Any, data: DataConfig, found: local_files.Found | None = None) -> None:
         self.revision: str | None = None
-        self.dataset = dataset
+        self.dataset, self.data = dataset, data
         self.field = "text" if found else data.text_field
         kind, skipped = (found.kind, found.skipped) if found else ("", Counter[str]())
         self.note = ""
@@ -95,6 +97,7 @@ class FiniteCorpus:
             if len(first_texts) < EXAMINED_TEXTS:
                 first_texts.append(text)
         digests, rows = np.array(texts[0]), np.array(texts[1])
+        self.in_order = digests, rows
         self.digests, first = np.unique(digests, return_index=True)
         self.rows = rows[first]
         self.duplicates = len(digests) - len(first)
@@ -125,6 +128,17 @@ class FiniteCorpus:
 
     def aside(self) -> Iterator[Document]:
         return self._documents(range(self.half))
+
+    def beside(self, validating: np.ndarray) -> np.ndarray:
+        if self.data.source == "disk" or not self.data.document_characters:
+            return NOTHING_READ
+        digests, rows = self.in_order
+        continues = np.array(self.dataset["continues"])[rows[1:]] & (np.diff(rows) == 1)
+        apart = np.isin(digests, validating)
+        near = np.zeros_like(apart)
+        near[1:] |= continues & apart[:-1]
+        near[:-1] |= continues & apart[1:]
+        return np.unique(digests[near & ~apart])
 
     def training(self, read: np.ndarray = NOTHING_READ, place: Place = START) -> Iterator[Document]:
         begun = np.roll(self.digests, -self.half)[: len(read)]

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 # What ends or begins a document in the text formats of known tokenizers.
 MARKERS = re.compile(r"<\|[A-Za-z_]{3,30}\|>|</?s>|<eos>|<bos>|\[EOS\]|\[BOS\]|<EOS>|<BOS>")
@@ -10,15 +11,23 @@ MARKERS = re.compile(r"<\|[A-Za-z_]{3,30}\|>|</?s>|<eos>|<bos>|\[EOS\]|\[BOS\]|<
 FEWEST_MARKERS = 10
 
 
-def cut(texts: Iterable[str | None], separator: str | None, characters: int | None) -> Iterator[str | None]:
+class Cut(NamedTuple):
+    """A document, None where there is no text; continues: it is a piece that goes on with the text before it."""
+
+    text: str | None
+    continues: bool = False
+
+
+def cut(texts: Iterable[str | None], separator: str | None, characters: int | None) -> Iterator[Cut]:
     """Each text cut where `separator` stands, then into pieces of at most so many characters; None stays."""
     for text in texts:
         if text is None or not (separator or characters):
-            yield text
+            yield Cut(text)
             continue
         for part in [part.strip("\r\n") for part in text.split(separator)] if separator else [text]:
             if part.strip():
-                yield from sized(part, characters) if characters else [part]
+                pieces = sized(part, characters) if characters else [part]
+                yield from (Cut(piece, number > 0) for number, piece in enumerate(pieces))
 
 
 def sized(text: str, characters: int) -> Iterator[str]:

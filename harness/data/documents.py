@@ -147,6 +147,10 @@ class Corpus(Protocol):
         """The documents from which validation is drawn."""
         ...
 
+    def beside(self, validating: np.ndarray) -> np.ndarray:
+        """Digests of the pieces that stand beside those in a text that was cut: as good as known to who knows these."""
+        ...
+
     def training(self, read: np.ndarray = NOTHING_READ, place: Place = START) -> Iterator[Document]:
         """Documents in the order of training, those that validate included, after the ones that were read before.
 

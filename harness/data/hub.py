@@ -32,6 +32,9 @@ class StreamedCorpus:
     def aside(self) -> Iterator[Document]:
         return (document for document in self.training() if document.aside)
 
+    def beside(self, validating: np.ndarray) -> np.ndarray:
+        return NOTHING_READ
+
     def training(self, read: np.ndarray = NOTHING_READ, place: Place = START) -> Iterator[Document]:
         field = self.data.text_field
         number = place.documents

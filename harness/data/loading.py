@@ -9,7 +9,7 @@ from typing import Any
 import filelock
 import pyarrow as pa
 
-from harness.data.cutting import cut
+from harness.data.cutting import Cut, cut
 from harness.data.documents import DataConfig, quiet_datasets
 from harness.data.meter import Meter
 from harness.data.reading import texts_of
@@ -18,11 +18,11 @@ from harness.files import folder_unless_refused, remove_temporary, write_atomica
 # Texts are written together up to so many characters or rows.
 BATCH_CHARACTERS = 2**24
 BATCH_TEXTS = 1000
-SCHEMA = pa.schema({"text": pa.large_string()})
+SCHEMA = pa.schema({"text": pa.large_string(), "continues": pa.bool_()})
 
 
 def load_texts(data: DataConfig, files: list[Path], cache: Path) -> Any:
-    """A dataset with one column, text, a row a document, null where there is none; read once and kept in `cache`.
+    """A dataset of Cut, a row a document; read once and kept in `cache`.
 
     Raises UserError for what cannot be read, OSError where the disk is full.
     """
@@ -51,21 +51,22 @@ def _write(path: Path, data: DataConfig, files: list[Path]) -> None:
                 writer.write_batch(_record(batch))
                 rows += len(batch)
             if rows == 0:  # counts as a document without text
-                writer.write_batch(_record([None]))
+                writer.write_batch(_record([Cut(None)]))
             read += file.stat().st_size
             meter.update(read / whole, None, read)
 
 
-def _record(texts: list[str | None]) -> pa.RecordBatch:
-    return pa.record_batch([pa.array(texts, pa.large_string())], schema=SCHEMA)
+def _record(documents: list[Cut]) -> pa.RecordBatch:
+    texts, continues = zip(*documents, strict=True)
+    return pa.record_batch([pa.array(texts, pa.large_string()), pa.array(continues, pa.bool_())], schema=SCHEMA)
 
 
-def _batches(texts: Iterator[str | None]) -> Iterator[list[str | None]]:
-    batch: list[str | None] = []
+def _batches(documents: Iterator[Cut]) -> Iterator[list[Cut]]:
+    batch: list[Cut] = []
     size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text or "")
+    for document in documents:
+        batch.append(document)
+        size += len(document.text or "")
         if size >= BATCH_CHARACTERS or len(batch) >= BATCH_TEXTS:
             yield batch
             batch, size = [], 0

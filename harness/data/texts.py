@@ -48,9 +48,9 @@ class Text:
 
     def trained(self, data: DataConfig, store: TokenStore) -> int:
         """How many of its documents the store of `data` has, as they are, to train on."""
-        digests = _digests(self.folder, self.manifest)
+        digests = _digests(self.folder, self.manifest)[: self.manifest["validation"]["documents"]]
         of_store = _digests(Path(data.store_directory) / store.recipe_hash, store.manifest)
-        apart, read = np.split(of_store, [store.manifest["validation"]["documents"]])
+        apart, read = np.split(of_store, [building.apart_of(store.manifest)])
         return int((np.isin(digests, read) & ~np.isin(digests, apart)).sum())
 
 

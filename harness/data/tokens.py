@@ -2,8 +2,8 @@
 
     <store_directory>/<recipe hash>/   validation.bin  train.bin  digests.bin  tokenizer.tiktoken  manifest.json
 
-digests.bin has the digests of the documents that validate, then of all that were read for training. The manifest is
-written last and atomically, and counts what is valid of the other files.
+digests.bin has the digests of the documents that validate, of those beside them in a text that was cut, then of all
+that were read for training. The manifest is written last and atomically, and counts what is valid of the other files.
 """
 
 import contextlib

@@ -282,8 +282,8 @@ def test_nulls_of_a_dataset_on_disk_are_skipped(tmp_path):
 
 def test_a_size_to_cut_by(tmp_path):
     # of 22 letters the last space is the 20th
-    assert list(cut(["word " * 9], None, 22)) == ["word " * 4, "word " * 4, "word "]
-    assert list(cut(["x" * 25], None, 10)) == ["x" * 10, "x" * 10, "x" * 5]
+    assert [piece for piece, _ in cut(["word " * 9], None, 22)] == ["word " * 4, "word " * 4, "word "]
+    assert list(cut(["x" * 25, "y"], None, 10)) == [("x" * 10, False), ("x" * 10, True), ("x" * 5, True), ("y", False)]
     (tmp_path / "b.txt").write_text(" ".join(map(str, range(1000, 1100))))
     pieces = read(tmp_path / "b.txt", tmp_path, document_characters=52)
     assert len(pieces) == 10 and set(map(len, pieces)) == {50, 49}
@@ -292,7 +292,7 @@ def test_a_size_to_cut_by(tmp_path):
 
 @given(st.text(alphabet="ab \n\u2028é", max_size=300), st.integers(1, 40))
 def test_pieces_make_up_the_text(text, characters):
-    pieces = list(cut([text], None, characters))
+    pieces = [piece for piece, _ in cut([text], None, characters)]
     assert "".join(pieces) == (text if text.strip() else "")
     assert all(len(piece) <= characters for piece in pieces)
 

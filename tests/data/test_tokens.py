@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,21 @@ def test_the_default_corpus(sotu_store):
     assert sotu_store.bytes_per_token == validation.bytes / validation.tokens == pytest.approx(2.93, abs=0.03)
     assert sotu_store.unique_tokens(128) == (train.tokens - 1) // 128 * 128
     assert manifest["source"] == "package sotu 0.1.2"
+
+
+def test_pieces_beside_those_that_validate_do_not_train(corpus_of):
+    # Two texts of 40 pieces of 9 letters and a space, a number each; a store of bytes has 11 tokens of a piece.
+    texts = ["".join(f"{number:09} " for number in range(start, start + 40)) for start in (100, 200)]
+    data = corpus_of(texts, validation_tokens=10 * 11, document_characters=10)
+    store = prepare(data, BYTES, 300)
+    store = prepare(data, BYTES, 10_000)
+    validating, training = ({int(text) for text in documents(split)} for split in (store.validation, store.train))
+    everything = {*range(100, 140), *range(200, 240)}
+    beside = {number + step for number in validating for step in (-1, 1)} & everything - validating
+    assert len(validating) == 10 and len(beside) > 10 and store.manifest["beside"] == len(beside)
+    assert training == everything - validating - beside and store.exhausted
+    whole = prepare(replace(data, document_characters=None, validation_tokens=1), BYTES, 300)
+    assert "beside" not in whole.manifest and whole.recipe_hash != store.recipe_hash
 
 
 def test_losses_are_taken_on_as_many_tokens_as_were_asked_for(corpus_of):
