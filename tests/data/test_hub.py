@@ -102,10 +102,15 @@ def in_a_process(hub: Any, tokens: int, *requests: DataConfig, program: str = PR
     return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in said))
 
 
+def last_of(done: subprocess.CompletedProcess[str]) -> Any:
+    """What a process printed, below lines that say how far it is where a machine is busy."""
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def prepare_in_a_process(hub: Any, tokens: int, *requests: DataConfig) -> list[dict]:
     done = in_a_process(hub, tokens, *requests)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return last_of(done)
 
 
 @cache
@@ -173,14 +178,14 @@ def test_a_text_to_validate_on_is_read_at_the_commit_that_trains(hub, tmp_path):
     prepare_in_a_process(hub, 1, data)
     hub.sent.clear()
     done = in_a_process(hub, 1, data, program=TEXT)
-    assert (json.loads(done.stdout), done.stderr) == ([hub.commit, True, 0], "")
+    assert (last_of(done), done.stderr) == ([hub.commit, True, 0], "")
     assert {name for name in hub.sent if name} == {"data/train-00000-of-00004.parquet"}
     offline = in_a_process("http://127.0.0.1:9", 1, data, program=TEXT)
-    assert json.loads(offline.stdout) == [hub.commit, True, 0]
+    assert last_of(offline) == [hub.commit, True, 0]
     (trained,) = Path(data.store_directory).glob("*/train.bin")
     manifest = trained.with_name("manifest.json")
     manifest.write_text(manifest.read_text().replace(hub.commit, "0" * 40))
-    said = json.loads(in_a_process(hub, 1, data, program=TEXT).stdout)
+    said = last_of(in_a_process(hub, 1, data, program=TEXT))
     assert said.startswith(f"validation.same.name=test/corpus was read at {hub.commit}, and is trained on at 00000000")
 
 
