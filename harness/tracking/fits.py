@@ -63,12 +63,17 @@ def summary_of(fitted: dict[str, Any]) -> dict[str, Any]:
 
 
 def exponents(fitted: dict[str, Any]) -> dict[str, list[Any]]:
-    """The fits under every count of params and every loss, a list a column; a number that a fit has not is None."""
-    fits = [*(fitted.get("by_params") or []), *(fitted.get("by_loss") or [])]
+    """The fits under every count of params, every loss and to every text that validates, a list a column.
+
+    A number that a fit has not is None; the column `target` says which text, where there are several.
+    """
+    of_texts = fitted.get("by_text") or []
+    fits = [*(fitted.get("by_params") or []), *(fitted.get("by_loss") or []), *of_texts]
+    heads = ("params", "loss", "law", "target")[: 4 if of_texts else 3]
     keys = [{"certified": fit["certificate"]["certified"]} | _numbers_of(fit) for fit in fits]
     names = dict.fromkeys(name for row in keys for name in row)
-    rows = [{key: fit[key] for key in ("params", "loss", "law")} | row for fit, row in zip(fits, keys, strict=True)]
-    return {name: [row.get(name) for row in rows] for name in ("params", "loss", "law", *names)} if rows else {}
+    rows = [{key: fit[key] for key in heads} | row for fit, row in zip(fits, keys, strict=True)]
+    return {name: [row.get(name) for row in rows] for name in (*heads, *names)} if rows else {}
 
 
 def _numbers_of(fit: dict[str, Any]) -> dict[str, float | None]:

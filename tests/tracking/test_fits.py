@@ -26,6 +26,14 @@ def test_the_exponents_under_every_count_are_one_table():
     assert exponents({"fit": FIT["fit"]}) == {}
 
 
+def test_the_exponents_on_every_text_are_in_it():
+    of_texts = [FIT["by_params"][0] | {"target": name} for name in ("loss", "loss_code")]
+    of_all = FIT | {"by_params": [FIT["by_params"][0] | {"target": "loss"}], "by_text": of_texts}
+    found = exponents(of_all)
+    assert [*found][:5] == ["params", "loss", "law", "target", "certified"]
+    assert (found["target"], found["alpha"]) == (["loss", "loss", "loss_code"], [0.4] * 3)
+
+
 def test_the_fit_is_a_run_with_figures_table_and_artifact(tmp_path, server):
     sweep_dir = tmp_path / "cpu"
     write_fit(sweep_dir)
