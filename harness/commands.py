@@ -74,7 +74,8 @@ def known_keys(name: str, arguments: list[str]) -> list[str]:
             raise UserError(f"{argument}: an axis is written as key=a,b,c, with -m before it")
         if group in groups and equals:
             _check_entry(argument, group)
-        if group in known or group in groups or group.startswith(("hydra", *OPEN)) or argument[0] == "~":
+        has = group in known or group in groups and name == "train"
+        if has or group.startswith(("hydra", *OPEN)) or argument[0] == "~":
             continue
         near = difflib.get_close_matches(group, known, 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"

@@ -30,6 +30,7 @@ def test_it_prints_where_the_report_is_and_nothing_else(monkeypatch, capsys, tmp
         ([], "runs has no value: give a sweep directory"),
         (["runs=nowhere/to/be/found"], "runs=nowhere/to/be/found is not a folder"),
         (["run=outputs/cpu"], "there is no key run; did you mean runs?"),
+        (["runs=.", "tracking=none"], "tracking=none: there is no key tracking; --help lists the keys"),
         (["runs=."], "holds no sweep.yaml"),
     ],
 )
