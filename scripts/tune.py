@@ -17,7 +17,7 @@ import check_environment  # noqa: F401
 from harness.commands import run_script
 from harness.laws.settings import tune_config
 from harness.laws.table.pool import sources
-from harness.laws.tune import output_path, write_tuned
+from harness.laws.tune import lines, output_path, write_tuned
 from harness.records import renew_table
 
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     config = tune_config(arguments)
     for path in sources(config.runs):
         renew_table(Path(path))
-    print(write_tuned(config))
+    print(*lines(write_tuned(config).to_dict(), config.verbose), sep="\n")
     print(f"written to {output_path(config)}")
     return 0
 
