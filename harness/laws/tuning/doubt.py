@@ -59,11 +59,13 @@ def by_tuning(fit: Fit, table: Table, path: Path, bootstrap: int, seed: int) -> 
     height_SR = tuning.heights(drawn_SQ, setting_RK, weight_RKQ) - 2 * inflated_R
     trained = _drawn(fit, iter([(fit.problem.target * np.exp(-height_SR), np.zeros(draws))]))
     both = _drawn(best, _moved(best, height_SR - height_R, draws, seed))
+    # At a bound, or between minima, draws that start from the fit tell nothing of it.
+    sound = fit.certificate.certified and best.certificate.certified
     quantities = {}
     for name in (name for name in WATCHED if name in fit.estimates):
         shift_S = trained[name] - fit.estimates[name]
         ends = [*ci.quantiles(shift_S), *ci.quantiles(both[name])]
-        low, high, least, most = (float(end) if np.isfinite(end) else None for end in ends)
+        low, high, least, most = (float(end) if sound and np.isfinite(end) else None for end in ends)
         value = best.estimates[name]
         shift = {"estimate": value - fit.estimates[name], "low": low, "high": high}
         quantities[name] = {"value": value, "low": least, "high": most, "shift": shift}
