@@ -47,6 +47,7 @@ def by_tuning(fit: Fit, table: Table, path: Path, bootstrap: int, seed: int) -> 
         raise UserError(f"{path} has minima of {tuning.target}, and this law is of {fit.columns.target}: tune on that")
     if not fit.rows.knows("params", "tokens"):
         raise UserError(f"{path} has minima by params and tokens, and this table does not say both: name their columns")
+    tuning.check_alike(table)
     setting_RK = settings_in(table, tuning.columns, str(path))
     params_R = _params(fit, table, tuning)
     weight_RKQ, own_R = tuning.minima(params_R, fit.rows.tokens)

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.laws.forms import Array
 from harness.laws.noise.wald import covariance
 from harness.laws.table.levels import SAME_BUDGET
-from harness.laws.table.table import Table
+from harness.laws.table.table import ALIKE, Table
 from harness.laws.tuning.basin import Basin
 from harness.laws.tuning.rules import Rules
 from harness.laws.tuning.runs import Runs
@@ -28,6 +28,12 @@ SCHEMA = 2  # of tune.json
 SAME_SHAPE = 1e-3
 # A column holds a setting where it is within this factor of it in every run: batches are rounded to whole sequences.
 SAME_VALUE = 1.05
+
+
+def alike(table: Table) -> dict[str, list[str]]:
+    """What a sweep's table says of all its runs alike, and of which minima are: its schedule, optimizer and so on."""
+    names = [name for name in ALIKE if name != "precision" and table.own and name in table.frame.columns]
+    return {name: sorted(set(table.frame[name].map(str))) for name in names}
 
 
 def columns_of(runs: Runs) -> dict[str, str]:
@@ -62,6 +68,7 @@ def joint(runs: Runs, basin: Basin, rules: Rules, bracketed_CK: NDArray[np.bool_
     params, tokens = runs.sizes.references
     return {
         "columns": columns_of(runs),
+        "alike": alike(runs.table),
         "minima": [
             {"setting": names[k], "params": runs.sizes.params_C[c], "tokens": runs.sizes.tokens_C[c],
              "bracketed": bracketed_CK[c, k]}
@@ -93,6 +100,16 @@ class Joint:
     @property
     def columns(self) -> list[str]:
         return [self.content["columns"][name] for name in self.names]
+
+    def check_alike(self, table: Table) -> None:
+        """Raises UserError where a table's runs differ from the tuned ones in more than settings."""
+        there = self.content["alike"]
+        for name, values in alike(table).items():
+            if name in there and there[name] != values:
+                raise UserError(
+                    f"{self.path} has minima of {name} {', '.join(there[name])}, and {table.source} of "
+                    f"{', '.join(values)}: tune with the same"
+                )
 
     @property
     def value_Q(self) -> Array:

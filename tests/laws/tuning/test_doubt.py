@@ -60,7 +60,7 @@ def test_intervals_with_the_doubt_of_tuning_cover(tmp_path):
 def one_setting(**changes) -> Joint:
     """A rate tuned at one size, its best e^-5 to 3 %, and a rule that falls as N^-.5."""
     content = {
-        "columns": {"lr": "lr"}, "reference_params": 1e6, "reference_tokens": 1e8,
+        "columns": {"lr": "lr"}, "alike": {"schedule": ["wsd"]}, "reference_params": 1e6, "reference_tokens": 1e8,
         "minima": [{"setting": "lr", "params": 1e6, "tokens": 1e8, "bracketed": True}],
         "rules": [{"setting": "lr", "factor": "1"}, {"setting": "lr", "factor": "params"}],
         "curvature": [["lr", "lr"]], "cubic": [], "values": [-5.0, -5.1, -0.5, 0.02],
@@ -93,6 +93,15 @@ def test_a_minimum_that_is_not_bracketed_gives_way_to_the_rule():
     assert one_setting().ends(np.array([1e6, 4e6])) == {"smallest": [], "largest": ["lr"]}
     said = ends({"not_bracketed": {"smallest": [], "largest": ["lr", "wd"]}})
     assert said == "; not tuned at both ends: no bracketed minimum of lr and wd at the largest shape"
+
+
+def test_runs_of_another_schedule_are_no_cells_of_these_minima():
+    rows = pd.DataFrame({"config_hash": ["0", "0"], "schedule": ["cosine", "cosine"], "lr": [0.1, 0.2]})
+    with pytest.raises(UserError, match="has minima of schedule wsd, and the table of cosine: tune with the same"):
+        one_setting().check_alike(as_table(rows))
+    one_setting().check_alike(as_table(rows.assign(schedule="wsd")))
+    # columns of anybody else's table may mean anything
+    one_setting().check_alike(as_table(rows.drop(columns="config_hash")))
 
 
 def test_sizes_without_a_rule_are_refused():
