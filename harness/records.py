@@ -22,10 +22,11 @@ FINAL = ("finished", "diverged")
 
 COLUMNS = (
     "cell", "status", "width", "depth", "heads", "seq_len", "vocab_size", "seed", "tokens", "unique_tokens",
-    "epochs", "batch_tokens", "steps", "learning_rate", "schedule", "params_total", "params_non_embedding",
-    "params_with_head", "flops", "flops_6nd", "loss", "loss_se", "loss_parts", "bits_per_byte",
-    "wall_seconds", "tokens_per_second", "device", "flops_utilization", "config_hash", "code_version", "trunk",
-    "family", "parametrization", "optimizer", "precision", "data", "bytes_per_token", "error",
+    "epochs", "batch_tokens", "steps", "learning_rate", "warmup_tokens", "weight_decay", "schedule", "params_total",
+    "params_non_embedding", "params_with_head", "flops", "flops_6nd", "loss", "loss_se", "loss_parts",
+    "bits_per_byte", "wall_seconds", "tokens_per_second", "device", "flops_utilization", "config_hash",
+    "code_version", "trunk", "family", "parametrization", "optimizer", "precision", "data", "bytes_per_token",
+    "error",
 )  # fmt: skip
 # What a cell's loss is told by; of a further text with its name behind, as in loss_code.
 OF_TEXT = ("loss", "loss_se", "loss_parts", "bits_per_byte")
@@ -140,7 +141,8 @@ def as_record(text: str, source: str) -> dict[str, Any] | None:
             f"{source} has schema {record.get('schema')}, this version reads {SCHEMA}: "
             "train into another name=, or move that folder away"
         )
-    record.setdefault("loss_parts", None)  # of a record from before there were parts
+    for column in ("loss_parts", "warmup_tokens", "weight_decay"):  # of a record from before there were these
+        record.setdefault(column, None)
     if record.get("status") not in STATUSES or not set(COLUMNS) <= set(record):
         return None
     loss, texts = record["loss"], record.get(TEXTS, {})

@@ -17,16 +17,19 @@ import check_environment  # noqa: F401
 from harness.commands import run_script
 from harness.laws.settings import tune_config
 from harness.laws.table.pool import sources
-from harness.laws.tune import output_path, write_tuned
+from harness.laws.tune import lines, output_path, write_tuned
 from harness.records import renew_table
+from harness.report.minima import write_minima
 
 
 def main(arguments: list[str]) -> int:
     config = tune_config(arguments)
     for path in sources(config.runs):
         renew_table(Path(path))
-    print(write_tuned(config))
-    print(f"written to {output_path(config)}")
+    found, path = write_tuned(config), output_path(config)
+    write_minima(found, path)
+    print(*lines(found.to_dict(), config.verbose), sep="\n")
+    print(f"written to {path}, its figure to {path.with_suffix('.svg')}")
     return 0
 
 

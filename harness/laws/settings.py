@@ -15,7 +15,7 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table
 from harness.laws.table.units import Units, check_target_unit
 
-TEXTS = ("law", "loss", "filter", "column", "baseline", "best_of", "settings", "out")
+TEXTS = ("law", "loss", "filter", "column", "baseline", "best_of", "settings", "tuning", "out")
 Config = TypeVar("Config", "FitConfig", "CompareConfig", "TuneConfig")
 
 
@@ -64,6 +64,9 @@ class FitConfig(TableConfig):
     # settings, a or a,b, that differ between rows of one params and tokens: the best of them is fitted, the others are
     # left out
     best_of: str | None = None
+    # what scripts/tune.py wrote, for how far the exponents hang on the settings; null: that of the folder beside a
+    # sweep's, outputs/cpu-tune/tune.json of outputs/cpu, where there is one
+    tuning: str | None = None
     verbose: bool = False  # of a sweep too, print all that is printed of another table: its headline is short
     approaches: ApproachesConfig = field(default_factory=ApproachesConfig)
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
@@ -122,6 +125,7 @@ class TuneConfig:
     target_unit: str | None = None  # as of a fit
     bytes_per_token: float | None = None  # of target_unit=bits_per_byte; null: the column of that name
     units: Units = field(default_factory=Units)
+    verbose: bool = False  # print what rules that others published say too
     out: str | None = None  # null: tune.json in the sweep directory, <stem>.tune.json beside a table
 
     def wanted(self) -> list[str]:

@@ -38,6 +38,8 @@ from harness.laws.table.repeats import sentence as repeats_sentence
 from harness.laws.table.rows import Cells, Rows
 from harness.laws.table.table import Table
 from harness.laws.table.units import doubts
+from harness.laws.tuning.doubt import by_tuning, found_beside
+from harness.laws.tuning.joint import read_joint
 
 SCHEMA = 1
 CURVE_POINTS, MOST_CURVES = 41, 12
@@ -63,6 +65,8 @@ def write_study(config: FitConfig) -> dict[str, Any]:
     path = output_path(config)
     table = read_sources(config.runs, config.columns.target, config.columns.cluster)
     check_out(path)
+    if config.tuning is not None:
+        read_joint(Path(config.tuning))
     found = study(table, config)
     write_atomically(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
@@ -90,7 +94,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     checked, wrong = quality(cells, best, varied)
     by_loss = [_with(best, config, loss=loss) for loss in LOSSES]
     apart = disagreement(cells, by_loss, checked)
-    doubtful = doubts(table, rows, columns, config.units, config.target_unit) + wrong
+    tuned, tuning_notes = _by_tuning(best, table, config, many)
+    doubtful = tuning_notes + doubts(table, rows, columns, config.units, config.target_unit) + wrong
     text, of_texts, text_notes = _by_text(best, table, config)
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
@@ -128,7 +133,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "bands": _bands(cells, best),
         "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
-    return plain(content)
+    return plain(content | tuned)
 
 
 def _cells(table: Table, rows: Rows) -> Cells:
@@ -146,6 +151,22 @@ def _by_text(fit: Fit, table: Table, config: FitConfig) -> tuple[dict[str, Any] 
     except UserError as error:
         said = f"How far the exponents hang on the validation text is left out: {error}."
         return None, fits, [said, *notes]
+
+
+def _by_tuning(fit: Fit, table: Table, config: FitConfig, many: bool) -> tuple[dict[str, Any], list[str]]:
+    """The exponents at the cells' own best settings, under `tuning`, where a tune.json was named or lies beside the
+    sweep, and why they are left out."""
+    beside = found_beside(sources(config.runs))
+    if many and (beside or config.tuning):
+        return {}, [f"How far the exponents hang on the settings is left out of more than {MANY_ROWS} rows."]
+    if config.tuning is not None:
+        return {"tuning": by_tuning(fit, table, Path(config.tuning), config.bootstrap, config.seed)}, []
+    if beside is None:
+        return {}, []
+    try:
+        return {"tuning": by_tuning(fit, table, beside, config.bootstrap, config.seed)}, []
+    except UserError as error:
+        return {}, [f"How far the exponents hang on the settings is left out: {error}."]
 
 
 def _noise(fit: Fit) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.laws.checks import agreement, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
+from harness.laws.tuning import doubt
 
 MOST_WIDTH = 1000
 EXPONENTS = ("alpha", "beta", "gamma", "a", "E", *REPEATS)
@@ -46,7 +47,9 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
         say(line)
     text = study["validation_text"]
     other = f", nor other validation text ({_halves(text)})" if text else ""
-    say(f"these intervals do not cover the choice of grid and settings{other}")
+    tuned = study.get("tuning")
+    choice = f"grid{other}, nor that of settings: {doubt.clause(tuned)}" if tuned else f"grid and settings{other}"
+    say(f"these intervals do not cover the choice of {choice}")
     for line in _frontier(study):
         say(line)
     notes = study["notes"]
@@ -94,6 +97,8 @@ def show(study: dict[str, Any], console: Console) -> None:
         )
     if text := validation.sentence(study["validation_text"]):
         console.print(f"validation text: {text}", soft_wrap=True, markup=False)
+    if tuned := doubt.sentence(study.get("tuning")):
+        console.print(f"tuning: {tuned}", soft_wrap=True, markup=False)
     for line in _by_text(study):
         console.print(line, soft_wrap=True, markup=False)
     if advice := study["recommended"]:

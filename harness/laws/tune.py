@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.laws.display import digits
 from harness.laws.forms import Array
-from harness.laws.noise.intervals import TAILS
 from harness.laws.provenance import check_out, plain, versions
 from harness.laws.settings import TuneConfig
 from harness.laws.table.entry import converted
@@ -24,13 +22,16 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table, as_table, filtered
 from harness.laws.table.units import Units
 from harness.laws.tuning.basin import Basin
+from harness.laws.tuning.joint import SCHEMA, joint
 from harness.laws.tuning.penalty import Penalty, penalties, penalty_alone
+from harness.laws.tuning.published import beside
+from harness.laws.tuning.published import lines as published_lines
 from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, misfit, nearest_rules
 from harness.laws.tuning.runs import Runs, read_design
 from harness.laws.tuning.shape import cubic, curvature_shared
-from harness.laws.tuning.window import lowest, ranges, settle
+from harness.laws.tuning.verdict import Verdict, judge
+from harness.laws.tuning.window import bracketed, lowest, ranges, settle
 
-SCHEMA = 1
 LAW = "chinchilla"  # of params and tokens; which columns and units a table has is read for it
 SIGNIFICANT = 0.01
 # Other windows, as parts of the one that is taken, whose exponents are told beside its own.
@@ -46,6 +47,7 @@ class Tuned:
     full: Rules | None
     plain: Rules
     content: dict[str, Any]
+    verdict: Verdict | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of tune.json."""
@@ -87,6 +89,20 @@ def tune(
     return tune_table(as_table(table), config)
 
 
+def audit_settings(table: Any, rules: Mapping[str, Sequence[float]], **choices: Any) -> Verdict:
+    """Judges rules of settings that others published, as `audit` judges a law: are they the minima of this table, and
+    what do they cost?
+
+    rules, choices: as of `tune`. Raises UserError as `tune` does.
+    """
+    if not rules:
+        raise UserError("audit_settings judges nothing: give rules, as in {'lr': (1.797, -0.713, 0.307)}")
+    verdict = tune(table, rules=rules, **choices).verdict
+    if verdict is None:
+        raise UserError(f"no size of the table tells what {' and '.join(rules)} costs: add runs")
+    return verdict
+
+
 def tune_table(table: Table, config: TuneConfig) -> Tuned:
     """`tune` by a configuration; raises UserError."""
     config.check()
@@ -104,6 +120,10 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
     }
     judged = _of_others(others, runs, nearest)
     costs = penalties(basin, judged)
+    certificate = _certificate(runs, basin, full, tests)
+    verdict = (
+        judge(runs.names, runs.sizes, basin, full, others, judged, costs, certificate["reasons"]) if others else None
+    )
     content = {
         "schema": SCHEMA,
         "settings": {
@@ -118,11 +138,14 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
             "of": {name: list(rule) for name, rule in others.items()} or "rule_in_params",
             "cells": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in enumerate(costs)],
         },
+        "verdict": asdict(verdict) if verdict else None,
+        "published": beside(runs, basin, config.within),
+        "joint": joint(runs, basin, full or nearest_rules(basin, runs.sizes, varied), bracketed(runs.design, basin)),
         "best_runs": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in
                       enumerate(penalties(basin, lowest(runs.design)))],
         "bowl": _bowl(runs, basin),
         "windows": _windows(runs, config.within, varied),
-        "certificate": _certificate(runs, basin, full, tests),
+        "certificate": certificate,
         "source": {
             "path": table.source, "sha256": table.sha256, "sources": table.sources(), "rows": table.rows_read,
             "rows_used": len(basin.bowl.design.loss_R), "excluded": runs.table.excluded, "filter": table.filter,
@@ -132,7 +155,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         "versions": versions(),
         "notes": [*table.notes, *runs.notes],
     }  # fmt: skip
-    return Tuned(runs, basin, full, nearest, plain(content))
+    return Tuned(runs, basin, full, nearest, plain(content), verdict)
 
 
 def _settled(runs: Runs, within: float) -> Basin:
@@ -168,13 +191,10 @@ def _cost(cost: Penalty | None) -> dict[str, float | None]:
 
 def _cells(runs: Runs, basin: Basin, setting: int, judged_CK: Array) -> list[dict[str, Any]]:
     """The best value of a setting at each cell that tells it, and what the judged one costs with the others at best."""
-    low_CK, high_CK = ranges(runs.design)
+    told_CK = bracketed(runs.design, basin)
     found = []
     for cell in np.flatnonzero(basin.bowl.place[:, setting] >= 0):
-        place = basin.bowl.place[cell, setting]
-        sd_C, freedom_C = basin.curvature.spread(np.eye(len(basin.theta_P))[[place]])
-        half = float(sd_C[0] * special.stdtrit(max(float(freedom_C[0]), 1.0), TAILS[1]))
-        best = float(basin.theta_P[place])
+        best, half = float(basin.best_CK[cell, setting]), float(basin.half_CK[cell, setting])
         with np.errstate(over="ignore"):  # of a minimum that may lie anywhere
             ends = np.exp([best, best - half, best + half])
         cost = penalty_alone(basin, int(cell), setting, float(judged_CK[cell, setting]))
@@ -182,7 +202,7 @@ def _cells(runs: Runs, basin: Basin, setting: int, judged_CK: Array) -> list[dic
             _size(runs.sizes, int(cell))
             | dict(zip(("best", "low", "high"), ends.tolist(), strict=True))
             | {"penalty": asdict(cost)}
-            | {"bracketed": bool(low_CK[cell, setting] < best - half and best + half < high_CK[cell, setting])}
+            | {"bracketed": bool(told_CK[cell, setting])}
         )
     return found
 
@@ -243,8 +263,8 @@ def _certificate(runs: Runs, basin: Basin, full: Rules | None, tests: dict[str, 
     return {"certified": not reasons, "gradient_norm": norm, "reasons": reasons, "tests": tests}
 
 
-def lines(content: Mapping[str, Any]) -> list[str]:
-    """What a person reads of tune.json."""
+def lines(content: Mapping[str, Any], verbose: bool = False) -> list[str]:
+    """What a person reads of tune.json; verbose: with the rules that others published."""
     symbols = {"params": "N", "tokens": "D"}
     said = []
     for name, found in content["settings"].items():
@@ -272,6 +292,10 @@ def lines(content: Mapping[str, Any]) -> list[str]:
             ]
             shown.append(f"{name} {' '.join(exponents)}")
         said.append(f"  within a factor {window['within']:.3g} of the minima: {', '.join(shown)}")
+    if verbose:
+        said += published_lines(content["published"], content["choices"]["within"])
+    if verdict := content["verdict"]:
+        said.append(f"rules: {' '.join(verdict['verdict'])}")
     costs = [cell for cell in content["penalties"]["cells"] if cell["estimate"] is not None]
     if costs:
         worst = max(costs, key=lambda cell: cell["estimate"])

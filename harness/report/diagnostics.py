@@ -6,6 +6,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from harness.laws.tuning import doubt
 from harness.report import style
 from harness.report.figures import FLOPS, PANEL, TOKENS, Figure, params_title, shape_colour, tooltip, trusted, warning
 from harness.report.inputs import SweepFiles
@@ -13,6 +14,7 @@ from harness.report.inputs import SweepFiles
 # What panels side by side may take of the width of the page.
 ABREAST = 640
 QUANTITIES = (("alpha", "α  (parameters)"), ("beta", "β  (tokens)"), ("a", "a = β/(α+β)"))
+TUNED = "settings: best of each cell"
 LOSS_NAMES = {
     "huber": "Huber, log loss",
     "lad": "absolute, log loss",
@@ -185,6 +187,7 @@ def _holdout_column(
 
 def exponents(sweep: SweepFiles) -> Figure:
     """The exponents under every count of parameters and every loss function: dot and 95 % whisker."""
+    assert sweep.fit is not None
     rows = _exponent_rows(sweep)
     labels = list(dict.fromkeys(rows.label))
     present = [(key, title) for key, title in QUANTITIES if (rows.key == key).any()]
@@ -197,6 +200,9 @@ def exponents(sweep: SweepFiles) -> Figure:
         "under each loss function of the fit (rows fit). Whiskers are 95 % intervals, the dotted line is the headline. "
         "An exponent is only meaningful with its count; the loss function should move it by less than its interval."
     )
+    if tuned := sweep.fit.get("tuning"):
+        caption += f" The row {TUNED} takes each cell at its own, with what is not known of these in its interval"
+        caption += f"{doubt.ends(tuned)}."
     if not rows.certified.all():
         caption += " Hollow grey marks: that fit is not certified."
     return Figure("exponents", "Exponents by choice", caption, alt.hconcat(*panels, spacing=14))
@@ -212,6 +218,10 @@ def _exponent_rows(sweep: SweepFiles) -> pd.DataFrame:
             low, high = (fit["intervals"] or {}).get(key) or (np.nan, np.nan)
             rows.append((label, key, fit["estimates"][key], low, high, fit["certificate"]["certified"],
                          sweep.fit["fit"]["estimates"][key]))  # fmt: skip
+    tuned = sweep.fit.get("tuning") or {"quantities": {}}
+    for key, entry in tuned["quantities"].items():
+        low, high = (np.nan if entry[end] is None else entry[end] for end in ("low", "high"))
+        rows.append((TUNED, key, entry["value"], low, high, tuned["certified"], sweep.fit["fit"]["estimates"][key]))
     columns = ["label", "key", "value", "low", "high", "certified", "headline"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -10,6 +10,7 @@ import jinja2
 
 from harness.laws.checks import validation
 from harness.laws.display import digits
+from harness.laws.tuning import doubt
 from harness.report.fields import number
 from harness.report.inputs import SweepFiles
 from harness.report.prose import excluded, trained, training
@@ -76,6 +77,7 @@ def latex_row(sweep: SweepFiles) -> str:
     columns = [("Sweep", tex(sweep.content["sweep"])), ("Law", tex(fit["law"])), ("$N$", tex(choices["params"]))]
     columns += [("Loss function", tex(_loss(choices))), ("Cells", str(sweep.fit["source"]["rows_used"]))]
     columns += [(_symbol(name), quoted(shown, mark)) for name, shown in _estimates(fit)]
+    columns += _tuned_columns(sweep)
     for split in sweep.fit["holdouts"]:
         mean = split["mean_relative_error"]
         shown = "--" if mean is None else f"{100 * mean:.2f}"
@@ -93,6 +95,18 @@ def latex_row(sweep: SweepFiles) -> str:
         header=[name for name, _ in columns],
         rows=[[field for _, field in columns]],
     )
+
+
+def _tuned_columns(sweep: SweepFiles) -> list[tuple[str, str]]:
+    """The quantities at the cells' own best settings, where these were tuned."""
+    assert sweep.fit is not None
+    tuned = sweep.fit.get("tuning") or {"quantities": {}}
+    wrong = doubts(sweep) or not tuned.get("certified")
+    return [
+        (f"{_symbol(name)} at best settings", quoted(_digits(entry["value"], [entry["low"], entry["high"]]),
+                                                      r"^{\dagger}" if wrong else ""))
+        for name, entry in tuned["quantities"].items()
+    ]  # fmt: skip
 
 
 def _symbol(name: str) -> str:
@@ -127,6 +141,13 @@ def csv_row(sweep: SweepFiles) -> str:
     for name, value in fit["estimates"].items():
         low, high = (fit["intervals"] or {}).get(name) or (None, None)
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    tuned = sweep.fit.get("tuning")
+    for name, entry in tuned["quantities"].items() if tuned else ():
+        key, moved = f"{name}_at_best_settings", entry["shift"]
+        row |= {key: entry["value"], f"{key}_low": entry["low"], f"{key}_high": entry["high"]}
+        row |= {f"{key}_shift": moved["estimate"], f"{key}_shift_low": moved["low"], f"{key}_shift_high": moved["high"]}
+    if tuned:
+        row |= {"at_best_settings_certified": tuned["certified"], "tuning_certified": tuned["tuning_certified"]}
     row |= {"objective": fit["objective"], "interval_method": choices["interval_method"]}
     row |= {key: choices[key] for key in ("bootstrap", "seed")}
     row |= {key: seal[key] for key in ("gradient_norm", "starts", "starts_agree", "rank", "condition")}
@@ -223,8 +244,8 @@ def _excluded(sweep: SweepFiles) -> str:
 
 def _noise(sweep: SweepFiles) -> str:
     assert sweep.fit is not None
-    text = validation.sentence(sweep.fit.get("validation_text"))
-    return _seeds(sweep) + (f" {text[0].upper()}{text[1:]}." if text else "")
+    said = (validation.sentence(sweep.fit.get("validation_text")), doubt.sentence(sweep.fit.get("tuning")))
+    return " ".join([_seeds(sweep), *(f"{text[0].upper()}{text[1:]}." for text in said if text)])
 
 
 def _seeds(sweep: SweepFiles) -> str:

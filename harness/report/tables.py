@@ -72,11 +72,17 @@ def _by_noise(sweep: SweepFiles) -> Table:
         ends = {key: [estimates[key] - half[key], estimates[key] + half[key]] for key in half}
         shown = [_ends(ends.get(key), 3) for key in keys]
         rows.append([Field("the validation text"), *(Field(each, doubtful(head)) for each in shown)])
+    tuned = sweep.fit.get("tuning")
+    if rows and tuned:
+        told = {key: each for key, each in tuned["quantities"].items() if each["low"] is not None}
+        ends = {key: [each["low"], each["high"]] for key, each in told.items()}
+        shown = [_ends(ends.get(key), 3) for key in keys]
+        rows.append([Field("rows, at best settings"), *(Field(each, not tuned["certified"]) for each in shown)])
     test = sweep.fit.get("lack_of_fit")
-    told = ""
+    seeds = ""
     if test:
         first, second = test["degrees_of_freedom"]
-        told = (
+        seeds = (
             f" Between seeds cells differ by {percent(test['noise_sd'], 2)}, and the law misfits by "
             f"{percent(test['misfit_sd'], 2)} beside it (F = {test['f']:.1f}, {first} and {second} degrees of freedom, "
             f"p = {test['p']:.2g})."
@@ -86,7 +92,8 @@ def _by_noise(sweep: SweepFiles) -> Table:
         "Intervals under each noise",
         "95 % intervals by simulation. The first two take what the law leaves over as noise, misfit too; those of "
         "the noise measured between seeds hold if the law is exact. None of them counts the choice of the validation "
-        "text: where there is a row for it, it holds the mean over all such texts, by a jackknife over parts." + told,
+        "text: where there is a row for it, it holds the mean over all such texts, by a jackknife over parts."
+        + (" At best settings: each cell at its own, with what is not known of these." if tuned else "") + seeds,
         ["noise", *(SYMBOLS[key] for key in keys)],
         rows,
     )

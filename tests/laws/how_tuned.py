@@ -26,8 +26,10 @@ SHOWN = ("alpha", "beta", "a", "E")
 
 
 def floors(tuned: Tuned) -> dict[tuple[float, float], float]:
-    """The fitted least log loss of each size, by its params and tokens."""
-    floor_C = tuned.basin.floor_G
+    """The fitted least log loss of each size, by its params and tokens: the mean of its rows less their heights."""
+    bowl = tuned.basin.bowl
+    weighted_RG = bowl.design.groups_RG * bowl.design.weight_R[:, None]
+    floor_C = (weighted_RG.T @ bowl.floors(tuned.basin.theta_P)) / weighted_RG.sum(0)
     return dict(zip(zip(tuned.runs.sizes.params_C, tuned.runs.sizes.tokens_C, strict=True), floor_C, strict=True))
 
 

@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, special
 
 from harness.laws.forms import Array
-from harness.laws.noise.intervals import Curvature
+from harness.laws.noise.intervals import TAILS, Curvature
 from harness.laws.noise.noise import Labels, estimate
 
 Mask = NDArray[np.bool_]
@@ -192,11 +192,13 @@ class Basin:
     def best_CK(self) -> Array:
         return self.bowl.minima(self.theta_P)
 
-    @property
-    def floor_G(self) -> Array:
-        """c, the fitted log loss at the minimum of each group."""
-        weighted_RG = self.bowl.design.groups_RG * self.bowl.design.weight_R[:, None]
-        return (weighted_RG.T @ self.bowl.floors(self.theta_P)) / weighted_RG.sum(0)
+    @cached_property
+    def half_CK(self) -> Array:
+        """Half the 95 % interval of each cell's minimum, (C, K); nan where a setting does not vary."""
+        place_CK = self.bowl.place
+        sd_P, freedom_P = self.curvature.spread(np.eye(len(self.theta_P)))
+        half_P = sd_P * special.stdtrit(np.maximum(freedom_P, 1.0), TAILS[1])
+        return np.where(place_CK >= 0, half_P[np.maximum(place_CK, 0)], np.nan)
 
     @property
     def H_KK(self) -> Array:

@@ -50,6 +50,13 @@ def ranges(design: Design) -> tuple[Array, Array]:
     return low_CK, high_CK
 
 
+def bracketed(design: Design, basin: Basin) -> Mask:
+    """Whether the interval of each cell's minimum lies within what was tried, (C, K)."""
+    low_CK, high_CK = ranges(design)
+    inside_CK = (low_CK < basin.best_CK - basin.half_CK) & (basin.best_CK + basin.half_CK < high_CK)
+    return np.asarray(inside_CK, bool)
+
+
 def lowest(design: Design) -> Array:
     """The settings of the row of lowest loss in each cell, (C, K)."""
     order_R = np.lexsort((design.loss_R, design.cell_R))
