@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 
@@ -12,6 +13,15 @@ from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_sweep
 
+gc.disable()  # until all tests are imported
+
+
+def pytest_collection_finish():
+    """What is imported by then stays, and is not searched for garbage again and again."""
+    gc.freeze()
+    gc.enable()
+
+
 # pytest --hypothesis-profile=long: what the suite tries with hundreds of examples, with thousands.
 settings.register_profile("long", max_examples=10_000)
 
@@ -19,10 +29,12 @@ settings.register_profile("long", max_examples=10_000)
 @pytest.fixture(autouse=True)
 def as_at_the_start():
     """What the test before may have left of its process: signals that are ignored, as by a launcher that was stopped or
-    under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0."""
+    under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0; garbage
+    that is not collected."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_flush_denormal(False)
+    gc.enable()
 
 
 @pytest.fixture
