@@ -4,7 +4,10 @@ import signal
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
+from untraced import untrace
 
 from harness.config import TrainConfig
 from harness.data.corpus import DataConfig
@@ -14,6 +17,8 @@ from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_sweep
 
 gc.disable()  # until all tests are imported
+untrace(ConfigLoaderImpl, "load_configuration")
+untrace(OverridesParser, "parse_overrides")
 
 
 def pytest_collection_finish():
