@@ -20,7 +20,9 @@ sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 plan fit report compare status sync view clean: .venv/installed
 	@$(PY) scripts/make.py $@
 
-# A third worker computes while others wait for servers and clusters.
+# A third worker computes while others wait for servers and clusters. Bytecode is kept, whatever the environment says:
+# hundreds of processes would compile each file anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/tested
 	@$(PY) -m pytest -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 

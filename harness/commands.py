@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import gc
 import signal
 import sys
 import warnings
@@ -133,6 +134,13 @@ def _of_files(error: OSError) -> str:
     return str(file_error(Path(error.filename), error)) if error.filename else full
 
 
+def collect_garbage() -> None:
+    """From here on again, where a script has put it off; what it has imported stays, and is not searched."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     """Runs `main(arguments)` and exits with its status; a UserError is one sentence and status 2.
 
@@ -141,6 +149,7 @@ def run_script(main: Callable[[list[str]], int], config: str) -> NoReturn:
     """
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    collect_garbage()
     output, said = guarded(), ""
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):

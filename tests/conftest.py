@@ -1,9 +1,13 @@
+import gc
 import os
 import signal
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import settings
+from untraced import untrace
 
 from harness.config import TrainConfig
 from harness.data.corpus import DataConfig
@@ -12,6 +16,17 @@ from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
 from harness.sweep.compose import compose_sweep
 
+gc.disable()  # until all tests are imported
+untrace(ConfigLoaderImpl, "load_configuration")
+untrace(OverridesParser, "parse_overrides")
+
+
+def pytest_collection_finish():
+    """What is imported by then stays, and is not searched for garbage again and again."""
+    gc.freeze()
+    gc.enable()
+
+
 # pytest --hypothesis-profile=long: what the suite tries with hundreds of examples, with thousands.
 settings.register_profile("long", max_examples=10_000)
 
@@ -19,10 +34,12 @@ settings.register_profile("long", max_examples=10_000)
 @pytest.fixture(autouse=True)
 def as_at_the_start():
     """What the test before may have left of its process: signals that are ignored, as by a launcher that was stopped or
-    under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0."""
+    under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0; garbage
+    that is not collected."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_flush_denormal(False)
+    gc.enable()
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from sweep_files import KEY, assert_no_key, leave_account
 from wandb_server import WandbServer
 
 from harness.data.synthetic import write_corpus
+from harness.errors import UserError
+from harness.sweep.run import train
 from harness.tracking import PLAN, wait
 
 ROOT = Path(__file__).parents[1]
@@ -47,12 +49,13 @@ def common(tmp_path_factory) -> list[str]:
     ]  # fmt: skip
 
 
+GRID = ("name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]")
+
+
 @pytest.fixture(scope="module")
 def sweep(common, server) -> Path:
     """A grid of 4 shapes, one of them with a second seed, and 3 budgets, trained, fitted, reported and mirrored."""
-    done = script(
-        "train", "-m", *common, "name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]"
-    )
+    done = script("train", "-m", *common, *GRID)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.sub(r"measuring the pace of .*\n", "", done.stderr) == ""  # a line every ten seconds
     folder = Path(dict(argument.split("=") for argument in common)["output_directory"]) / "tiny"
@@ -60,8 +63,8 @@ def sweep(common, server) -> Path:
     assert "15 of 15 cells finished" in done.stdout
     assert f"W&B: 15 runs at {server.url}/me/scaling/groups/tiny" in done.stdout
     told = done.stdout
-    for name in ("fit", "report"):
-        done = script(name, f"runs={folder}")
+    for name, more in (("fit", ["bootstrap=200"]), ("report", [])):
+        done = script(name, f"runs={folder}", *more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         told += done.stdout
@@ -93,12 +96,8 @@ def test_the_fit_and_the_report_are_there(sweep):
 
 
 def test_a_law_is_not_stated_after_the_results(sweep, common):
-    done = script(
-        "train", "-m", *common, "name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]",
-        "law=chinchilla_coupled",
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: law=chinchilla_coupled is not chinchilla, which ")
+    with pytest.raises(UserError, match="^law=chinchilla_coupled is not chinchilla, which "):
+        train(["-m", *common, *GRID, "law=chinchilla_coupled"])
     assert "\nlaw: chinchilla\n" in (sweep / "sweep.yaml").read_text()
 
 
@@ -116,7 +115,7 @@ def test_every_cell_is_a_run_of_w_and_b(sweep, server):
 
 
 def test_it_comes_back_from_w_and_b_byte_for_byte_and_gives_the_same_fit(sweep, tmp_path):
-    done = script("fit", "runs=wandb://me/scaling/tiny", here=tmp_path)
+    done = script("fit", "runs=wandb://me/scaling/tiny", "bootstrap=200", here=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "runs=outputs/wandb/me/scaling/tiny verbose=true`" in done.stdout.splitlines()[-1]
     back = tmp_path / "outputs/wandb/me/scaling/tiny"
@@ -130,24 +129,19 @@ def test_it_comes_back_from_w_and_b_byte_for_byte_and_gives_the_same_fit(sweep, 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {there}\n", "")
 
 
-def test_the_same_command_again_trains_nothing(sweep, common):
+def test_the_same_command_again_trains_nothing(sweep, common, capsys):
     stamps = {path: path.stat().st_mtime_ns for path in sweep.glob("runs/*/run.json")}
-    done = script(
-        "train", "-m", *common, "name=tiny", "shape=w32-d1,w24-d2,w24-d1,w16-d1,w16-d1-s1", "tokens=[10e3,20e3,40e3]"
-    )
-    assert done.returncode == 0
-    assert "15 of them done" in done.stdout
+    assert train(["-m", *common, *GRID]) == 0
+    assert "15 of them done" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
-def test_a_diverging_cell_stops_no_other_and_the_status_says_so(common):
-    done = script(
-        "train", "-m", *common, "name=mixed", "shape=w16-d1", "tokens=20e3", "tracking=none",
-        "optimizer.learning_rate.value=.01,1e4",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "1 of 2 cells finished" in done.stdout
-    assert "diverged: w16-d1-t20k-s0-" in done.stdout
+def test_a_diverging_cell_stops_no_other_and_the_status_says_so(common, capsys):
+    own = ["name=mixed", "shape=w16-d1", "tokens=20e3", "tracking=none", "optimizer.learning_rate.value=.01,1e4"]
+    assert train(["-m", *common, *own]) == 1
+    said = capsys.readouterr().out
+    assert "1 of 2 cells finished" in said
+    assert "diverged: w16-d1-t20k-s0-" in said
     folder = Path(dict(argument.split("=") for argument in common)["output_directory"]) / "mixed"
     status = script("status", f"runs={folder}")
     assert status.returncode == 0

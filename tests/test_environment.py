@@ -1,5 +1,6 @@
 """What a script says where its Python lacks the package or a module that it needs, and make where no wheel fits it."""
 
+import gc
 import os
 import re
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from harness.commands import run_script
+from harness.sweep.compose import set_environment
 
 ROOT = Path(__file__).parents[1]
 OF_ANY_PYTHON = ("check_environment.py", "check_python.py", "set_up.py")
@@ -50,6 +54,21 @@ def test_a_script_without_its_packages_ends_in_one_sentence(tmp_path, flags, scr
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {sys.executable} has no module ")
+
+
+def test_what_is_imported_is_not_searched_for_garbage_and_what_follows_is(check, monkeypatch):
+    monkeypatch.delitem(sys.modules, "check_environment")
+    gc.enable()
+    import check_environment  # noqa: F401
+
+    assert not gc.isenabled()
+    set_environment()  # as every worker does
+    assert gc.isenabled()
+    gc.disable()
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda arguments: 3 + gc.isenabled(), "fit")
+    assert ended.value.code == 4
 
 
 BEGUN = f"import os, signal, sys; sys.path.append({str(ROOT / 'scripts')!r}); import check_environment\n"

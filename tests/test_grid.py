@@ -1,12 +1,29 @@
+import copy
+import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from harness.config import TrainConfig
 from harness.data.batches import Batches
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.grid import check_distinct, check_memory, check_splits, check_unique, make_trunks, schedule_makespan
+from harness.sweep.compose import compose_sweep
+
+
+@functools.cache
+def composed(*arguments: str) -> TrainConfig:
+    (job,) = compose_sweep(["tracking=none", *arguments]).jobs
+    return job
+
+
+@pytest.fixture
+def compose() -> Callable[..., TrainConfig]:
+    """A job of its own for each call, composed once for all tests: most of them begin with the same ones."""
+    return lambda *arguments: copy.deepcopy(composed(*arguments))
 
 
 def trunks(job):

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from harness import __version__, slurm
 from harness.arguments import quoted, settled
-from harness.commands import configuration, known_keys
+from harness.commands import collect_garbage, configuration, known_keys
 from harness.config import TrainConfig, to_config
 from harness.data.tokens import TokenStore, prepare
 from harness.errors import UserError
@@ -51,6 +51,7 @@ ALLOCATOR = "expandable_segments:True"
 
 def set_environment() -> None:
     """That of this process and of every worker; what the user set of the allocator stays."""
+    collect_garbage()  # of a worker, which imports the script too
     os.environ.update(QUIET)
     if homeless():  # as in a container: caches have no other place
         os.environ.setdefault("HF_HOME", str(Path(".cache/huggingface").absolute()))

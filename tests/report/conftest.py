@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import altair as alt
 import pandas as pd
 import pytest
 from synthetic_sweep import diverge, hand_study, make_rows, write_sweep
+from untraced import untrace
 
 from harness.report.page import write_report
+
+untrace(alt.TopLevelMixin, "to_dict")
 
 
 @pytest.fixture(scope="session")

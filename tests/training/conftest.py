@@ -1,5 +1,9 @@
 import pytest
 import torch
+from torch._dynamo.convert_frame import ConvertFrame
+from untraced import untrace
+
+untrace(ConvertFrame, "__call__")
 
 
 @pytest.fixture

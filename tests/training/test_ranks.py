@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -68,11 +69,21 @@ def losses(folder: SweepFolder, trunk: Trunk) -> list[float]:
     return [record["loss"] for record in records]
 
 
-def one_process(trunk_of, store, folder: Path, *arguments: str) -> list[float]:
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory) -> SweepFolder:
+    return SweepFolder(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture
+def one_process(trunk_of, store, apart):
     """The losses of a process alone that goes over each batch in two parts, which it adds up as two ranks do."""
-    trunk = trunk_of("optimizer.micro_batch_tokens=128", *arguments)
-    run_trunk(trunk, store, CPU, SweepFolder(folder), "test")
-    return losses(SweepFolder(folder), trunk)
+
+    def train(*arguments: str) -> list[float]:
+        trunk = trunk_of("optimizer.micro_batch_tokens=128", *arguments)
+        run_trunk(trunk, store, CPU, apart, "test")  # what another test has trained is kept
+        return losses(apart, trunk)
+
+    return train
 
 
 def test_gradients_are_those_of_the_whole_batch(trunk_of, store):
@@ -86,11 +97,11 @@ def test_gradients_are_those_of_the_whole_batch(trunk_of, store):
     assert ranks_of(os.getpid()) == []
 
 
-def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of, store, tmp_path):
+def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of, store, one_process, tmp_path):
     trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     found = losses(folder, trunk)
-    assert found == one_process(trunk_of, store, tmp_path / "one", BUDGETS)
+    assert found == one_process(BUDGETS)
     whole = trunk_of(BUDGETS)
     run_trunk(whole, store, CPU, SweepFolder(tmp_path / "whole"), "test")
     assert found == pytest.approx(losses(SweepFolder(tmp_path / "whole"), whole), rel=1e-4)
@@ -102,7 +113,7 @@ def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of,
     assert (row["step"], row["tokens"]) == (78, 78 * 256)
 
 
-def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store, tmp_path):
+def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store, one_process, tmp_path):
     trunk, folder, calls = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two"), []
 
     def on_ranks(*arguments):
@@ -118,7 +129,7 @@ def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store,
         thread.join(100)
         assert not thread.is_alive()
     assert len(calls) == 1 and ranks_of(os.getpid()) == []
-    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", BUDGETS)
+    assert losses(folder, trunk) == one_process(BUDGETS)
     assert list(tmp_path.glob("two/*/*/running")) == []
 
 
@@ -131,11 +142,14 @@ def test_ranks_that_cannot_be_connected_say_so(trunk_of, store, tmp_path, monkey
     assert errors[0].startswith("gpus=2: gloo cannot connect them here (") and errors[0].endswith("): set gpus=1")
 
 
-def while_it_runs(act, folder: SweepFolder, trunk: Trunk, moments: list[int]) -> threading.Thread:
-    """Calls act(ranks) once they have come to each of the steps in `moments`, in their order."""
+Act = Callable[[list[int]], None]
+
+
+def while_it_runs(folder: SweepFolder, trunk: Trunk, *acts: tuple[int, Act]) -> threading.Thread:
+    """Acts on the ranks, each time once they have come to a step, in this order."""
 
     def watch() -> None:
-        for moment in moments:
+        for moment, act in acts:
             acted = False
             while not acted:
                 time.sleep(0.005)
@@ -151,39 +165,37 @@ def while_it_runs(act, folder: SweepFolder, trunk: Trunk, moments: list[int]) ->
     return thread
 
 
-def test_a_rank_that_is_killed_at_any_moment_costs_no_bits(trunk_of, store, tmp_path):
+def kill(rank: int) -> Act:
+    return lambda ranks: os.kill(ranks[rank], signal.SIGKILL)
+
+
+def test_kills_and_a_stop_of_any_rank_at_any_moment_cost_no_bits(trunk_of, store, one_process, tmp_path):
     trunk, folder, chance = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path / "two"), random.Random(1)
     order = [chance.choice((0, 1)) for _ in range(3)]
     assert set(order) == {0, 1}
-    victims = iter(order)
     thread = while_it_runs(
-        lambda ranks: os.kill(ranks[next(victims)], signal.SIGKILL), folder, trunk, [0, 40, 2 * 187 + 20]
+        folder, trunk, (0, kill(order[0])), (40, kill(order[1])), (60, lambda ranks: os.kill(ranks[1], signal.SIGUSR2))
     )
+    with pytest.raises(Stopped, match="SIGUSR2"), stop.listening(), stop.deferred(tmp_path):
+        run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
+    thread.join(10)
+    assert not thread.is_alive() and ranks_of(os.getpid()) == []
+    assert 0 < newest_step(folder.trunk(trunk.name)) <= 187
+    assert not any(is_final(folder.run(cell.name)) for cell in trunk.cells[1:])
+    thread = while_it_runs(folder, trunk, (2 * 187 + 20, kill(order[2])))
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     thread.join(10)
-    assert list(victims) == [] and ranks_of(os.getpid()) == []
-    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", *LARGER)
+    assert not thread.is_alive() and ranks_of(os.getpid()) == []
+    assert losses(folder, trunk) == one_process(*LARGER)
 
 
 def test_ranks_that_are_always_killed_are_a_failure(trunk_of, store, tmp_path):
     trunk, folder = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path)
-    thread = while_it_runs(lambda ranks: os.kill(ranks[1], signal.SIGKILL), folder, trunk, [0, 0])
+    thread = while_it_runs(folder, trunk, (0, kill(1)), (0, kill(1)))
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     thread.join(10)
     errors = [read_record(folder.run(cell.name))["error"] for cell in trunk.cells]
     assert errors == ["its process was killed 2 times: is there enough memory?"] * 2
-
-
-def test_a_stop_to_any_rank_is_saved_and_goes_on_to_the_same_bits(trunk_of, store, tmp_path):
-    trunk, folder = trunk_of(*LARGER, "gpus=2"), SweepFolder(tmp_path / "two")
-    while_it_runs(lambda ranks: os.kill(ranks[1], signal.SIGUSR2), folder, trunk, [20])
-    with pytest.raises(Stopped, match="SIGUSR2"), stop.listening(), stop.deferred(tmp_path):
-        run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
-    assert ranks_of(os.getpid()) == []
-    assert 0 < newest_step(folder.trunk(trunk.name)) <= 187
-    assert not any(is_final(folder.run(cell.name)) for cell in trunk.cells[1:])
-    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
-    assert losses(folder, trunk) == one_process(trunk_of, store, tmp_path / "one", *LARGER)
 
 
 @pytest.fixture
@@ -209,14 +221,14 @@ def test_a_rank_that_raises_fails_the_cells_that_wait_for_the_trunk(fault, trunk
     assert ranks_of(os.getpid()) == []
 
 
-def test_ranks_out_of_memory_go_on_with_half_and_then_fail_one_cell(fault, trunk_of, store, tmp_path):
+def test_ranks_out_of_memory_go_on_with_half_and_then_fail_one_cell(fault, trunk_of, store, one_process, tmp_path):
     trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
     fault(0, step=70, times=2, memory=True)  # of the second one's cooldown, which comes first, whole and halved
     run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
     first, second = (read_record(folder.run(cell.name)) for cell in trunk.cells)
     why = "out of memory, also with half the micro-batch: CUDA out of memory. Tried to allocate 12.27 GiB"
     assert (first["status"], second["status"], second["error"]) == ("finished", "failed", why)
-    expected = one_process(trunk_of, store, tmp_path / "one", BUDGETS)[0]
+    expected = one_process(BUDGETS)[0]
     assert first["loss"] == pytest.approx(expected, rel=1e-4) and first["loss"] != expected
     said = "a step did not fit into memory: half the micro-batch is taken, which moves last digits\n"
     assert (folder.run(trunk.cells[0].name) / "notes.txt").read_text() == said
