@@ -153,6 +153,9 @@ def _split(
         label_of(overrides, job, axes, name) for overrides, job, name in zip(batch, jobs, names, strict=True)
     )
     check_differ(jobs, labels)
+    given = [line for overrides in batch for line in overrides if line.lstrip("+").startswith("optimizer.rules=")]
+    if given and all(job.optimizer.rules is None for job in jobs):
+        raise UserError(f"{given[0]} is read by optimizer=tuned alone: add that, or leave it out")
     return batch, tuple(jobs), labels
 
 
