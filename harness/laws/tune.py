@@ -29,6 +29,7 @@ from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, m
 from harness.laws.tuning.runs import Runs, read_design
 from harness.laws.tuning.shape import cubic, curvature_shared
 from harness.laws.tuning.window import lowest, ranges, settle
+from harness.laws.tuning.zero import sentence, zero_cost
 
 SCHEMA = 1
 LAW = "chinchilla"  # of params and tokens; which columns and units a table has is read for it
@@ -120,6 +121,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         },
         "best_runs": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in
                       enumerate(penalties(basin, lowest(runs.design)))],
+        "zeros": {runs.names[zero.setting]: zero_cost(basin, zero, runs.sizes, config.within) for zero in runs.zeros},
         "bowl": _bowl(runs, basin),
         "windows": _windows(runs, config.within, varied),
         "certificate": _certificate(runs, basin, full, tests),
@@ -289,6 +291,7 @@ def lines(content: Mapping[str, Any]) -> list[str]:
             f"the settings of the best run of each size cost {mean:.2%} on average, {worst['estimate']:.2%} "
             f"({worst['low']:.2%} to {worst['high']:.2%}) at most"
         )
+    said += [sentence(name, cost) for name, cost in content["zeros"].items() if cost is not None]
     return said + [f"note: {note}" for note in content["notes"]]
 
 

@@ -29,7 +29,7 @@ NOISELESS = 1e-9
 class Design:
     """Rows of log losses and log settings, the cell of each, and which settings vary within a cell.
 
-    group_R labels the rows that differ in settings alone, as of one cell and seed; cluster_R those of one trunk. weight_R
+    group_R labels rows that differ in settings alone, as of one cell and seed; cluster_R those of one trunk. weight_R
     is above 0 and says how much a row counts, not how noisy it is.
     """
 
@@ -140,6 +140,10 @@ class Bowl:
 
     def gradient(self, theta_P: Array) -> Array:
         """Of the residuals, (R, P)."""
+        return self.design.within(self.slopes(theta_P))
+
+    def slopes(self, theta_P: Array) -> Array:
+        """Of the floors by theta, (R, P)."""
         v_RK = self.offsets(theta_P)
         down_RK = v_RK @ self.bend(theta_P) + 3 * v_RK**2 * self.kappa(theta_P)
         J_RP = np.zeros((len(v_RK), self.before + len(self.pairs) + len(self.cubed)))
@@ -148,7 +152,7 @@ class Bowl:
             J_RP[:, self.before + number] = -v_RK[:, j] * v_RK[:, k] * (0.5 if j == k else 1.0)
         for number, k in enumerate(self.cubed):
             J_RP[:, self.before + len(self.pairs) + number] = -(v_RK[:, k] ** 3)
-        return self.design.within(J_RP)
+        return J_RP
 
     def spread(self, value_RK: Array) -> Array:
         """A value of each row and setting as columns of the parameters that place the minima, (R, before)."""
