@@ -25,6 +25,7 @@ from harness.laws.table.table import Table, as_table, filtered
 from harness.laws.table.units import Units
 from harness.laws.tuning.basin import Basin
 from harness.laws.tuning.penalty import Penalty, penalties, penalty_alone
+from harness.laws.tuning.rule_file import write_rules
 from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, misfit, nearest_rules
 from harness.laws.tuning.runs import Runs, read_design
 from harness.laws.tuning.shape import cubic, curvature_shared
@@ -311,11 +312,15 @@ def output_path(config: TuneConfig) -> Path:
     return runs / "tune.json" if runs.is_dir() else runs.with_suffix(".tune.json")
 
 
-def write_tuned(config: TuneConfig) -> Tuned:
-    """Fits and writes tune.json; raises UserError before anything is written."""
+def write_tuned(config: TuneConfig) -> tuple[Tuned, str]:
+    """Fits and writes tune.json, and of a sweep tune.yaml, and says where; raises UserError before anything is written.
+    """
     path = output_path(config)
     table = read_sources(config.runs, config.columns.target, config.columns.cluster)
     check_out(path)
     found = tune_table(table, config)
     write_atomically(path, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-    return found
+    said, (first, *more) = f"written to {path}", sources(config.runs)
+    if found.runs.table.own and not more and Path(first, "sweep.yaml").exists():
+        said = f"{write_rules(found.to_dict(), Path(first), path.with_suffix('.yaml'))}\n{said}"
+    return found, said
