@@ -92,6 +92,9 @@ def tune(
 def tune_table(table: Table, config: TuneConfig) -> Tuned:
     """`tune` by a configuration; raises UserError."""
     config.check()
+    diverged = [row for row in table.excluded if row["why"] == "status is diverged"]
+    if diverged and table.frame.empty:
+        raise UserError(f"{table.source}: all {len(diverged)} runs diverged, so that none has a loss: lower the rates")
     table, columns = mapped(filtered(table, config.filter), config.columns, LAW)
     table, rows = converted(table, columns, LAW, config.units, config.target_unit, config.bytes_per_token)
     runs = read_design(table, rows, columns, config.wanted())
@@ -133,7 +136,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         },
         "choices": {"settings": list(runs.names), "within": config.within},
         "versions": versions(),
-        "notes": [*table.notes, *runs.notes],
+        "notes": [*_of_diverged(table, len(diverged)), *table.notes, *runs.notes],
     }  # fmt: skip
     return Tuned(runs, basin, full, nearest, plain(content))
 
@@ -142,12 +145,21 @@ def _settled(runs: Runs, within: float) -> Basin:
     """The basin of the runs, with a cubic along the settings that show one; raises UserError where there is none."""
     basin = settle(runs.design, within)
     if basin is None:
+        # Where one has none beside the others, what it has alone says which it is.
+        alone = [settle(runs.only(number), within) for number in range(len(runs.names))]
+        without = [name for name, own in zip(runs.names, alone, strict=True) if own is None] or list(runs.names)
         raise UserError(
-            f"{runs.table.source}: the losses have no minimum along {' and '.join(runs.names)}: try more values on "
+            f"{runs.table.source}: the losses have no minimum along {' and '.join(without)}: try more values on "
             "both sides, or name fewer settings"
         )
     cubed = tuple(k for k, p in enumerate(cubic(basin)) if p is not None and p < SIGNIFICANT)
     return (settle(runs.design, within, cubed) or basin) if cubed else basin
+
+
+def _of_diverged(table: Table, count: int) -> list[str]:
+    """A note on the runs of a sweep that diverged; of another table it is among those of the table."""
+    said = f"{count} cells diverged: their settings count as tried, and no loss is made up for them."
+    return [said] if count and table.own else []
 
 
 def _of_others(others: Mapping[str, tuple[float, float, float]], runs: Runs, nearest: Rules) -> Array:
@@ -180,11 +192,12 @@ def _cells(runs: Runs, basin: Basin, setting: int, judged_CK: Array) -> list[dic
         best = float(basin.theta_P[place])
         with np.errstate(over="ignore"):  # of a minimum that may lie anywhere
             ends = np.exp([best, best - half, best + half])
-        cost = penalty_alone(basin, int(cell), setting, float(judged_CK[cell, setting]))
+        judged = float(judged_CK[cell, setting])  # nan where no rule is told
+        cost = None if math.isnan(judged) else penalty_alone(basin, int(cell), setting, judged)
         found.append(
             _size(runs.sizes, int(cell))
             | dict(zip(("best", "low", "high"), ends.tolist(), strict=True))
-            | {"penalty": asdict(cost)}
+            | {"penalty": _cost(cost)}
             | {"bracketed": bool(low_CK[cell, setting] < best - half and best + half < high_CK[cell, setting])}
         )
     return found
@@ -259,7 +272,11 @@ def lines(content: Mapping[str, Any]) -> list[str]:
                 value, low, high = digits(exponent["estimate"], (exponent["low"], exponent["high"]))
                 power += f" ({symbol}/{rule[f'reference_{use}']:.3g})^{value} [{low} to {high}]"
         value = rule["value"]
-        at = f"{value['estimate']:.3g} [{value['low']:.3g} to {value['high']:.3g}]"
+        if value["estimate"] is None:
+            sizes = len(content["penalties"]["cells"])
+            said.append(f"best {name} is told at {len(found['cells'])} of {sizes} sizes, too few for a rule")
+            continue
+        at = "{estimate:.3g} [{low:.3g} to {high:.3g}]".format(**value)
         outside = sum(not cell["bracketed"] for cell in found["cells"])
         where = f"; not bracketed at {outside} of {len(found['cells'])} sizes" if outside else ""
         said.append(f"best {name} = {at}{power}{where}")
@@ -322,5 +339,6 @@ def write_tuned(config: TuneConfig) -> tuple[Tuned, str]:
     write_atomically(path, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
     said, (first, *more) = f"written to {path}", sources(config.runs)
     if found.runs.table.own and not more and Path(first, "sweep.yaml").exists():
-        said = f"{write_rules(found.to_dict(), Path(first), path.with_suffix('.yaml'))}\n{said}"
+        rules = write_rules(found.to_dict(), found.runs.table.frame, Path(first), path.with_suffix(".yaml"))
+        said = f"{rules}\n{said}"
     return found, said

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from harness.errors import UserError
@@ -19,11 +20,16 @@ HEAD = "# Read by optimizer=tuned optimizer.rules={path}: docs/settings.md says 
 NUMBERS = "# value (N / reference_params)^params_exponent (D / reference_tokens)^tokens_exponent\n"
 
 
-def write_rules(content: Mapping[str, Any], sweep: Path, path: Path) -> str:
+def write_rules(content: Mapping[str, Any], frame: pd.DataFrame, sweep: Path, path: Path) -> str:
     """Writes the rules of a tune.json of the sweep in a folder; a sentence on where, or on why there are none, and then
-    no file is left."""
+    no file is left. frame: the rows that were fitted."""
     try:
-        found = rules_of(content, job_of(SweepFolder(sweep)))
+        job = job_of(SweepFolder(sweep))
+        for name in SETTINGS:
+            column = f"optimizer.{name}.value"
+            if column in frame.columns and column not in content["settings"]:  # held at one of its values
+                job["optimizer"][name]["value"] = float(frame[column].iloc[0])
+        found = rules_of(content, job)
     except UserError as error:
         path.unlink(missing_ok=True)
         return f"no {path}: {error}"

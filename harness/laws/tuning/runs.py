@@ -34,6 +34,15 @@ class Runs:
     zeros: tuple[Zero, ...]
     notes: list[str]
 
+    def only(self, setting: int) -> Design:
+        """The rows as those of one setting, each where the others are alike a group of its own."""
+        others_RK = np.delete(self.design.setting_RK, setting, axis=1)
+        labels = [np.unique(np.round(other_R, 6), return_inverse=True)[1] for other_R in others_RK.T]
+        return replace(
+            self.design, setting_RK=self.design.setting_RK[:, [setting]], active_CK=self.design.active_CK[:, [setting]],
+            group_R=_numbered(self.design.group_R, *labels),
+        )  # fmt: skip
+
 
 def named_settings(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str]) -> list[str]:
     """The columns that are settings: those wanted, else the axes of a sweep, or what else was set and is a number.
@@ -93,7 +102,7 @@ def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str
     )  # fmt: skip
     design = every.keep((~zero_R).astype(float))
     design = replace(design, active_CK=varying(design, LEAST_VALUES))
-    _check_values(table, names, design)
+    _check_values(table, names, design, shape_labels(table.frame, rows.params))
     _check_apart(table, names, design)
     params_C, tokens_C = (
         np.asarray(pd.Series(value_R[~zero_R]).groupby(design.cell_R).median(), float)
@@ -141,13 +150,20 @@ def _groups(table: Table, cell_R: Labels, names: Sequence[str], fitted_R: Mask) 
     return cell_R
 
 
-def _check_values(table: Table, names: Sequence[str], design: Design) -> None:
-    for name, active_C in zip(names, design.active_CK.T, strict=True):
-        if not active_C.any():
+def _check_values(table: Table, names: Sequence[str], design: Design, shape_R: Labels) -> None:
+    for name, setting_R, active_C in zip(names, design.setting_RK.T, design.active_CK.T, strict=True):
+        if active_C.any():
+            continue
+        values_R = np.round(setting_R, 6)
+        if any(len(np.unique(values_R[shape_R == shape])) >= LEAST_VALUES for shape in np.unique(shape_R)):
             raise UserError(
-                f"{table.source}: no params and tokens have {LEAST_VALUES} values of {name}, and a minimum lies "
-                "between three or more: add runs, at the same budgets for each value, or leave it out of settings="
+                f"{table.source}: the tokens differ between the values of {name}, and a minimum lies between "
+                f"{LEAST_VALUES} values at the same tokens: train each value to the same budgets"
             )
+        raise UserError(
+            f"{table.source}: no params and tokens have {LEAST_VALUES} values of {name}, and a minimum lies between "
+            "three or more: add runs, at the same budgets for each value, or leave it out of settings="
+        )
 
 
 def _check_apart(table: Table, names: Sequence[str], design: Design) -> None:
