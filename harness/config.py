@@ -254,7 +254,7 @@ def _read_rules(path: str, version: tuple[int, int]) -> dict[str, Any]:
         rules, measured = content["optimizer"], content["measured"]
         whole = {name: set(rules[name]) for name in OptimizerConfig().by_size()}
         assert all(keys == set(asdict(Rule(0.0))) for keys in whole.values()) and content["schema"] == RULES_SCHEMA
-        assert set(MEASURED) <= set(measured)
+        assert {*MEASURED, "params", "tokens"} <= set(measured) and "certified" in content
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AssertionError):
         raise UserError(
             f"optimizer.rules={path} holds no rules: give the tune.yaml that `make tune` or scripts/tune.py wrote"

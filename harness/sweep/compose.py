@@ -30,7 +30,7 @@ from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
 from harness.sweep.corpora import check_corpora, check_tokenizers
-from harness.sweep.grids import axes_of_grids, beside, grids_of
+from harness.sweep.grids import axes_of_grids, beside, composed_once, grids_of
 from harness.sweep.texts import settled_corpora
 from harness.sweep.variants import Label, axes_in, check_differ, label_of, naming, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
@@ -147,7 +147,8 @@ def _split(
     def composed(own: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
         overrides = parser.parse_overrides([*(beside(lines, own) if grids else lines), *own])
         merged = merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
-        return merged, [to_config(compose("train", overrides)) for overrides in merged]
+        each = composed_once(merged, parser) if grids else (compose("train", overrides) for overrides in merged)
+        return merged, list(map(to_config, each))
 
     for name, own in variants.items() or [(None, own) for own in grids or [[]]]:
         with naming(name, own, without=lambda: composed([])) if name else contextlib.nullcontext():
