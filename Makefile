@@ -10,11 +10,11 @@ ifeq ($(origin OUTPUTS),command line)
 $(error OUTPUTS is no variable of this Makefile: give ARGS="output_directory=... name=..." instead)
 endif
 
-.PHONY: sweep plan fit report compare status sync view test lint lock lowest bench gpu-check reproduce calibrate clean
+.PHONY: sweep tune plan fit report compare status sync view test lint lock lowest bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 # SWEEP, an entry of conf/sweep or a folder of outputs, and LAUNCHER are read from the environment that make passes on.
-sweep: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
+sweep tune: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 	@$(PY) scripts/make.py $@
 
 plan fit report compare status sync view clean: .venv/installed

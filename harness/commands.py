@@ -119,6 +119,8 @@ def sentence(error: Exception) -> str:
     cause: BaseException = error
     while not isinstance(cause, OmegaConfBaseException) and cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause.__context__, UserError):  # of a resolver of ours
+        return str(cause.__context__)
     text = " ".join(str(cause).split("\n")[0].split())
     key = getattr(cause, "full_key", None)
     if key and key not in text:

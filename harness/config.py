@@ -2,9 +2,12 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
@@ -20,6 +23,10 @@ from harness.tracking import TrackingConfig
 
 # Of a sweep, and its folder.
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
+# Of tune.yaml, which harness.laws.tuning.rule_file writes; and what its rules hold for.
+RULES_SCHEMA = 1
+MEASURED = ("optimizer.name", "optimizer.target", "schedule.name", "model.parametrization", "model.base_width",
+            "model.base_depth")  # fmt: skip
 # Above this float64 no longer counts every token.
 MOST_TOKENS = 2**53
 
@@ -71,13 +78,15 @@ class OptimizerConfig:
     micro_batch_tokens: int = 65536
     target: str | None = None  # optimizer=custom: package.module:Name of a torch.optim.Optimizer
     args: dict[str, Any] = field(default_factory=dict)  # optimizer=custom: its further arguments
+    rules: str | None = None  # optimizer=tuned: the tune.yaml of scripts/tune.py that it is read from
 
     @property
     def label(self) -> str:
         """The name, or what the user wrote."""
         return self.target or self.name
 
-    def rules(self) -> dict[str, Rule]:
+    def by_size(self) -> dict[str, Rule]:
+        """The rules by their names."""
         names = ("learning_rate", "batch_tokens", "warmup_tokens", "weight_decay")
         return {name: getattr(self, name) for name in names}
 
@@ -85,7 +94,7 @@ class OptimizerConfig:
         if self.name not in ("adamw", "muon", "custom"):
             raise UserError(f"optimizer.name={self.name} is not known: choose adamw, muon or custom")
         check_target("optimizer", self.name, self.target, self.args)
-        for name, rule in self.rules().items():
+        for name, rule in self.by_size().items():
             rule.check(f"optimizer.{name}", least=1.0 if name == "batch_tokens" else 0.0)
         if self.learning_rate.value == 0:
             raise UserError("optimizer.learning_rate.value=0 trains nothing: give a rate above 0")
@@ -141,6 +150,9 @@ class TrainConfig:
     save_model: bool = False  # keep the weights of every cell, as model.pt
     law: str = "chinchilla"  # of the headline of the sweep's fit, so that it is stated before anything is trained
     variants: Any = None  # in a sweep's file, names and the overrides of each: {gpt: [], llama: [model=llama]}
+    # in a sweep's file, lists of overrides with several values; the union of their products is the grid:
+    # [["optimizer.beta2=0.9,0.95"], ["optimizer.eps=1e-8,1e-6"]]
+    grids: Any = None
     # further texts by name, each an entry of conf/data or the keys of one, on which every cell is evaluated at its end:
     # {stories: tinystories, code: {source: files, path: code.jsonl}}
     validation: Any = None
@@ -185,13 +197,29 @@ class TrainConfig:
                 f"{WINDOW_TOKENS} tokens that batches are drawn from: take a power of 2, or {LONGEST_SEQUENCE} or less"
             )
         self.budgets()
+        self._check_measured()
         if self.schedule.name == "wsd":
-            for name, rule in self.optimizer.rules().items():
+            for name, rule in self.optimizer.by_size().items():
                 if rule.tokens_exponent:
                     raise UserError(
                         f"optimizer.{name}.tokens_exponent={rule.tokens_exponent:g} makes the trunk depend on "
                         "its token budgets: set it to 0, or take schedule=cosine"
                     )
+
+    def _check_measured(self) -> None:
+        """Raises UserError where optimizer.rules were measured with what is not trained here."""
+        if self.optimizer.rules is None:
+            return
+        measured = rules_file(self.optimizer.rules)["measured"]
+        of_sp = self.model.parametrization == "sp"  # whose rates are not those of a base
+        for key in MEASURED if not of_sp else [key for key in MEASURED if "base" not in key]:
+            part, name = key.split(".")
+            value = getattr(getattr(self, part), name)
+            if measured[key] != value:
+                raise UserError(
+                    f"optimizer.rules={self.optimizer.rules} was measured with {key}={measured[key]}, and this is "
+                    f"{value}: train with that, or tune with this"
+                )
 
     def budgets(self) -> tuple[str, list[float]]:
         """The key that gives the budgets and its values, ascending.
@@ -207,6 +235,41 @@ class TrainConfig:
         key, value = next(iter(given.items()))
         values = list(value) if isinstance(value, list | tuple) else [value]
         return key, _ascending(key, [_budget(key, value) for value in values])
+
+
+def rules_file(path: str) -> dict[str, Any]:
+    """A tune.yaml: what was `measured`, the `optimizer` and its rules. Raises UserError where it is none."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise UserError(f"optimizer.rules={path} cannot be read ({error.strerror}): give a tune.yaml") from None
+    return _read_rules(path, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache
+def _read_rules(path: str, version: tuple[int, int]) -> dict[str, Any]:
+    """version: that of the file, of which every job of a sweep reads each key."""
+    try:
+        content = yaml.load(Path(path).read_text(), Loader=yaml.CSafeLoader)
+        rules, measured = content["optimizer"], content["measured"]
+        whole = {name: set(rules[name]) for name in OptimizerConfig().by_size()}
+        assert all(keys == set(asdict(Rule(0.0))) for keys in whole.values()) and content["schema"] == RULES_SCHEMA
+        assert {*MEASURED, "params", "tokens"} <= set(measured) and "certified" in content
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AssertionError):
+        raise UserError(
+            f"optimizer.rules={path} holds no rules: give the tune.yaml that `make tune` or scripts/tune.py wrote"
+        ) from None
+    return dict(content)
+
+
+def tuned(path: str | None, *keys: str) -> Any:
+    """What optimizer=tuned takes out of optimizer.rules; raises UserError."""
+    if path is None:
+        raise UserError("optimizer=tuned has no rules: give optimizer.rules=outputs/cpu-tune/tune.yaml, say")
+    found: Any = rules_file(path)["optimizer"]
+    for key in keys:
+        found = found[key]
+    return found
 
 
 def check_name(name: str) -> None:
@@ -252,6 +315,8 @@ def apply_shape(config: TrainConfig) -> None:
 
 def to_config(composed: Any) -> TrainConfig:
     """A composed Hydra configuration as a checked TrainConfig; raises UserError."""
+    if "${tuned:" not in OmegaConf.to_yaml(composed.optimizer):  # of an axis, another value than tuned
+        composed.optimizer.rules = None
     OmegaConf.resolve(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
@@ -264,6 +329,7 @@ def to_config(composed: Any) -> TrainConfig:
     return config
 
 
+OmegaConf.register_new_resolver("tuned", tuned)
 # So that a wrong key or type fails when a job is composed.
 SCHEMA = OmegaConf.structured(TrainConfig)
 for part in (SCHEMA.model, SCHEMA.optimizer):

@@ -113,7 +113,7 @@ def _trunk(
 ) -> Trunk:
     rules = {
         name: rule.at(params.with_head, budgets[-1] if rule.tokens_exponent else None)
-        for name, rule in job.optimizer.rules().items()
+        for name, rule in job.optimizer.by_size().items()
     }
     if job.schedule.name == "cosine":
         rules["learning_rate"] *= job.schedule.peak_factor

@@ -41,13 +41,32 @@ def train_fit_report(arguments: list[str]) -> int:
     return status
 
 
+def tune_report(arguments: list[str]) -> int:
+    """Tunes a sweep, draws its minima and reports what was trained for that."""
+    from harness.report.minima import write_minima
+    from harness.sweep.tune import asked, tune_sweep  # imports torch
+
+    what = asked(arguments)
+    assert what is not None
+    status, folder, tuned = tune_sweep(what)
+    if folder and tuned:
+        write_minima(tuned, folder / "tune.json")
+    sys.stdout.flush()
+    return max(status, subprocess.call(script("report", [f"runs={folder}"])) if folder and not status else 0)
+
+
 def main(arguments: list[str]) -> int:
     (target,) = arguments
     asked = command(target, os.environ)
-    if target != "sweep" or {"-h", "--help"} & set(asked):
+    if target not in FOLLOWED or {"-h", "--help"} & set(asked):
         os.execv(sys.executable, script("train" if target == "sweep" else target, asked))
-    sys.argv = [str(SCRIPTS / "train.py"), *asked]  # what a cluster's job of detach=true is to run
-    run_script(train_fit_report, "train")
+    # what a cluster's job of detach=true is to run
+    sys.argv = [str(SCRIPTS / ("train.py" if target == "sweep" else "tune.py")), *asked]
+    run_script(FOLLOWED[target], "train")
+
+
+# What is followed by other scripts, in the folder that was trained.
+FOLLOWED = {"sweep": train_fit_report, "tune": tune_report}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Finds the best settings of training at each params and tokens, what others cost there, and their power laws.
 
-    python scripts/tune.py runs=outputs/tune                      a sweep with several settings of each shape
-    python scripts/tune.py runs=their.csv settings=lr,batch_size
+    python scripts/tune.py -m +sweep=cpu                          trains settings around those of a sweep, then fits
+    python scripts/tune.py runs=their.csv settings=lr,batch_size  fits those of any table, or of a sweep's folder
     python scripts/tune.py runs=their.csv 'rules={lr: [1.797,-0.713,0.307]}'     what lr = 1.797 N^-0.713 D^0.307 costs
 
-Keys are given as key=value.
+Keys are given as key=value. A sweep that is tuned has those of scripts/train.py, and two more: plan=true says what
+would be trained, rounds=3 how often what lies beyond an end is. The keys below are those of a fit.
 """
 
 import sys
@@ -23,13 +24,21 @@ from harness.report.minima import write_minima
 
 
 def main(arguments: list[str]) -> int:
+    if not any(argument.startswith("runs=") for argument in arguments):
+        from harness.sweep.tune import asked, tune_sweep  # imports torch
+
+        what = asked(arguments)
+        if what is not None:
+            status, folder, tuned = tune_sweep(what)
+            if folder and tuned:
+                write_minima(tuned, folder / "tune.json")
+            return status
     config = tune_config(arguments)
     for path in sources(config.runs):
         renew_table(Path(path))
-    found, path = write_tuned(config), output_path(config)
-    write_minima(found, path)
-    print(*lines(found.to_dict(), config.verbose), sep="\n")
-    print(f"written to {path}, its figure to {path.with_suffix('.svg')}")
+    found, said = write_tuned(config)
+    write_minima(found, output_path(config))
+    print(*lines(found.to_dict(), config.verbose), said, sep="\n")
     return 0
 
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     "make reproduce": ("minutes; a test reads what it prints of one table", 1),
     "make calibrate": ("minutes; a test runs a part of it", 1),
     "make gpu-check": ("needs a GPU; a test runs what it can on a CPU", 1),
+    "make tune": ("hours; tests/sweep/test_tune.py tunes a tiny sweep", 3),
     "make sync": ("needs W&B's server; tests/tracking has one", 1),
     "make view": ("likewise", 2),
     "python scripts/fit.py runs=wandb://": ("likewise", 1),

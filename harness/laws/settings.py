@@ -137,7 +137,7 @@ class TuneConfig:
 
     def check(self) -> None:
         if not self.runs:
-            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/tune")
+            raise UserError("runs has no value: give a sweep directory or a table, as in runs=outputs/cpu-tune")
         if not 1 < self.within < 1e3:
             raise UserError(f"within={self.within:g} is no factor around a minimum: give one above 1, such as 6")
         if self.rules is not None and not isinstance(self.rules, dict):

@@ -26,11 +26,13 @@ from harness.laws.tuning.joint import SCHEMA, joint
 from harness.laws.tuning.penalty import Penalty, penalties, penalty_alone
 from harness.laws.tuning.published import beside
 from harness.laws.tuning.published import lines as published_lines
+from harness.laws.tuning.rule_file import write_rules
 from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, misfit, nearest_rules
 from harness.laws.tuning.runs import Runs, read_design
 from harness.laws.tuning.shape import cubic, curvature_shared
 from harness.laws.tuning.verdict import Verdict, judge
 from harness.laws.tuning.window import bracketed, lowest, ranges, settle
+from harness.laws.tuning.zero import sentence, zero_cost
 
 LAW = "chinchilla"  # of params and tokens; which columns and units a table has is read for it
 SIGNIFICANT = 0.01
@@ -106,6 +108,9 @@ def audit_settings(table: Any, rules: Mapping[str, Sequence[float]], **choices: 
 def tune_table(table: Table, config: TuneConfig) -> Tuned:
     """`tune` by a configuration; raises UserError."""
     config.check()
+    diverged = [row for row in table.excluded if row["why"] == "status is diverged"]
+    if diverged and table.frame.empty:
+        raise UserError(f"{table.source}: all {len(diverged)} runs diverged, so that none has a loss: lower the rates")
     table, columns = mapped(filtered(table, config.filter), config.columns, LAW)
     table, rows = converted(table, columns, LAW, config.units, config.target_unit, config.bytes_per_token)
     runs = read_design(table, rows, columns, config.wanted())
@@ -143,6 +148,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         "joint": joint(runs, basin, full or nearest_rules(basin, runs.sizes, varied), bracketed(runs.design, basin)),
         "best_runs": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in
                       enumerate(penalties(basin, lowest(runs.design)))],
+        "zeros": {runs.names[zero.setting]: zero_cost(basin, zero, runs.sizes, config.within) for zero in runs.zeros},
         "bowl": _bowl(runs, basin),
         "windows": _windows(runs, config.within, varied),
         "certificate": certificate,
@@ -153,7 +159,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         },
         "choices": {"settings": list(runs.names), "within": config.within},
         "versions": versions(),
-        "notes": [*table.notes, *runs.notes],
+        "notes": [*_of_diverged(table, len(diverged)), *table.notes, *runs.notes],
     }  # fmt: skip
     return Tuned(runs, basin, full, nearest, plain(content), verdict)
 
@@ -162,12 +168,21 @@ def _settled(runs: Runs, within: float) -> Basin:
     """The basin of the runs, with a cubic along the settings that show one; raises UserError where there is none."""
     basin = settle(runs.design, within)
     if basin is None:
+        # Where one has none beside the others, what it has alone says which it is.
+        alone = [settle(runs.only(number), within) for number in range(len(runs.names))]
+        without = [name for name, own in zip(runs.names, alone, strict=True) if own is None] or list(runs.names)
         raise UserError(
-            f"{runs.table.source}: the losses have no minimum along {' and '.join(runs.names)}: try more values on "
+            f"{runs.table.source}: the losses have no minimum along {' and '.join(without)}: try more values on "
             "both sides, or name fewer settings"
         )
     cubed = tuple(k for k, p in enumerate(cubic(basin)) if p is not None and p < SIGNIFICANT)
     return (settle(runs.design, within, cubed) or basin) if cubed else basin
+
+
+def _of_diverged(table: Table, count: int) -> list[str]:
+    """A note on the runs of a sweep that diverged; of another table it is among those of the table."""
+    said = f"{count} cells diverged: their settings count as tried, and no loss is made up for them."
+    return [said] if count and table.own else []
 
 
 def _of_others(others: Mapping[str, tuple[float, float, float]], runs: Runs, nearest: Rules) -> Array:
@@ -197,11 +212,12 @@ def _cells(runs: Runs, basin: Basin, setting: int, judged_CK: Array) -> list[dic
         best, half = float(basin.best_CK[cell, setting]), float(basin.half_CK[cell, setting])
         with np.errstate(over="ignore"):  # of a minimum that may lie anywhere
             ends = np.exp([best, best - half, best + half])
-        cost = penalty_alone(basin, int(cell), setting, float(judged_CK[cell, setting]))
+        judged = float(judged_CK[cell, setting])  # nan where no rule is told
+        cost = None if math.isnan(judged) else penalty_alone(basin, int(cell), setting, judged)
         found.append(
             _size(runs.sizes, int(cell))
             | dict(zip(("best", "low", "high"), ends.tolist(), strict=True))
-            | {"penalty": asdict(cost)}
+            | {"penalty": _cost(cost)}
             | {"bracketed": bool(told_CK[cell, setting])}
         )
     return found
@@ -276,7 +292,11 @@ def lines(content: Mapping[str, Any], verbose: bool = False) -> list[str]:
                 value, low, high = digits(exponent["estimate"], (exponent["low"], exponent["high"]))
                 power += f" ({symbol}/{rule[f'reference_{use}']:.3g})^{value} [{low} to {high}]"
         value = rule["value"]
-        at = f"{value['estimate']:.3g} [{value['low']:.3g} to {value['high']:.3g}]"
+        if value["estimate"] is None:
+            sizes = len(content["penalties"]["cells"])
+            said.append(f"best {name} is told at {len(found['cells'])} of {sizes} sizes, too few for a rule")
+            continue
+        at = "{estimate:.3g} [{low:.3g} to {high:.3g}]".format(**value)
         outside = sum(not cell["bracketed"] for cell in found["cells"])
         where = f"; not bracketed at {outside} of {len(found['cells'])} sizes" if outside else ""
         said.append(f"best {name} = {at}{power}{where}")
@@ -313,6 +333,7 @@ def lines(content: Mapping[str, Any], verbose: bool = False) -> list[str]:
             f"the settings of the best run of each size cost {mean:.2%} on average, {worst['estimate']:.2%} "
             f"({worst['low']:.2%} to {worst['high']:.2%}) at most"
         )
+    said += [sentence(name, cost) for name, cost in content["zeros"].items() if cost is not None]
     return said + [f"note: {note}" for note in content["notes"]]
 
 
@@ -332,11 +353,16 @@ def output_path(config: TuneConfig) -> Path:
     return runs / "tune.json" if runs.is_dir() else runs.with_suffix(".tune.json")
 
 
-def write_tuned(config: TuneConfig) -> Tuned:
-    """Fits and writes tune.json; raises UserError before anything is written."""
+def write_tuned(config: TuneConfig) -> tuple[Tuned, str]:
+    """Fits and writes tune.json, and of a sweep tune.yaml, and says where; raises UserError before anything is written.
+    """
     path = output_path(config)
     table = read_sources(config.runs, config.columns.target, config.columns.cluster)
     check_out(path)
     found = tune_table(table, config)
     write_atomically(path, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-    return found
+    said, (first, *more) = f"written to {path}", sources(config.runs)
+    if found.runs.table.own and not more and Path(first, "sweep.yaml").exists():
+        rules = write_rules(found.to_dict(), found.runs.table.frame, Path(first), path.with_suffix(".yaml"))
+        said = f"{rules}\n{said}"
+    return found, said

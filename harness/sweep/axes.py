@@ -14,8 +14,8 @@ BUDGETS = ("tokens", "tokens_per_param", "flops")
 # Keys of a job that change no loss, or are coordinates, or are compared as what they stand for: precision, data.
 FREE = (
     "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
-    "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "variants", "detach",
-    "validation", "tracking",
+    "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "variants", "grids",
+    "detach", "validation", "tracking", "optimizer.rules",
     "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
 )  # fmt: skip
 Settings = dict[str, Any]

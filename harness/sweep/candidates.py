@@ -125,7 +125,7 @@ def make_shape(job: TrainConfig, vocab_size: int, width: int, depth: int) -> Sha
     """A shape, and the fewest tokens that a budget of it may have."""
     model = replace(job.model, width=width, depth=depth)
     params = count_params(model, vocab_size).with_head
-    rules = {name: job.optimizer.rules()[name].at(params, None) for name in ("batch_tokens", "warmup_tokens")}
+    rules = {name: job.optimizer.by_size()[name].at(params, None) for name in ("batch_tokens", "warmup_tokens")}
     least = max(LEAST_STEPS * rules["batch_tokens"], rules["warmup_tokens"] / MOST_WARMUP)
     return Shape(width, depth, params, train_flops_per_token(model, vocab_size), least)
 

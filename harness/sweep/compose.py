@@ -30,6 +30,7 @@ from harness.grid import Trunk, check_distinct, check_memory, make_trunks
 from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
 from harness.sweep.corpora import check_corpora, check_tokenizers
+from harness.sweep.grids import axes_of_grids, beside, composed_once, grids_of
 from harness.sweep.texts import settled_corpora
 from harness.sweep.variants import Label, axes_in, check_differ, label_of, naming, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
@@ -131,29 +132,39 @@ def _split(
 
     base: the configuration that they share.
     """
-    axes = axes_in(lines, parser)
+    grids = grids_of(base)
+    axes = list(dict.fromkeys([*axes_in(beside(lines, []), parser), *axes_of_grids(grids)]))
     variants = variants_of(base, axes, parser)
     if variants and "variants={}" in ("".join(line.split()) for line in lines):
         raise UserError("variants={} leaves those of the file as they are: write variants=null for none of them")
     if variants and not multirun:
         raise UserError(f"variants names {', '.join(variants)}: add -m to train them all")
+    if grids and not multirun:
+        raise UserError("grids has several jobs: add -m to train them all")
     batch: list[list[str]] = []
     names: list[str | None] = []
     jobs: list[TrainConfig] = []
 
     def composed(own: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
-        overrides = parser.parse_overrides([*lines, *own])
+        overrides = parser.parse_overrides([*(beside(lines, own) if grids else lines), *own])
         merged = merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
-        return merged, [to_config(compose("train", overrides)) for overrides in merged]
+        each = composed_once(merged, parser) if grids else (compose("train", overrides) for overrides in merged)
+        return merged, list(map(to_config, each))
 
-    for name, own in variants.items() or [(None, [])]:
-        with naming(name, own, without=lambda: composed([])):
+    for name, own in variants.items() or [(None, own) for own in grids or [[]]]:
+        with naming(name, own, without=lambda: composed([])) if name else contextlib.nullcontext():
             more, of_variant = composed(own)
-        batch, jobs, names = batch + more, jobs + of_variant, names + [name] * len(more)
+        for overrides, job in zip(more, of_variant, strict=True):
+            if grids and job in jobs:  # of two grids that meet
+                continue
+            batch, jobs, names = [*batch, overrides], [*jobs, job], [*names, name]
     labels = tuple(
         label_of(overrides, job, axes, name) for overrides, job, name in zip(batch, jobs, names, strict=True)
     )
     check_differ(jobs, labels)
+    given = [line for overrides in batch for line in overrides if line.lstrip("+").startswith("optimizer.rules=")]
+    if given and all(job.optimizer.rules is None for job in jobs):
+        raise UserError(f"{given[0]} is read by optimizer=tuned alone: add that, or leave it out")
     return batch, tuple(jobs), labels
 
 

@@ -1,11 +1,12 @@
 """What a sweep is going to train, and what it costs, before it does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
+from harness.config import rules_file
 from harness.grid import Trunk
 from harness.sweep.pace import Pace
 from harness.sweep.sharing import Sharing
@@ -18,6 +19,8 @@ from harness.units import count_label, counted, data_size, duration, machine_hou
 JOB_SECONDS, CELL_SECONDS = 0.1, 0.1
 # A parameter with AdamW's two moments in a checkpoint; a cell's curve, record and W&B run.
 CHECKPOINT_BYTES, CELL_BYTES = 12, 150_000
+# Sizes that rules were measured at reach so much farther.
+SAME_SIZE = 1.1
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,34 @@ class Plan:
             f"{counted(self.cells, 'cell')} in {counted(len(self.trunks), 'trunk')}{done}, {self.flops:.2e} FLOPs, "
             f"{self.slots} at a time: {cost}{data_size(self.disk_bytes)} of disk"
             + (f"\n{self.sharing.said}" if self.sharing else "")
+            + "".join(f"\n{line}" for line in of_rules(self.trunks))
             + "".join(f"\n  {line}" for line in self._by_variant())
         )
 
     def _by_variant(self) -> list[str]:
         seconds = {trunk.name: self.seconds(trunk) for trunk in self.trunks} if self.labels else {}
         return costs(self.variants, seconds, self.memory)
+
+
+def of_rules(trunks: Sequence[Trunk]) -> list[str]:
+    """Where the rules of optimizer=tuned were measured, and whether shapes and budgets lie beyond."""
+    lines = []
+    for path in dict.fromkeys(trunk.job.optimizer.rules for trunk in trunks):
+        if path is None:
+            continue
+        content, own = rules_file(path), [trunk for trunk in trunks if trunk.job.optimizer.rules == path]
+        sizes = {
+            "params": [trunk.params.with_head for trunk in own],
+            "tokens": [cell.tokens for trunk in own for cell in trunk.cells],
+        }
+        shown, beyond = [], []
+        for key, values in sizes.items():
+            low, high = content["measured"][key]
+            shown.append(f"{count_label(low, 3)} to {count_label(high, 3)} {key}")
+            if min(values) < low / SAME_SIZE or max(values) > high * SAME_SIZE:
+                beyond.append(key)
+        certified = "" if content["certified"] else ", and not certified"
+        lines.append(f"rules: {path}, measured at {' and '.join(shown)}{certified}")
+        if beyond:
+            lines.append(f"warning: {' and '.join(beyond)} of this grid lie beyond that, where rules are extrapolated")
+    return lines

@@ -33,8 +33,9 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
     arguments = joined(split(environment.get("HARNESS_ARGS", "")))
     if target == "plan":
         return ["-m", f"+sweep={sweep}", *arguments]
-    if target == "sweep":
-        return ["-m", f"+sweep={sweep}", f"hydra/launcher={environment.get('LAUNCHER', 'local')}", *arguments]
+    if target in ("sweep", "tune"):
+        grid = [f"+sweep={sweep}"] if target == "sweep" else grid_of(sweep, arguments)
+        return ["-m", *grid, f"hydra/launcher={environment.get('LAUNCHER', 'local')}", *arguments]
     with configuration():
         own = keys_of(OmegaConf.create(CONF.joinpath(f"{target}.yaml").read_text()))
         of_training = keys_of_script("train")
@@ -67,6 +68,17 @@ def _is_setting(axis: str, values: Sequence[object]) -> bool:
     """Whether compare.py chooses the best value of an axis for each variant."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return TUNED.fullmatch(axis) is not None and numbers
+
+
+def grid_of(sweep: str, arguments: Sequence[str]) -> list[str]:
+    """The overrides of an entry of conf/sweep, or of a sweep that was trained into a folder of that name."""
+    if CONF.joinpath("sweep", f"{sweep}.yaml").is_file():
+        return [f"+sweep={sweep}"]
+    where = [word for word in arguments if key_of(word) == "output_directory"]
+    with configuration():
+        folder = folder_of(sweep, where)
+    overrides = read_sweep(SweepFolder(folder)).get("overrides") or []
+    return [str(line) for line in overrides if key_of(str(line)) != "hydra/launcher"]
 
 
 def default_sweep() -> str:

@@ -1,6 +1,7 @@
 """The variants of a sweep: values of an axis that is no shape, seed or budget, or names for lists of overrides."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -140,10 +141,15 @@ def check_differ(jobs: Sequence[TrainConfig], labels: Sequence[Label]) -> None:
 
 
 def by_variant(jobs: Sequence[Sequence[Trunk]], labels: Sequence[Label]) -> dict[str, list[Trunk]]:
-    """The trunks of each variant by its words; empty where nothing varies."""
-    found: dict[str, list[Trunk]] = {}
+    """The trunks of each variant by its words; empty where nothing varies.
+
+    Of more than two axes those at the value that most jobs have are left out of the words.
+    """
+    axes, found = list(labels[0]) if labels else [], dict[str, list[Trunk]]()
+    usual = {axis: Counter(repr(label[axis]) for label in labels).most_common(1)[0][0] for axis in axes[2:] and axes}
     for trunks, label in zip(jobs, labels, strict=True) if any(labels) else ():
-        found.setdefault(variant_of(label, list(label)), []).extend(trunks)
+        telling = [axis for axis in axes if repr(label[axis]) != usual.get(axis)]
+        found.setdefault(variant_of(label, telling) or "the usual ones", []).extend(trunks)
     return found
 
 

@@ -29,7 +29,7 @@ NOISELESS = 1e-9
 class Design:
     """Rows of log losses and log settings, the cell of each, and which settings vary within a cell.
 
-    group_R are the rows that differ in settings alone, as of one cell and seed; cluster_R those of one trunk. weight_R
+    group_R labels rows that differ in settings alone, as of one cell and seed; cluster_R those of one trunk. weight_R
     is above 0 and says how much a row counts, not how noisy it is.
     """
 
@@ -47,19 +47,23 @@ class Design:
         cluster = None if self.cluster_R is None else self.cluster_R[keep_R]
         return replace(
             self, loss_R=self.loss_R[keep_R], setting_RK=self.setting_RK[keep_R], cell_R=self.cell_R[keep_R],
-            group_R=np.unique(self.group_R[keep_R], return_inverse=True)[1], cluster_R=cluster,
-            weight_R=weight_R[keep_R],
+            group_R=self.group_R[keep_R], cluster_R=cluster, weight_R=weight_R[keep_R],
         )  # fmt: skip
 
     @cached_property
+    def label_G(self) -> Labels:
+        """The labels of the groups that have rows."""
+        return np.unique(self.group_R)
+
+    @cached_property
     def groups_RG(self) -> Array:
-        return np.eye(int(self.group_R.max()) + 1)[self.group_R]
+        return (self.group_R[:, None] == self.label_G).astype(float)
 
     def within(self, column_RQ: Array) -> Array:
         """Columns less their means within each group, times the root of the weights."""
         weighted_RG = self.groups_RG * self.weight_R[:, None]
         mean_GQ = (weighted_RG.T @ column_RQ) / weighted_RG.sum(0)[:, None]
-        return (column_RQ - mean_GQ[self.group_R]) * np.sqrt(self.weight_R)[:, None]
+        return (column_RQ - self.groups_RG @ mean_GQ) * np.sqrt(self.weight_R)[:, None]
 
     def told_apart(self) -> Pairs:
         """The entries of H that the rows tell from each cell's own minimum, and from each other: squares first."""
@@ -136,6 +140,10 @@ class Bowl:
 
     def gradient(self, theta_P: Array) -> Array:
         """Of the residuals, (R, P)."""
+        return self.design.within(self.slopes(theta_P))
+
+    def slopes(self, theta_P: Array) -> Array:
+        """Of the floors by theta, (R, P)."""
         v_RK = self.offsets(theta_P)
         down_RK = v_RK @ self.bend(theta_P) + 3 * v_RK**2 * self.kappa(theta_P)
         J_RP = np.zeros((len(v_RK), self.before + len(self.pairs) + len(self.cubed)))
@@ -144,7 +152,7 @@ class Bowl:
             J_RP[:, self.before + number] = -v_RK[:, j] * v_RK[:, k] * (0.5 if j == k else 1.0)
         for number, k in enumerate(self.cubed):
             J_RP[:, self.before + len(self.pairs) + number] = -(v_RK[:, k] ** 3)
-        return self.design.within(J_RP)
+        return J_RP
 
     def spread(self, value_RK: Array) -> Array:
         """A value of each row and setting as columns of the parameters that place the minima, (R, before)."""

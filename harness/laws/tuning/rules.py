@@ -66,7 +66,8 @@ class Rules:
         params, tokens = self.sizes.references
         logs = {"params": math.log(params), "tokens": math.log(tokens)}
         unit_FF = np.eye(1 + len(self.names))
-        found = {"value": np.exp(self._about(setting, unit_FF[0]))}
+        with np.errstate(over="ignore"):  # of one that may lie anywhere
+            found = {"value": np.exp(self._about(setting, unit_FF[0]))}
         for number, name in enumerate(self.names, 1):
             found[f"{name}_exponent"] = self._about(setting, unit_FF[number])
         with np.errstate(over="ignore"):

@@ -13,9 +13,10 @@ from harness.laws.table.levels import budget_labels, shape_labels
 from harness.laws.table.repeats import SEED, settings
 from harness.laws.table.rows import Columns, Rows
 from harness.laws.table.table import Table, check_comparable, settings_of
-from harness.laws.tuning.basin import Design
+from harness.laws.tuning.basin import Design, Mask
 from harness.laws.tuning.rules import Sizes
 from harness.laws.tuning.window import varying
+from harness.laws.tuning.zero import Zero
 
 LEAST_VALUES = 3
 # A setting that others give up to this part of its square is none of its own.
@@ -24,13 +25,23 @@ ALONE = 1e-4
 
 @dataclass(frozen=True)
 class Runs:
-    """A table of runs, its settings by name, their design and the sizes of its cells."""
+    """A table of runs, its settings by name, their design, the sizes of its cells, and the rows at a setting of 0."""
 
     table: Table
     names: tuple[str, ...]
     design: Design
     sizes: Sizes
+    zeros: tuple[Zero, ...]
     notes: list[str]
+
+    def only(self, setting: int) -> Design:
+        """The rows as those of one setting, each where the others are alike a group of its own."""
+        others_RK = np.delete(self.design.setting_RK, setting, axis=1)
+        labels = [np.unique(np.round(other_R, 6), return_inverse=True)[1] for other_R in others_RK.T]
+        return replace(
+            self.design, setting_RK=self.design.setting_RK[:, [setting]], active_CK=self.design.active_CK[:, [setting]],
+            group_R=_numbered(self.design.group_R, *labels),
+        )  # fmt: skip
 
 
 def named_settings(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str]) -> list[str]:
@@ -68,7 +79,7 @@ def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str
             raise UserError(f"{table.source}, column {name} has negative values, and a setting has none: correct them")
         if len(np.unique(value_R)) == 1:
             raise UserError(f"{table.source}, column {name} is {value_R[0]:g} in every row: leave it out of settings=")
-    notes, zero_R = [], (value_RK == 0).any(1)
+    notes, whole_table, whole, zero_R = [], table, rows, (value_RK == 0).any(1)
     if zero_R.any():
         shown = " and ".join(name for name, value_R in zip(names, value_RK.T, strict=True) if (value_R == 0).any())
         if zero_R.all():
@@ -76,27 +87,39 @@ def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str
                 f"{table.source}: {shown} is 0 in every row, and a bowl in logs does not reach there: leave out of "
                 "settings= what is 0, or add runs"
             )
-        notes.append(f"{int(zero_R.sum())} rows at {shown} of 0 are left out: a bowl in logs does not reach there.")
+        notes.append(f"{int(zero_R.sum())} rows at {shown} of 0 are no part of the bowl: logs do not reach there.")
         table = table.drop(zero_R, ["a setting of 0"] * len(zero_R))
-        rows, value_RK = rows.keep(~zero_R), value_RK[~zero_R]
+        rows = rows.keep(~zero_R)
     check_comparable(table, _known(table, names, columns))
     if others := [name for name in settings(table, rows, columns) if name not in names]:
         more = ", ".join(others)
         notes.append(f"Runs of one size differ in {more} too: name them in settings=, or filter one value.")
-    shape_R, budget_R = shape_labels(table.frame, rows.params), budget_labels(rows.tokens)
-    cell_R = _numbered(shape_R, budget_R)
-    design = Design(
-        np.log(rows.loss), np.log(value_RK), cell_R, _groups(table, cell_R, names), rows.cluster,
-        np.ones((int(cell_R.max()) + 1, len(names)), bool), np.ones(len(rows)),
+    cell_R = _numbered(shape_labels(whole_table.frame, whole.params), budget_labels(whole.tokens), first_R=~zero_R)
+    every = Design(
+        np.log(whole.loss), np.log(np.where(value_RK == 0, 1.0, value_RK)), cell_R,
+        _groups(whole_table, cell_R, names, ~zero_R), whole.cluster,
+        np.ones((int(cell_R[~zero_R].max()) + 1, len(names)), bool), np.ones(len(whole)),
     )  # fmt: skip
+    design = every.keep((~zero_R).astype(float))
     design = replace(design, active_CK=varying(design, LEAST_VALUES))
-    _check_values(table, names, design)
+    _check_values(table, names, design, shape_labels(table.frame, rows.params))
     _check_apart(table, names, design)
     params_C, tokens_C = (
-        np.asarray(pd.Series(value_R).groupby(cell_R).median(), float) for value_R in (rows.params, rows.tokens)
+        np.asarray(pd.Series(value_R[~zero_R]).groupby(design.cell_R).median(), float)
+        for value_R in (whole.params, whole.tokens)
     )
     sizes = Sizes(params_C, tokens_C)
-    return Runs(table, tuple(names), design, sizes, notes)
+    return Runs(table, tuple(names), design, sizes, _zeros(every, value_RK, len(params_C)), notes)
+
+
+def _zeros(every: Design, value_RK: Array, cells: int) -> tuple[Zero, ...]:
+    """The rows of each setting at which it alone is 0, at sizes that have others too."""
+    found = []
+    for setting in range(value_RK.shape[1]):
+        alone_R = (value_RK[:, setting] == 0) & ((value_RK == 0).sum(1) == 1) & (every.cell_R < cells)
+        if alone_R.any():
+            found.append(Zero(setting, every.keep(alone_R.astype(float))))
+    return tuple(found)
 
 
 def _known(table: Table, names: Sequence[str], columns: Columns) -> set[str]:
@@ -107,27 +130,40 @@ def _known(table: Table, names: Sequence[str], columns: Columns) -> set[str]:
     return known | short | twins
 
 
-def _numbered(*labels: Labels) -> Labels:
-    return np.unique(np.stack(labels), axis=1, return_inverse=True)[1].ravel()
+def _numbered(*labels: Labels, first_R: Mask | None = None) -> Labels:
+    """One label for each combination; those that `first_R` has come first."""
+    label_R = np.unique(np.stack(labels), axis=1, return_inverse=True)[1].ravel()
+    if first_R is None:
+        return label_R
+    first = np.unique(label_R[first_R])
+    order = np.concatenate([first, np.setdiff1d(label_R, first)])
+    return np.argsort(order)[label_R]
 
 
-def _groups(table: Table, cell_R: Labels, names: Sequence[str]) -> Labels:
+def _groups(table: Table, cell_R: Labels, names: Sequence[str], fitted_R: Mask) -> Labels:
     """Rows that differ in settings alone: of one cell, and of one seed where seeds are common to settings."""
     for name in (name for name in table.frame.columns if SEED.search(str(name)) and name not in names):
         seed_R = pd.factorize(table.frame[name].map(str))[0]
         groups_R = _numbered(cell_R, seed_R)
-        if np.bincount(groups_R).min() >= LEAST_VALUES:
+        if np.unique(groups_R[fitted_R], return_counts=True)[1].min() >= LEAST_VALUES:
             return groups_R
     return cell_R
 
 
-def _check_values(table: Table, names: Sequence[str], design: Design) -> None:
-    for name, active_C in zip(names, design.active_CK.T, strict=True):
-        if not active_C.any():
+def _check_values(table: Table, names: Sequence[str], design: Design, shape_R: Labels) -> None:
+    for name, setting_R, active_C in zip(names, design.setting_RK.T, design.active_CK.T, strict=True):
+        if active_C.any():
+            continue
+        values_R = np.round(setting_R, 6)
+        if any(len(np.unique(values_R[shape_R == shape])) >= LEAST_VALUES for shape in np.unique(shape_R)):
             raise UserError(
-                f"{table.source}: no params and tokens have {LEAST_VALUES} values of {name}, and a minimum lies "
-                "between three or more: add runs, at the same budgets for each value, or leave it out of settings="
+                f"{table.source}: the tokens differ between the values of {name}, and a minimum lies between "
+                f"{LEAST_VALUES} values at the same tokens: train each value to the same budgets"
             )
+        raise UserError(
+            f"{table.source}: no params and tokens have {LEAST_VALUES} values of {name}, and a minimum lies between "
+            "three or more: add runs, at the same budgets for each value, or leave it out of settings="
+        )
 
 
 def _check_apart(table: Table, names: Sequence[str], design: Design) -> None:

@@ -243,7 +243,7 @@ def test_another_setting_that_varies_is_told():
 def test_a_setting_of_0_is_left_out_and_told():
     zero = frame().query("batch == 512").assign(batch=0)
     found = tune(pd.concat([frame(), zero]), ["lr", "batch"]).to_dict()
-    assert "40 rows at batch of 0 are left out: a bowl in logs does not reach there." in found["notes"]
+    assert "40 rows at batch of 0 are no part of the bowl: logs do not reach there." in found["notes"]
     assert found["settings"]["lr"]["rule"]["params_exponent"]["estimate"] == pytest.approx(-0.3, abs=1e-6)
 
 
