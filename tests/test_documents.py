@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from synthetic_sweep import make_rows, write_sweep
 
+from harness.laws.tune import tune
 from harness.sweep.compose import compose_sweep
 from harness.sweep.run import train
 from harness.sweep.target import command
@@ -44,6 +45,8 @@ NOT_RUN = {
     "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
+    "python tests/laws/tuning/doubt_coverage.py": ("minutes; a test runs a part of it", 1),
+    "python tests/laws/validation_draws.py": ("needs the weights of a cpu grid, and minutes", 2),
     "python -m pytest": ("the suite itself", 1),
     "python -c": ("a corpus of the hub; tests/data has a local hub", 1),
     "cluster=": ("starts a SLURM, as .ci/run does", 1),
@@ -101,6 +104,13 @@ def folder(tmp_path_factory) -> Path:
                   for row in rows] for name in ("gpt", "muon"))  # fmt: skip
     for name in ("variants", "models"):
         write_sweep(folder / "outputs" / name, [*gpt, *muon], name=name)
+    rate = "optimizer.learning_rate.value"
+    ends = [row for row in rows if (row["width"], row["seed"]) in ((48, 0), (128, 0))]
+    tried = [row | {rate: 0.02 * 2.0**step, "learning_rate": 0.02 * 2.0**step, "cell": f"{row['cell']}{step:+}",
+                    "trunk": f"{row['trunk']}{step:+}", "loss": row["loss"] * math.exp(0.01 * (step - 0.3) ** 2)}
+             for row in ends for step in range(-2, 3)]  # fmt: skip
+    tuning = write_sweep(folder / "outputs" / "cpu-tune", tried, name="cpu-tune")
+    (tuning / "tune.json").write_text(json.dumps(tune(tuning, [rate]).to_dict()))
     names = {"params_with_head": "N", "tokens": "D", "flops": "C", "loss": "loss"}
     table = pd.DataFrame(rows)[[*names]].rename(columns=names)
     table.assign(kept=True).to_csv(folder / "their.csv", index=False)
@@ -224,7 +234,7 @@ def python_blocks() -> list[str]:
 def test_a_block_of_python_runs(block, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     exec(compile(block.replace("bootstrap=4000", "bootstrap=0"), "README", "exec"), {})  # noqa: S102
-    assert "alpha" in capsys.readouterr().out
+    assert re.search("alpha|They are not at the minimum", capsys.readouterr().out)
 
 
 def test_the_notebook_runs_and_finds_the_truth(capsys):
