@@ -20,11 +20,12 @@ sweep tune: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/sl
 plan fit report compare status sync view clean: .venv/installed
 	@$(PY) scripts/make.py $@
 
-# A third worker computes while others wait for servers and clusters. Bytecode is kept, whatever the environment says:
-# hundreds of processes would compile each file anew.
+# A third worker computes while others wait for servers and clusters. Each begins with a third of the files, of which
+# others take over what is left, so that what a file sets up is seldom set up twice. Bytecode is kept, whatever the
+# environment says: hundreds of processes would compile each file anew.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/tested
-	@$(PY) -m pytest -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	@$(PY) -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 lint: .venv/tested
 	@$(PY) -m ruff check . && $(PY) -m mypy
