@@ -162,7 +162,7 @@ def test_the_number_reaches_the_plan_and_every_job(corpus, tmp_path, monkeypatch
     paces = []
 
     def shared(sweep, trunks, alone):
-        paces.extend(pace.step for pace in alone.values())
+        paces.extend(alone.values())
         return Sharing(2, 1e6, 2, "2 jobs a GPU, since this test says so")
 
     monkeypatch.setattr("harness.sweep.run.share", shared)
@@ -172,8 +172,9 @@ def test_the_number_reaches_the_plan_and_every_job(corpus, tmp_path, monkeypatch
     assert ", 2 at a time: about" in output and "\n2 jobs a GPU, since this test says so\n" in output
     written = yaml.safe_load((tmp_path / "shared/sweep.yaml").read_text())
     assert written["slots"] == 2
-    # each has 39 steps, and they train beside each other
-    assert written["launches"][0]["estimated_seconds"] == pytest.approx(39e6 * max(paces), rel=0.5)
+    # each has 39 steps and an evaluation, and they train beside each other; what comes before and between is seconds
+    longest = max(39 * pace.step + pace.evaluation for pace in paces)
+    assert written["launches"][0]["estimated_seconds"] == pytest.approx(1e6 * longest, rel=1e-3, abs=60)
     configs = [yaml.safe_load(path.read_text()) for path in tmp_path.glob("shared/runs/*/config.yaml")]
     assert [config["job"]["slots_per_gpu"] for config in configs] == [2, 2]
 
