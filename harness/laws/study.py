@@ -23,6 +23,7 @@ from harness.laws.methods.frontier import LAWS as FRONTIER_LAWS
 from harness.laws.methods.frontier import frontier
 from harness.laws.methods.kaplan import kaplan_fits
 from harness.laws.noise.intervals import DRAW_TOLERANCE
+from harness.laws.noise.noise import Labels
 from harness.laws.noise.seeds import seed_noise
 from harness.laws.prediction.combination import combine_rows
 from harness.laws.prediction.holdout import hold_out, splits
@@ -100,10 +101,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     counted = by_params(table, best, config.bootstrap, config.seed)
     combination, preferred = _combination(rows, config)
     holdouts, moves, skipped = ([], [], []) if many else _checks(cells, best, config)
-    # Without params or tokens nobody knows which rows are of one cell.
-    cell = rows.knows("params", "tokens")
-    seeds = seed_noise(rows.loss, repeat_R, cells.budget_R, rows.cluster) if cell else None
-    misfit = lack_of_fit(best, repeat_R, cells.budget_R) if cell else None
+    seeds, misfit = _by_seeds(best, cells, repeat_R)
     content = {
         "schema": SCHEMA,
         "source": source_of(table, best),
@@ -151,6 +149,14 @@ def _by_text(fit: Fit, table: Table, config: FitConfig) -> tuple[dict[str, Any] 
     except UserError as error:
         said = f"How far the exponents hang on the validation text is left out: {error}."
         return None, fits, [said, *notes]
+
+
+def _by_seeds(fit: Fit, cells: Cells, repeat_R: Labels) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The noise that repeats show, and the misfit beside it; without params or tokens nobody knows what a cell is."""
+    if not fit.rows.knows("params", "tokens"):
+        return None, None
+    seeds = seed_noise(fit.rows.loss, repeat_R, cells.budget_R, fit.rows.cluster)
+    return seeds, lack_of_fit(fit, repeat_R, cells.budget_R)
 
 
 def _by_tuning(fit: Fit, table: Table, config: FitConfig, many: bool) -> tuple[dict[str, Any], list[str]]:
