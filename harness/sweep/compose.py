@@ -31,6 +31,7 @@ from harness.records import SweepFolder
 from harness.sweep.axes import check_one_folder, merge_budgets, unsettled
 from harness.sweep.corpora import check_corpora, check_tokenizers
 from harness.sweep.grids import axes_of_grids, beside, composed_once, grids_of
+from harness.sweep.sizes import of_size
 from harness.sweep.texts import settled_corpora
 from harness.sweep.variants import Label, axes_in, check_differ, label_of, naming, variants_of
 from harness.training.device import gpus_of, memory_bytes, precision, resolve
@@ -88,39 +89,46 @@ class Sweep:
 def compose_sweep(arguments: Sequence[str]) -> Sweep:
     """Composes and checks every job of a command line. Raises UserError."""
     with configuration():
-        arguments = list(map(settled, arguments))
-        asked = [quoted(argument) for argument in arguments if argument not in ("-m", "--multirun")]
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        parsed = parser.parse_overrides(known_keys("train", asked))
-        axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
-        fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
-        base = compose("train", fixed, return_hydra_config=True)
-        if more := unsettled(base):
-            return compose_sweep([*arguments, *more])
-        multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
-        if axes and not multirun:
-            raise UserError(f"{axes[0]} has several values: add -m to train them all")
-        launcher = base.hydra.launcher
-        cluster = None
-        if multirun and launcher._target_.endswith("SlurmLauncher"):
-            cluster = cast(slurm.Launcher, OmegaConf.to_container(launcher, resolve=True))
-        lines = [line for line in asked if not line.lstrip("+~").startswith("hydra")]
-        if multirun:
-            lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
-        if cluster and base.device == "auto" and "device" not in axes:
-            lines.append(f"device={slurm.device(cluster)}")
-        on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
-        if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
-            lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-        batch, jobs, labels = _split(lines + settled_corpora(base, axes), base, parser, multirun)
-        check_one_folder(jobs)
-        if cluster:
-            threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
-            busy = slots_a_task(cluster, jobs) * threads
-            cluster = {**cluster, "cpus_per_task": slurm.cores(cluster, busy, bool(on_gpus))}
-        slots = _slots(launcher, jobs, cluster) if multirun else 1
-    if jobs[0].detach and cluster is None:
+        sweep = _composed(list(map(settled, arguments)))
+    if sweep.jobs[0].detach and sweep.cluster is None:
         raise UserError("detach=true leaves a sweep to a cluster: add -m hydra/launcher=slurm, or leave it out")
+    return sweep
+
+
+def _composed(arguments: list[str]) -> Sweep:
+    """compose_sweep of a command line that is settled; within a context in which Hydra composes."""
+    asked = [quoted(argument) for argument in arguments if argument not in ("-m", "--multirun")]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides(known_keys("train", asked))
+    axes = [override.get_key_element() for override in parsed if override.is_sweep_override()]
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    base = compose("train", fixed, return_hydra_config=True)
+    if more := unsettled(base):
+        return _composed([*arguments, *more])
+    if base.sized is not None:
+        return _composed([*arguments, *of_size(base, asked), "sized=null"])
+    multirun = len(asked) < len(arguments) or base.hydra.mode == RunMode.MULTIRUN
+    if axes and not multirun:
+        raise UserError(f"{axes[0]} has several values: add -m to train them all")
+    launcher = base.hydra.launcher
+    cluster = None
+    if multirun and launcher._target_.endswith("SlurmLauncher"):
+        cluster = cast(slurm.Launcher, OmegaConf.to_container(launcher, resolve=True))
+    lines = [line for line in asked if not line.lstrip("+~").startswith("hydra")]
+    if multirun:
+        lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()] + lines
+    if cluster and base.device == "auto" and "device" not in axes:
+        lines.append(f"device={slurm.device(cluster)}")
+    on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
+    if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
+        lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
+    batch, jobs, labels = _split(lines + settled_corpora(base, axes), base, parser, multirun)
+    check_one_folder(jobs)
+    if cluster:
+        threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
+        busy = slots_a_task(cluster, jobs) * threads
+        cluster = {**cluster, "cpus_per_task": slurm.cores(cluster, busy, bool(on_gpus))}
+    slots = _slots(launcher, jobs, cluster) if multirun else 1
     command = shlex.join(["python", "scripts/train.py", *arguments])
     return Sweep(jobs, tuple(map(tuple, batch)), tuple(asked), command, multirun, slots, cluster, labels)
 
