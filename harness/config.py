@@ -156,6 +156,12 @@ class TrainConfig:
     # further texts by name, each an entry of conf/data or the keys of one, on which every cell is evaluated at its end:
     # {stories: tinystories, code: {source: files, path: code.jsonl}}
     validation: Any = None
+    # in a sweep's file, its shapes and budgets under entries of conf/size: {gpu: ["shape=w512-d8", "tokens=[1e8]"]}
+    sizes: Any = None
+    sized: str | None = None  # of an entry of conf/size, which sizes it takes: set by +size=gpu
+    # in a sweep's file, what it decides, by which number, and where that holds; stated before anything is trained:
+    # {text: ..., quantity: fit.a, rule: {low: 0.45, high: 0.55}}
+    claim: Any = None
     detach: bool = False  # true, with hydra/launcher=slurm: submit the whole sweep as a job, and return
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -14,7 +14,7 @@ import check_environment  # noqa: F401
 
 # isort: split
 from harness.commands import run_script
-from harness.sweep.target import after_training, command
+from harness.sweep.target import after_training, claims, command, folder_of_claims
 
 SCRIPTS = Path("scripts")
 
@@ -55,6 +55,21 @@ def tune_report(arguments: list[str]) -> int:
     return max(status, subprocess.call(script("report", [f"runs={folder}"])) if folder and not status else 0)
 
 
+def every_claim(arguments: list[str]) -> int:
+    """Trains, measures and reports each sweep that states a claim, and writes the page of all; the highest status."""
+    from harness.report.claims import write_claims
+
+    folder, status = folder_of_claims(arguments), 0
+    for name in claims():
+        print(f"{name}: make sweep SWEEP={name}", flush=True)
+        ended = subprocess.call([sys.executable, str(SCRIPTS / "make.py"), "sweep"], env={**os.environ, "SWEEP": name})
+        if ended < 0 or ended > 128:
+            return ended if ended > 0 else 128 - ended
+        status = max(status, ended)
+        print(f"claims: {write_claims(folder, claims())}", flush=True)
+    return status
+
+
 def main(arguments: list[str]) -> int:
     (target,) = arguments
     asked = command(target, os.environ)
@@ -66,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 
 # What is followed by other scripts, in the folder that was trained.
-FOLLOWED = {"sweep": train_fit_report, "tune": tune_report}
+FOLLOWED = {"sweep": train_fit_report, "tune": tune_report, "claims": every_claim}
 
 
 if __name__ == "__main__":

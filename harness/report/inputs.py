@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from harness.errors import UserError
+from harness.laws.claims.claim import read_claim
 from harness.records import SweepFolder, axes_of, read_sweep, variant_of
 
 # Of fit.json and compare.json.
@@ -41,6 +42,7 @@ class SweepFiles:
     comparison: dict[str, Any] | None
     comparison_is_stale: bool
     job: dict[str, Any]
+    claim: dict[str, Any] | None = None
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -78,7 +80,8 @@ def read(path: Path) -> SweepFiles:
         (each, each is not None and each["source"].get("sha256") not in (None, digest)) for each in found
     )
     return SweepFiles(
-        path, content, cells, _curves(folder, cells), fit, old, comparison, older, _job(folder, cells)
+        path, content, cells, _curves(folder, cells), fit, old, comparison, older, _job(folder, cells),
+        read_claim(path / "claim.json"),
     )  # fmt: skip
 
 

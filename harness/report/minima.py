@@ -14,7 +14,7 @@ from harness.laws.tune import Tuned
 from harness.records import axis_name
 from harness.report import style
 from harness.report.figures import PANEL, PARAMS, Figure
-from harness.report.page import VEGA_LITE
+from harness.report.render import VEGA_LITE
 
 CURVE_POINTS = 61
 

@@ -1,25 +1,23 @@
 """report.html: one page that needs nothing but itself, the figures as files beside it, and what a paper quotes."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import jinja2
 import vl_convert
 
 from harness import __version__
 from harness.files import make_folder, write_atomically
 from harness.report import comparison, diagnostics, figures, variants
+from harness.report.claims import NAME as CLAIM
+from harness.report.claims import Section, section
 from harness.report.figures import Figure
 from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
+from harness.report.render import VEGA_LITE, javascript, rendered
 from harness.report.style import specification
 from harness.report.tables import run_table, tables
 
-# The version that altair writes, as vl-convert names it.
-VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 FIGURES = (
     "curves", "loss_by_params", "loss_by_tokens", "loss_by_flops", "residuals", "holdout", "exponents", "frontier",
 )  # fmt: skip
@@ -33,8 +31,9 @@ def write_report(path: Path) -> Path:
     """
     sweep = read(path)
     drawn = draw(sweep)
-    specs = specifications(drawn)
-    page = render(sweep, drawn, specs)
+    claim = sweep.claim and section(path.name, sweep.claim)
+    specs = specifications([*drawn, *([claim.figure] if claim and claim.figure else [])])
+    page = render(sweep, drawn, specs, claim or None)
     quoted = paper(sweep) | comparison.paper(sweep)
     folder = make_folder(path / "figures")
     if quoted:
@@ -42,7 +41,7 @@ def write_report(path: Path) -> Path:
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
-    for name in {*FIGURES, *OF_VARIANTS} - set(specs):
+    for name in {*FIGURES, *OF_VARIANTS, CLAIM} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in quoted.items():
@@ -73,21 +72,18 @@ def specifications(drawn: list[Figure]) -> dict[str, dict[str, Any]]:
     return {figure.name: specification(figure.chart, f"{figure.title}. {figure.caption}") for figure in drawn}
 
 
-def render(sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, Any]]) -> str:
+def render(
+    sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, Any]], claim: Section | None = None
+) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        "page.html.j2",
         sweep=sweep,
         fit=sweep.fit,
         headline=headline(sweep),
         why_no_fit=why_no_fit(sweep),
         compared=comparison.compared(sweep),
+        claim=claim,
         trained=trained(sweep),
         figures=drawn,
         specs=specs,
@@ -97,13 +93,5 @@ def render(sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, An
         settings=settings(sweep),
         excluded=excluded(sweep),
         version=__version__,
-        javascript=_javascript() if drawn else "",
+        javascript=javascript() if specs else "",
     )
-
-
-@cache
-def _javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that loads nothing."""
-    script: Any = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    assert "</script" not in script and "<!--" not in script
-    return str(script)

@@ -15,7 +15,7 @@ BUDGETS = ("tokens", "tokens_per_param", "flops")
 FREE = (
     "name", "output_directory", "shape", "seed", "tokens", "tokens_per_param", "flops", "device", "precision",
     "compile", "threads", "slots", "slots_per_gpu", "price_per_hour", "save_model", "law", "variants", "grids",
-    "detach", "validation", "tracking", "optimizer.rules",
+    "claim", "sizes", "sized", "detach", "validation", "tracking", "optimizer.rules",
     "data", "tokenizer", "model.width", "model.depth", "optimizer.micro_batch_tokens",
 )  # fmt: skip
 Settings = dict[str, Any]

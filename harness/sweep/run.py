@@ -54,6 +54,7 @@ from harness.sweep.progress import Progress, outcome
 from harness.sweep.sharing import share
 from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
+from harness.sweep.stated import check_stated, check_statement, statement
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
 from harness.sweep.texts import check_compared, complete, open_all
 from harness.training.checkpoint import newest_step
@@ -122,10 +123,7 @@ def prepare_trunks(
     sweep: Sweep, console: Console
 ) -> tuple[TokenStore | Stores, list[list[Trunk]], dict[str, Text]]:
     """The token store, the trunks of each job and the further texts, checked; says which tokens there are."""
-    if sweep.jobs[0].law != "chinchilla":
-        from harness.laws.forms import check_law  # half a second, which the start of every job would pay
-
-        check_law(sweep.jobs[0].law)
+    check_statement(sweep.jobs[0])
     check_machine_for(sweep)
     written = any(job.model.target or job.optimizer.target for job in sweep.jobs)
     if written:
@@ -171,7 +169,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     with folder_unless_refused(folder.path), preparing(folder.path) as say:
         check_schema(folder)
         check_settings(sweep)
-        check_stated(folder, sweep.jobs[0].law)
+        check_stated(folder, sweep.jobs[0])
         say("opening the token store, or building what it lacks")
         stores, by_job, texts = prepare_trunks(sweep, console)
         check_coordinates(sweep, [trunk for job in by_job for trunk in job])
@@ -219,21 +217,6 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     return tell(rows, folder, plan, console), folder.path
 
 
-def check_stated(folder: SweepFolder, law: str) -> None:
-    """Raises UserError where a sweep with results has stated another law: what is chosen after them is no statement."""
-    if not (folder.sweep_yaml.exists() and any(map(is_final, folder.path.glob("runs/*")))):
-        return
-    try:
-        stated = read_sweep(folder).get("law", "chinchilla")
-    except UserError:  # cut off: the command that is issued again writes it anew
-        return
-    if law != stated:
-        raise UserError(
-            f"law={law} is not {stated}, which {folder.path} stated before it was trained: keep that, and fit another "
-            f"by `python scripts/fit.py runs={folder.path} law={law}`"
-        )
-
-
 def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any], texts: Mapping[str, Text] = NONE) -> dict[str, Any]:
     """sweep.yaml: the grid, the code and package versions, every launch with its time, and every cell by name."""
     launches: list[dict[str, Any]] = []
@@ -246,7 +229,7 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any], texts: Mapping[
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "overrides": list(sweep.overrides),
         "command": sweep.command,
-        "law": sweep.jobs[0].law,
+        **statement(sweep.jobs[0]),
         **({"axes": sweep.axes} if sweep.axes else {}),
         **({TEXTS: {name: text.recipe_hash for name, text in texts.items()}} if texts else {}),
         **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),

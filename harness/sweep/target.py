@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
@@ -31,6 +32,8 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
             f"SWEEP={sweep} names no sweep: give one entry of conf/sweep, or the name of one folder in outputs"
         )
     arguments = joined(split(environment.get("HARNESS_ARGS", "")))
+    if target == "claims":
+        return arguments
     if target == "plan":
         return ["-m", f"+sweep={sweep}", *arguments]
     if target in ("sweep", "tune"):
@@ -50,18 +53,40 @@ def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]
     """The scripts that follow a sweep's training, each with its arguments, and lines to say before.
 
     One law is fitted to all cells; variants are compared, where one axis tells them apart, or one and settings of which
-    each variant has its best.
+    each variant has its best. A claim is decided by what was fitted or compared, or by the run table alone.
     """
     content = read_sweep(SweepFolder(folder))
     axes, runs = axes_of(content), f"runs={folder}"
+    last = [("report", [runs])]
+    if claim := content.get("claim"):
+        from harness.laws.claims.quantities import needed  # half a second, which most targets do not need
+
+        last = [("claim", [runs]), *last]
+        if needed(claim["quantity"]) is None:
+            return last, []
     if not axes:
-        return [("fit", [runs]), ("report", [runs])], []
+        return [("fit", [runs]), *last], []
     others = [axis for axis in axes if not _is_setting(axis, [cell.get(axis) for cell in content["cells"]])]
     if len(axes) == 1 or len(others) == 1:
-        return [("compare", [runs, f"column={(others or axes)[0]}"]), ("report", [runs])], []
+        return [("compare", [runs, f"column={(others or axes)[0]}"]), *last], []
     fixed = " and ".join(f"{axis}=={content['cells'][0][axis]}" for axis in axes[1:])
     command = shlex.join(["python", "scripts/compare.py", runs, f"column={axes[0]}", f"filter={fixed}"])
-    return [("report", [runs])], [f"{' and '.join(axes)} vary: compare one with the others fixed, as in {command}"]
+    return last, [f"{' and '.join(axes)} vary: compare one with the others fixed, as in {command}"]
+
+
+def claims() -> list[str]:
+    """The entries of conf/sweep that state a claim."""
+    files = sorted(Path(str(CONF.joinpath("sweep"))).glob("*.yaml"))
+    return [file.stem for file in files if "claim" in (yaml.load(file.read_text(), Loader=yaml.CSafeLoader) or {})]
+
+
+def folder_of_claims(arguments: Sequence[str]) -> Path:
+    """The folder that holds the sweeps of all claims, trained with these overrides; raises UserError."""
+    named = [word for word in arguments if key_of(word) == "name"]
+    if named:
+        raise UserError(f"{named[0]} would give the sweeps of all claims one folder: leave it out")
+    with configuration():
+        return folder_of("claims", [word for word in arguments if key_of(word) == "output_directory"]).parent
 
 
 def _is_setting(axis: str, values: Sequence[object]) -> bool:

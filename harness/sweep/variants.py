@@ -22,8 +22,8 @@ VARIANT = "variant"  # the column of names
 COORDINATES = ("shape", "seed", "model.width", "model.depth", *BUDGETS)
 # Keys that have one value in a sweep.
 OF_SWEEP = (
-    "name", "output_directory", "law", "variants", "validation", "tokenizer.data", "detach", "sweep", "hydra",
-    "tracking",
+    "name", "output_directory", "law", "variants", "validation", "tokenizer.data", "claim", "sizes", "sized",
+    "detach", "sweep", "hydra", "tracking",
 )  # fmt: skip
 # What a table's reader takes for no text.
 NO_TEXT = ("nan", "na", "nat", "null", "none", "true", "false", "inf", "infinity")

@@ -1,5 +1,6 @@
 """What make hands to the scripts: which folder is meant, and what may be removed of it."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -142,6 +143,55 @@ def test_a_sweep_is_fitted_or_its_variants_are_compared(tmp_path):
         if len(axes) == 1:
             assert found[0][1][1:] == ["column=variant"]
     assert lines[0].endswith(f"python scripts/compare.py runs={tmp_path} column=variant filter=model==gpt")
+
+
+@pytest.mark.parametrize(
+    ("quantity", "axes", "scripts"),
+    [
+        ("fit.a", [], ["fit", "claim", "report"]),
+        ("compare.drift", ["variant"], ["compare", "claim", "report"]),
+        ("aspect", [], ["claim", "report"]),  # of one budget, to which no law can be fitted
+    ],
+)
+def test_a_claim_is_decided_between_its_fit_and_the_report(tmp_path, quantity, axes, scripts):
+    stated = {"text": "x", "quantity": quantity, "rule": {"low": None, "high": 1.0}}
+    cells = [{"cell": "c", "variant": "gpt"}]
+    write_sweep(SweepFolder(tmp_path), {"sweep": "v", "claim": stated, "axes": axes, "cells": cells})
+    found, lines = target.after_training(tmp_path)
+    assert ([name for name, _ in found], lines) == (scripts, [])
+
+
+def test_the_sweeps_of_all_claims_share_a_folder(tmp_path):
+    assert target.folder_of_claims([f"output_directory={tmp_path}", "tracking=none"]) == tmp_path
+    with pytest.raises(UserError, match="^name=x would give the sweeps of all claims one folder: leave it out"):
+        target.folder_of_claims(["name=x"])
+
+
+def test_every_claim_is_trained_and_a_stop_ends_them(tmp_path, monkeypatch):
+    """A failed sweep (2) does not keep the others from being trained, and what interrupts one (130) ends all."""
+    specification = importlib.util.spec_from_file_location("make", ROOT / "scripts" / "make.py")
+    make = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(make)
+    asked = []
+
+    def called(statuses):
+        left = iter(statuses)
+
+        def call(command, env):
+            asked.append((Path(command[-2]).name, command[-1], env["SWEEP"]))
+            return next(left)
+
+        return call
+
+    monkeypatch.setattr(make, "claims", lambda: ["isoflop", "shape"])
+    monkeypatch.setattr(make.subprocess, "call", called([2, 0]))
+    assert make.every_claim([f"output_directory={tmp_path}"]) == 2
+    assert asked == [("make.py", "sweep", "isoflop"), ("make.py", "sweep", "shape")]
+    assert "0 of 2 measured" in (tmp_path / "claims.html").read_text()
+    monkeypatch.setattr(make.subprocess, "call", called([130]))
+    assert make.every_claim([f"output_directory={tmp_path}"]) == 130
+    monkeypatch.setattr(make.subprocess, "call", called([-15]))
+    assert make.every_claim([f"output_directory={tmp_path}"]) == 143
 
 
 def test_axes_of_numbers_beside_one_of_names_are_settled_for_each(tmp_path):

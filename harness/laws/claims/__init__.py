@@ -1,0 +1,1 @@
+"""What a sweep decides: a claim, the number that decides it, and the verdict."""

@@ -1,0 +1,121 @@
+"""What claim.json says: a section of the report with its figure, and the page of all claims."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from harness import __version__
+from harness.files import make_folder, write_atomically
+from harness.laws.claims.claim import number, read_claim, rule
+from harness.report import style
+from harness.report.figures import Figure
+from harness.report.render import javascript, rendered
+
+NAME = "claim"
+WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 300, 26, 230
+VERDICTS = {"holds": "It holds", "fails": "It fails", "undecided": "It is undecided"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A claim as the page tells it; `sweep` is the folder's name, `figure` None where it was not measured."""
+
+    sweep: str
+    claim: str
+    verdict: str
+    sentence: str
+    method: str
+    figure: Figure | None
+
+
+def section(sweep: str, content: Mapping[str, Any], name: str = NAME) -> Section:
+    """The section of one claim.json."""
+    shown = "not measured" if content["estimate"] is None else number(content)
+    said = f"{content['measures']}: {shown}; it holds if that is {rule(content)}."
+    return Section(
+        sweep,
+        content["claim"],
+        content["verdict"],
+        f"{VERDICTS[content['verdict']]}: {content['reason']}. Measured: {said}",
+        f"{content['quantity']}: {content['method']}.",
+        figure(content, name) if content["estimate"] is not None else None,
+    )
+
+
+def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
+    """The numbers with their intervals over the range in which the claim holds, and what they come from."""
+    parts = [_panel(content["panel"])] if content["panel"] else []
+    caption = (
+        "The measured number (dark) with its 95 % interval, beside others of the same kind; the band is the range in "
+        "which the claim holds."
+    )
+    caption += " Left, what it comes from." if parts else ""
+    return Figure(name, "The claim", caption, alt.hconcat(*parts, _numbers(content)))
+
+
+def _numbers(content: Mapping[str, Any]) -> Any:
+    rows = pd.DataFrame([row for row in content["rows"] if row["estimate"] is not None])
+    rows["decides"] = rows["decides"].map({True: "decides", False: "beside"})
+    ends = [end for end in (content["rule"]["low"], content["rule"]["high"]) if end is not None]
+    values = [*rows["estimate"], *rows["low"].dropna(), *rows["high"].dropna(), *ends]
+    margin = 0.06 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 0.1
+    domain = [min(values) - margin, max(values) + margin]
+    x = alt.X("estimate:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(tickCount=6))
+    y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=alt.Axis(labelLimit=320, grid=False))
+    colour = alt.Color(
+        "decides:N", scale=alt.Scale(domain=["decides", "beside"], range=[style.FIT, style.FAINT]), legend=None
+    )
+    low, high = content["rule"]["low"], content["rule"]["high"]
+    band = pd.DataFrame({"from": [domain[0] if low is None else low], "to": [domain[1] if high is None else high]})
+    holds = alt.Chart(band).mark_rect(color=style.FIT, opacity=0.12).encode(
+        alt.X("from:Q", title=None, scale=x["scale"]), alt.X2("to")
+    )  # fmt: skip
+    base = alt.Chart(rows).encode(y, color=colour)
+    tips = ["label:N", *(alt.Tooltip(f"{key}:Q", format=".4g") for key in ("estimate", "low", "high"))]
+    whiskers = (
+        base.transform_filter("datum.low !== null && datum.high !== null")
+        .mark_rule(strokeWidth=2)
+        .encode(alt.X("low:Q", title=None, scale=x["scale"]), alt.X2("high"))
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(x, tooltip=tips)
+    return alt.layer(holds, whiskers, points).properties(width=WIDTH, height=max(3, len(rows)) * ROW_HEIGHT)
+
+
+def _panel(panel: Mapping[str, Any]) -> Any:
+    """Points and lines by series; x on a log axis."""
+    points, lines = (pd.DataFrame(panel[key], columns=["series", "x", "y"]) for key in ("points", "lines"))
+    names = list(dict.fromkeys([*points["series"], *lines["series"]]))
+    scale = alt.Scale(domain=names, range=style.cycled(style.ramp(style.SHAPE_RAMP, max(2, len(names))), len(names)))
+    legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=1)
+    colour = alt.Color("series:N", sort=names, scale=scale, legend=legend)
+    large = max(points["x"].max(), lines["x"].max()) >= 1e7
+    domain = style.padded([*points["x"], *lines["x"]])
+    x = style.log_axis("x", panel["x"], domain, alt.X, label="power" if large else "plain", most=6)
+    y = alt.Y("y:Q", title=panel["y"], scale=alt.Scale(zero=False))
+    drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8)] if len(lines) else []
+    drawn += [alt.Chart(points).mark_point(size=46, filled=True, opacity=1)] if len(points) else []
+    return alt.layer(*(layer.encode(x, y, colour) for layer in drawn)).properties(width=WIDTH, height=PANEL_HEIGHT)
+
+
+def write_claims(folder: Path, sweeps: Sequence[str]) -> Path:
+    """Writes claims.html into an output directory: every claim of these sweeps with its figure and its verdict.
+
+    Raises UserError where a claim.json is damaged.
+    """
+    contents = {sweep: read_claim(folder / sweep / "claim.json") for sweep in sweeps}
+    found = [section(sweep, content, f"claim-{sweep}") for sweep, content in contents.items() if content is not None]
+    figures = [each.figure for each in found if each.figure is not None]
+    page = rendered(
+        "claims.html.j2",
+        claims=found,
+        missing=[sweep for sweep, content in contents.items() if content is None],
+        specs={each.name: style.specification(each.chart, f"{each.title}. {each.caption}") for each in figures},
+        version=__version__,
+        javascript=javascript() if figures else "",
+    )
+    write_atomically(make_folder(folder) / "claims.html", page)
+    return folder / "claims.html"

@@ -1,0 +1,174 @@
+"""The numbers that claims hang on, against arithmetic and brute force at a known truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from known_sweep import TRUTH, cell, law, write_cells, written
+from scipy import optimize
+
+from harness.errors import UserError
+from harness.laws.claims.measured import Evidence
+from harness.laws.claims.quantities import measure, needed
+
+SHAPES_BY_SIZE = ((128, 2), (96, 4), (64, 9), (48, 16), (128, 1), (64, 4), (32, 16), (96, 1), (48, 4), (32, 9))
+
+
+def best(product):
+    """N* and D* of TRUTH at N D, by a search."""
+    found = optimize.minimize_scalar(
+        lambda log: law(np.exp(log), product / np.exp(log)), bounds=(np.log(1e3), np.log(1e8)), method="bounded",
+        options={"xatol": 1e-10},
+    )  # fmt: skip
+    return np.exp(found.x), product / np.exp(found.x)
+
+
+def middle(evidence):
+    rows = evidence.ready.rows
+    return np.exp(np.log(rows.flops).mean()) / 6
+
+
+def test_convergence_is_the_loss_over_that_of_endless_training(grid):
+    evidence = Evidence(grid)
+    found = measure("convergence", evidence)
+    params, tokens = best(middle(evidence))
+    expected = law(params, tokens) / law(params, np.inf) - 1
+    assert found.estimate == pytest.approx(expected, rel=0.05)
+    assert found.low < expected < found.high
+    longer = law(params, tokens) / law(params, 4 * tokens) - 1
+    assert found.rows[1].label == "trained 4 times as long"
+    assert found.rows[1].low < longer < found.rows[1].high
+    assert not found.doubts
+
+
+def test_half_size_is_the_compute_of_half_the_params_at_the_same_loss(grid):
+    evidence = Evidence(grid)
+    found = measure("half_size", evidence)
+    params, tokens = best(middle(evidence))
+    needed = optimize.brentq(lambda log: law(params / 2, np.exp(log)) - law(params, tokens), 5, 30)
+    expected = np.exp(needed) / tokens / 2 - 1
+    assert found.low < expected < found.high
+    assert found.estimate == pytest.approx(expected, rel=0.05)
+    (decisive,) = (row for row in found.rows if row.decides)
+    assert decisive.label == "0.5 of N*"
+
+
+def test_counting_is_nothing_where_nothing_is_left_out(grid):
+    """Of params that are the same by both counts, a is too."""
+    table = grid / "runs.csv"
+    rows = pd.read_csv(table)
+    rows.assign(params_non_embedding=rows.params_with_head).to_csv(table, index=False)
+    found = measure("counting", Evidence(grid))
+    assert (found.estimate, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+def test_counting_shows_what_a_head_hides(grid):
+    """N + 1024 w grows slower than N, so that a law in N alone has the smaller alpha, and the larger a."""
+    found = measure("counting", Evidence(grid))
+    head, inner = (next(row for row in found.rows if name in row.label and "6 N D" in row.label)
+                   for name in ("with_head", "non_embedding"))  # fmt: skip
+    assert head.estimate == pytest.approx(TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"]), abs=0.02)
+    assert found.estimate == pytest.approx(inner.estimate - head.estimate)
+    assert 0.03 < found.low < found.estimate < found.high < 0.2
+
+
+def surface(bend, centre=16.0):
+    """A loss that is 4 - .1 log C, and worse by the square of log (aspect / centre)."""
+    return lambda row: np.exp(
+        np.log(4) - 0.1 * np.log(row["flops"] / 1e12) + bend * np.log(row["width"] / row["depth"] / centre) ** 2
+    )
+
+
+def aspects(folder, bend, noise=0.0):
+    rng = np.random.default_rng(3)
+    clean = surface(bend)
+    rows = [
+        cell(width, depth, 1e6, lambda row: clean(row) * np.exp(noise * rng.standard_normal()), seed)
+        for width, depth in SHAPES_BY_SIZE
+        for seed in (0, 1)
+    ]
+    return Evidence(write_cells(folder, rows))
+
+
+def test_aspect_is_the_range_over_what_was_tried(tmp_path):
+    """Of the largest size from 48 / 16 = 3 to 128 / 2 = 64: log(64 / 16)^2 = 1.922, log(3 / 16)^2 = 2.802; of 196,608
+    from 32 / 16 = 2 to 128: log(8)^2 = 4.324, the largest, since its best, 16, lies within."""
+    found = measure("aspect", aspects(tmp_path / "a", 0.002))
+    assert found.estimate == pytest.approx(np.expm1(0.002 * np.log(8) ** 2), rel=1e-6)
+    assert (found.low, found.high) == pytest.approx((found.estimate, found.estimate), rel=1e-3)
+    assert [row.decides for row in found.rows] == [False, False, False, True]
+    assert found.rows[1].estimate == pytest.approx(found.estimate)
+    points = [point["y"] for point in found.panel.points if point["x"] == 16.0]
+    assert points == pytest.approx([0.0] * len(points), abs=1e-8)
+
+
+def test_aspect_has_an_interval_of_the_noise(tmp_path):
+    found = measure("aspect", aspects(tmp_path / "a", 0.002, noise=0.001))
+    expected = np.expm1(0.002 * np.log(8) ** 2)
+    assert found.low < expected < found.high
+    assert 0.001 < found.high - found.low < 0.008
+
+
+def test_noise_alone_makes_no_range(tmp_path):
+    found = measure("aspect", aspects(tmp_path / "a", 0.0, noise=0.001))
+    assert found.low == 0
+    assert found.high < 0.006
+
+
+def test_aspect_needs_one_budget_and_three_shapes_a_size(tmp_path):
+    rows = [cell(64, depth, 1e6, lambda row: 3.0 + row["depth"]) for depth in (2, 4, 8)]
+    with pytest.raises(UserError, match="has not three aspect ratios at three sizes: add shapes"):
+        measure("aspect", Evidence(write_cells(tmp_path / "few", rows)))
+    rows = [cell(64, 2, tokens, lambda row: 3.0 + row["tokens"] / 1e6) for tokens in (1e6, 2e6)]
+    with pytest.raises(UserError, match="has several budgets, and aspect ratios are compared at one"):
+        measure("aspect", Evidence(write_cells(tmp_path / "several", rows)))
+
+
+def compared(**of_variants):
+    variants = {
+        name: {"multiplier": {"equal_tokens": ends(0.8), "equal_flops": ends(0.7), "equal_time": None}}
+        | {"per_decade": drift, "params": ends(1.0), "tokens": ends(0.8)}
+        for name, drift in of_variants.items()
+    }
+    certificate = {"certified": True, "reasons": []}
+    return {"variants": variants, "baseline": "gpt", "predicts": "L = ...", "certificate": certificate,
+            "choices": {"interval_method": "curvature"}}  # fmt: skip
+
+
+def ends(value, low=None, high=None):
+    return {"estimate": value, "low": low or value / 1.1, "high": high or value * 1.1}
+
+
+def test_drift_is_of_the_variant_that_changes_most_either_way(grid):
+    """.8 (.75 to .9) is 1.25 (1.111 to 1.333) upside down; 1.02 (.98 to 1.06) is 1 at least."""
+    content = compared(llama=ends(0.8, 0.75, 0.9), muon=ends(1.02, 0.98, 1.06))
+    written(grid, "compare", content)
+    found = measure("compare.drift", Evidence(grid))
+    assert (found.estimate, found.low, found.high) == pytest.approx((1.25, 1 / 0.9, 1 / 0.75))
+    written(grid, "compare", compared(muon=ends(1.02, 0.98, 1.06)))
+    found = measure("compare.drift", Evidence(grid))
+    assert (found.estimate, found.low, found.high) == pytest.approx((1.02, 1.0, 1.06))
+
+
+def test_one_number_of_one_variant(grid):
+    written(grid, "compare", compared(llama=ends(1.0), muon=ends(1.0)))
+    found = measure("compare.llama.equal_flops", Evidence(grid))
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.7, 0.7 / 1.1, 0.77))
+    assert [row.decides for row in found.rows] == [True, False]
+    missing = measure("compare.llama.equal_time", Evidence(grid))
+    assert (missing.estimate, missing.doubts) == (None, ["llama has no multiplier at equal time"])
+    with pytest.raises(UserError, match="compare.gpt9.tokens names no variant: compare.json has llama, muon"):
+        measure("compare.gpt9.tokens", Evidence(grid))
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("aspect", None),
+        ("counting", "fit"),
+        ("fit.a", "fit"),
+        ("compare.drift", "compare"),
+        ("compare.x.tokens", "compare"),
+    ],
+)
+def test_what_runs_before(name, script):
+    assert needed(name) == script

@@ -1,0 +1,82 @@
+"""The section and the page of claims, from a hand-made claim.json."""
+
+import html
+import json
+import re
+import shutil
+
+import pytest
+
+from harness.report.claims import section, write_claims
+from harness.report.page import write_report
+
+CLAIM = {
+    "schema": 1, "claim": "Width & depth do not <matter>.", "quantity": "aspect", "rule": {"low": None, "high": 0.01},
+    "estimate": 0.004, "low": 0.001, "high": 0.0087, "verdict": "holds",
+    "reason": "the whole interval lies inside the rule", "measures": "range of the loss", "method": "least squares",
+    "rows": [
+        {"label": "small", "estimate": 0.003, "low": None, "high": None, "decides": False},
+        {"label": "hopeless", "estimate": None, "low": 0.1, "high": None, "decides": False},
+        {"label": "the largest", "estimate": 0.004, "low": 0.001, "high": 0.0087, "decides": True},
+    ],
+    "panel": {"x": "width / depth", "y": "loss (%)", "series": "size", "points": [{"series": "s", "x": 4, "y": 0.2}],
+              "lines": [{"series": "s", "x": 4, "y": 0.1}, {"series": "s", "x": 16, "y": 0.3}]},
+    "sources": [], "versions": {},
+}  # fmt: skip
+
+
+def text_of(page):
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@pytest.fixture(scope="module")
+def claiming(finished, tmp_path_factory):
+    """A sweep with a claim, in an output directory of its own, and its report."""
+    folder = tmp_path_factory.mktemp("claims") / "shape"
+    shutil.copytree(finished, folder)
+    (folder / "claim.json").write_text(json.dumps(CLAIM))
+    write_report(folder)
+    return folder
+
+
+def test_the_report_tells_claim_number_rule_and_verdict(claiming):
+    text = text_of((claiming / "report.html").read_text())
+    assert "Width & depth do not <matter>." in text
+    assert (
+        "It holds: the whole interval lies inside the rule. Measured: range of the loss: 0.004 (0.001 to 0.0087); it "
+        "holds if that is at most 0.01."
+    ) in text
+    assert {"claim.svg", "claim.png"} <= {file.name for file in (claiming / "figures").iterdir()}
+
+
+def test_a_report_without_a_claim_has_no_such_figure(claiming, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(claiming, folder)
+    (folder / "claim.json").unlink()
+    write_report(folder)
+    assert not (folder / "figures" / "claim.svg").exists()
+    assert 'data-chart="claim"' not in (folder / "report.html").read_text()
+
+
+def test_the_page_of_all_claims_names_what_is_missing(claiming):
+    page = write_claims(claiming.parent, ["isoflop", "shape"])
+    text = text_of(page.read_text())
+    assert page == claiming.parent / "claims.html"
+    assert "1 of 2 measured" in text
+    assert "Not measured yet: isoflop." in text
+    assert page.read_text().count('data-chart="claim-shape"') == 1
+    assert 'href="shape/report.html"' in page.read_text()
+
+
+def test_the_figure_leaves_out_what_has_no_number():
+    found = section("shape", CLAIM).figure
+    assert found is not None
+    labels = [row["label"] for rows in found.chart.to_dict()["datasets"].values() for row in rows if "label" in row]
+    assert labels == ["small", "the largest"]
+
+
+def test_what_was_not_measured_has_no_figure():
+    empty = CLAIM | {"estimate": None, "low": None, "high": None, "verdict": "undecided", "rows": [], "panel": None}
+    said = section("shape", empty)
+    assert said.figure is None
+    assert "range of the loss: not measured" in said.sentence
