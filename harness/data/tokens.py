@@ -78,7 +78,7 @@ def prepare(
     """
     data.check()
     tokenizer_config.check()
-    wanted = stored_tokens(train_tokens)
+    wanted = stored_tokens(min(train_tokens, data.unique_tokens or train_tokens))
     recipe, recipe_hash = recipe_of(data, tokenizer_config)
     folder = Path(data.store_directory) / recipe_hash
     manifest = read_manifest(folder)
@@ -88,7 +88,7 @@ def prepare(
             manifest = read_manifest(folder) or {"schema": SCHEMA, "recipe": recipe, "recipe_hash": recipe_hash}
             if not _suffices(manifest, wanted):
                 manifest = building.grow(data, tokenizer_config, manifest, folder, wanted, processes or cores())
-    return _open(folder, manifest)
+    return _open(folder, manifest, data.unique_tokens)
 
 
 def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict[str, Any], str]:
@@ -99,6 +99,8 @@ def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict
         "validation_tokens": data.validation_tokens,
         "tokenizer": tokenizer_config.recipe(),
     }
+    if data.unique_tokens is not None:
+        recipe["unique_tokens"] = data.unique_tokens
     if (other := building.corpus_of_tokenizer(data, tokenizer_config)) is not None:
         recipe["tokenizer"]["data"] = corpus.identity(other)
     return recipe, hash_of(recipe)
@@ -134,18 +136,21 @@ def _suffices(manifest: dict[str, Any], wanted: int) -> bool:
     return "train" in manifest and (manifest["exhausted"] or manifest["train"]["tokens"] >= wanted)
 
 
-def _open(folder: Path, manifest: dict[str, Any]) -> TokenStore:
+def _open(folder: Path, manifest: dict[str, Any], unique_tokens: int | None) -> TokenStore:
+    """unique_tokens: those that train, where not all do; a store has whole windows of them, and documents, at least."""
     dtype = np.dtype(manifest["dtype"])
     if dtype != token_dtype(manifest["vocab_size"]):
         raise damaged(folder, f"{dtype} does not hold its vocabulary of {manifest['vocab_size']}")
+    train = open_tokens(folder / "train.bin", dtype, Extent(**manifest["train"]))
+    least = len(train) if unique_tokens is None else unique_tokens + 1  # one target more
     return TokenStore(
-        train=open_tokens(folder / "train.bin", dtype, Extent(**manifest["train"])),
+        train=train[:least],
         validation=open_tokens(folder / "validation.bin", dtype, Extent(**manifest["validation"])),
         vocab_size=manifest["vocab_size"],
         end_of_text=manifest["end_of_text"],
         bytes_per_token=manifest["bytes_per_token"],
         recipe_hash=manifest["recipe_hash"],
-        exhausted=manifest["exhausted"],
+        exhausted=manifest["exhausted"] or len(train) > least,
         manifest=manifest,
     )
 

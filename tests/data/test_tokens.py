@@ -374,3 +374,23 @@ def test_chunks_of_a_long_file(tmp_path, monkeypatch):
         path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
         with pytest.raises(UserError, match="the checksum of t.bin fails"):
             open_tokens(path, dtype, extent)
+
+
+def test_the_first_tokens_alone_may_train(large):
+    """The same text in the same order, cut after so many tokens and one target more; the same validation text."""
+    whole = prepare(large, BYTES, 1_000_000)
+    part = prepare(replace(large, unique_tokens=300_000), BYTES, 5_000_000)
+    assert len(part.train) == 300_001
+    assert part.unique_tokens(128) == 299_904  # 2,343 rows
+    np.testing.assert_array_equal(part.train, whole.train[:300_001])
+    np.testing.assert_array_equal(part.validation, whole.validation)
+    assert part.exhausted and not whole.exhausted
+    assert part.recipe_hash != whole.recipe_hash
+    assert part.recipe_hash != prepare(replace(large, unique_tokens=300_001), BYTES, 1).recipe_hash
+
+
+def test_more_unique_tokens_than_are_there_are_all(large):
+    whole = prepare(replace(large, unique_tokens=10**9), BYTES, 10**8)
+    assert len(whole.train) == 5000 * 401 - 500 * 401 and whole.exhausted
+    with pytest.raises(UserError, match="^data.unique_tokens=0 must be at least 1$"):
+        prepare(replace(large, unique_tokens=0), BYTES, 1)
