@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_sweep import make_rows, write_sweep
+import yaml
+from synthetic_sweep import cell_row, make_rows, write_sweep
 
 from harness.laws.tune import tune
+from harness.records import SweepFolder
 from harness.sweep.compose import compose_sweep
 from harness.sweep.run import train
 from harness.sweep.target import command
@@ -39,6 +41,7 @@ NOT_RUN = {
     "make calibrate": ("minutes; a test runs a part of it", 1),
     "make gpu-check": ("needs a GPU; a test runs what it can on a CPU", 1),
     "make tune": ("hours; tests/sweep/test_tune.py tunes a tiny sweep", 3),
+    "make claims": ("hours; tests/sweep/test_target.py says what it runs", 2),
     "make sync": ("needs W&B's server; tests/tracking has one", 1),
     "make view": ("likewise", 2),
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
@@ -104,6 +107,11 @@ def folder(tmp_path_factory) -> Path:
                   for row in rows] for name in ("gpt", "muon"))  # fmt: skip
     for name in ("variants", "models"):
         write_sweep(folder / "outputs" / name, [*gpt, *muon], name=name)
+    ratios = [cell_row(width, depth, 0, 1e6, 0.0) for width, depth in
+              ((96, 1), (64, 2), (48, 4), (128, 1), (64, 4), (48, 8), (192, 1), (96, 4), (64, 9))]  # fmt: skip
+    claiming = SweepFolder(write_sweep(folder / "outputs" / "shape", ratios, name="shape")).sweep_yaml
+    claim = yaml.safe_load((ROOT / "conf" / "sweep" / "shape.yaml").read_text())["claim"]
+    claiming.write_text(yaml.safe_dump(yaml.safe_load(claiming.read_text()) | {"claim": claim}, sort_keys=False))
     rate = "optimizer.learning_rate.value"
     ends = [row for row in rows if (row["width"], row["seed"]) in ((48, 0), (128, 0))]
     tried = [row | {rate: 0.02 * 2.0**step, "learning_rate": 0.02 * 2.0**step, "cell": f"{row['cell']}{step:+}",
