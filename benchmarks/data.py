@@ -144,7 +144,7 @@ def larger_than_memory(scratch: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    stores = [TokenStore(train, head, 1024, 1023, 1.0, "", False, {}) for train in (head, tokens)]  # type: ignore[arg-type]
+    stores = [TokenStore(train, head, 1024, 1023, 1.0, "", False, {}) for train in (head, tokens)]
     trainers = [Trainer(trunk, store, device) for store in stores]
     seconds = [0.0, 0.0]
     before = resident_bytes(os.getpid())

@@ -40,8 +40,8 @@ class TokenStore:
     exhausted           the whole corpus is in
     """
 
-    train: np.memmap
-    validation: np.memmap
+    train: np.ndarray
+    validation: np.ndarray
     vocab_size: int
     end_of_text: int
     bytes_per_token: float

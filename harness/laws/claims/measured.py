@@ -66,12 +66,16 @@ class Evidence:
         table = read_sources(config.runs, config.columns.target, config.columns.cluster)
         return prepared(table, config.columns, config.law_of(table), "", None, config.units, None, None)
 
-    def fit(self, params: str = "params_with_head", law: str | None = None) -> Fit:
-        """The law that the sweep states, or another, by one count of params, with the intervals of scripts/fit.py."""
-        config, ready = self._config(), self.ready
-        law = law or config.law_of(ready.table)
-        columns = replace(ready.columns, params=params)
-        rows = read_rows(ready.table, columns, law)
+    @property
+    def law(self) -> str:
+        """The one that the sweep states."""
+        return self._config().law_of(self.ready.table)
+
+    def fit(self, params: str = "params_with_head") -> Fit:
+        """The stated law by one count of params, with the intervals of scripts/fit.py."""
+        config, law = self._config(), self.law
+        columns = replace(self.ready.columns, params=params)
+        rows = read_rows(self.ready.table, columns, law)
         return fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, str(self.folder))
 
     def content(self, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.laws.claims.aspect import by_aspect
+from harness.laws.claims.beyond import extrapolation
 from harness.laws.claims.functions import by_counting, half_size, trained_on
 from harness.laws.claims.measured import Evidence, Measured, Row
 from harness.laws.claims.multipliers import MULTIPLIERS, drift, is_multiplier, multiplier
@@ -32,6 +33,7 @@ QUANTITIES = {
     "convergence": Quantity("fit", trained_on, optimum=True),
     "half_size": Quantity("fit", half_size, optimum=True),
     "aspect": Quantity(None, by_aspect),
+    "extrapolation": Quantity("fit", extrapolation),
     "compare.drift": Quantity("compare", drift),
 }
 

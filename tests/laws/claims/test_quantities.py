@@ -172,3 +172,31 @@ def test_one_number_of_one_variant(grid):
 )
 def test_what_runs_before(name, script):
     assert needed(name) == script
+
+
+def test_extrapolation_is_the_mean_error_beyond_an_eighth(tmp_path):
+    """Every cell beyond an eighth lies 1 % or, of the largest shape, 3 % below the law that the others follow."""
+    shapes = ((24, 2), (32, 2), (48, 2), (64, 2), (112, 2), (176, 2))
+    budgets = (0.5e6, 1e6, 2e6, 4e6)
+    most = cell(176, 2, 4e6, lambda row: 1.0)["flops"]
+
+    def loss(row):
+        off = 0.0 if row["flops"] <= most / 8 else 0.03 if row["width"] == 176 else 0.01
+        return law(row["params_with_head"], row["tokens"]) / (1 + off)
+
+    rows = [cell(width, depth, tokens, loss) for width, depth in shapes for tokens in budgets]
+    beyond = {row["width"] for row in rows if row["flops"] > most / 8}
+    assert beyond == {64, 112, 176}
+    found = measure("extrapolation", Evidence(write_cells(tmp_path / "grid", rows)))
+    assert found.estimate == pytest.approx((0.01 + 0.01 + 0.03) / 3, rel=1e-3)
+    # Student's t with 2 degrees of freedom: 4.303 sd / sqrt(3), and no error is below 0
+    assert found.high == pytest.approx(found.estimate + 4.302653 * np.std([1, 1, 3], ddof=1) / 100 / 3**0.5, rel=1e-3)
+    assert found.low == 0
+    assert {round(point["y"], 3) for point in found.panel.points} == {1.0, 3.0}
+
+
+def test_extrapolation_needs_cells_that_carry_the_law(tmp_path):
+    rows = [cell(width, 2, tokens, lambda row: law(row["params_with_head"], row["tokens"])) for width in (48, 64, 80)
+            for tokens in (1e6, 2e6, 3e6)]  # fmt: skip
+    with pytest.raises(UserError, match="the cells of 1/8 of the compute cannot carry the law: .* needs at least 7"):
+        measure("extrapolation", Evidence(write_cells(tmp_path / "few", rows)))
