@@ -300,7 +300,7 @@ def check_trained(words: list[str], folder: Path) -> None:
         (("fit", ["runs=TOP/secret/x.csv"]), "(Permission denied): "),
         (("train", ["tokens=1e6", "output_directory=TOP/secret"]), "TOP/secret/single cannot be used (Permission den"),
         (("train", ["tokens=1e6", "model=null"]), "model=null names no entry of conf/model"),
-        (("sweep", {"SWEEP": "2", "LAUNCHER": "local", "HARNESS_ARGS": ""}), "sweep=2 is not there: choose architecture, cpu, "),
+        (("sweep", {"SWEEP": "2", "LAUNCHER": "local", "HARNESS_ARGS": ""}), "sweep=2 is not there: choose archit"),
         (("clean", {"SWEEP": "smoke", "HARNESS_ARGS": "'+model= 0'"}), "+model= 0 names no entry of conf/model"),
         (("clean", ["runs=${model}"]), "Interpolation key 'model' not found"),
         (("clean", {"SWEEP": "smoke", "HARNESS_ARGS": "name=TOP/elsewhere/smoke"}), "/elsewhere/smoke cannot name"),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.data import corpus, tokenizer
+from harness.data.corruption import corrupted
 from harness.data.digests import DigestSet
 from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place, data_config, named
 from harness.data.encoding import encode_all
@@ -156,6 +157,9 @@ def _append(
     apart = apart_of(manifest)
     digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     pieces = _pieces(documents, np.array(digests), apart, Place(*manifest["place"]), manifest["duplicates"])
+    if share := manifest["recipe"].get("corrupted"):
+        pieces = (piece._replace(text=corrupted(piece.text, share, piece.digests[-1])) if not piece.last else piece
+                  for piece in pieces)  # fmt: skip
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)

@@ -34,6 +34,7 @@ class DataConfig:
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
+    corrupted: float | None = None  # of the words that train, the share in whose place stand others
     unique_tokens: int | None = None  # train on the first so many tokens alone, with repeat=true again and again
     store_directory: str = ".cache/tokens"  # where token stores are kept
 
@@ -57,6 +58,8 @@ class DataConfig:
             raise UserError(f"data.document_characters={self.document_characters} must be at least 1")
         if not self.store_directory:
             raise UserError("data.store_directory is empty: name a folder for token stores, such as .cache/tokens")
+        if self.corrupted is not None and not 0 <= self.corrupted <= 1:
+            raise UserError(f"data.corrupted={self.corrupted:g} is no share of the words: give 0 to 1")
         for key in ("validation_tokens", "unique_tokens"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
@@ -68,7 +71,7 @@ class DataConfig:
 
 
 # Keys of what trains, which a corpus has no use for that is only read.
-KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "unique_tokens")]
+KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "corrupted", "unique_tokens")]
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
 

@@ -99,6 +99,8 @@ def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict
         "validation_tokens": data.validation_tokens,
         "tokenizer": tokenizer_config.recipe(),
     }
+    if data.corrupted:
+        recipe["corrupted"] = data.corrupted
     if data.unique_tokens is not None:
         recipe["unique_tokens"] = data.unique_tokens
     if (other := building.corpus_of_tokenizer(data, tokenizer_config)) is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from harness import tracking
 from harness.arguments import expanded, literal, quoted
 from harness.config import TrainConfig
-from harness.data.documents import DataConfig, data_config
+from harness.data.documents import KEYS, DataConfig, data_config
 from harness.data.texts import Corpora, Text, open_texts, texts_of
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
@@ -58,7 +58,7 @@ def _in_full(label: str, given: Any) -> Any:
             raise UserError(f"{label}={given} is no entry of conf/data: choose {', '.join(entries)}")
         corpus = OmegaConf.to_container(compose("train", [quoted(f"data={given}")]).data, resolve=True)
         assert isinstance(corpus, dict)
-        return {str(key): value for key, value in corpus.items() if key not in ("repeat", "store_directory")}
+        return {str(key): value for key, value in corpus.items() if key in KEYS and key != "store_directory"}
     if not isinstance(given, dict):
         return given
     paths = {key: expanded(given[key]) for key in ("path", "store_directory") if isinstance(given.get(key), str)}
