@@ -21,6 +21,8 @@ from rich.console import Console
 from harness.commands import run_script
 from harness.errors import UserError
 from harness.grid import Trunk
+from harness.laws.claims.claim import claim_of
+from harness.laws.claims.quantities import needed
 from harness.laws.design import NOISE, detectable, expect
 from harness.sweep import propose
 from harness.sweep.compose import compose_sweep
@@ -31,8 +33,14 @@ from harness.sweep.variants import pairing
 
 
 def what_it_could_tell(plan: Plan) -> list[str]:
-    """Sentences on the exponents that a fit of this grid would find, or of its first variant."""
+    """Sentences on the exponents that a fit of this grid would find, or of its first variant.
+
+    None of a grid whose claim is decided without a fit.
+    """
     name, trunks = next(iter(plan.variants.items()), ("", plan.trunks))
+    claim = claim_of(trunks[0].job.claim, trunks[0].job.law)
+    if claim and needed(claim.quantity) is None:
+        return []
     cells = [(trunk.params.with_head, cell.tokens, index) for index, trunk in enumerate(trunks) for cell in trunk.cells]
     params_R, tokens_R, trunk_R = (np.array(values) for values in zip(*cells, strict=True))
     found = expect(params_R.astype(float), tokens_R.astype(float), trunk_R)

@@ -1,6 +1,8 @@
 """What a sweep states before it is trained, and what may not change after."""
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from harness.sweep.compose import compose_sweep
 from harness.sweep.stated import check_stated, check_statement, statement
 from harness.sweep.target import claims
 
+ROOT = Path(__file__).parents[2]
 CLAIM = {"text": "a is one half.", "quantity": "fit.a", "rule": {"low": 0.45, "high": 0.55}}
 
 
@@ -71,4 +74,11 @@ def test_every_sweep_with_a_claim_can_decide_it(name):
 
 def test_the_claims_are_entries_of_conf():
     assert {"architecture", "early", "isoflop", "kaplan", "overtrain", "shape"} <= set(claims())
-    assert {f"{name}.yaml" for name in claims()} <= {file.name for file in Path("conf/sweep").iterdir()}
+    assert {f"{name}.yaml" for name in claims()} <= {file.name for file in (ROOT / "conf" / "sweep").iterdir()}
+
+
+def test_a_plan_tells_of_no_fit_where_the_claim_needs_none():
+    """Of one budget no law can be fitted, and the range over aspect ratios asks for none."""
+    from_script = runpy.run_path(str(ROOT / "scripts" / "plan.py"))
+    given = SimpleNamespace(job=job(claim={**CLAIM, "quantity": "aspect"}))
+    assert from_script["what_it_could_tell"](SimpleNamespace(variants={}, trunks=[given])) == []
