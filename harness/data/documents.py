@@ -33,8 +33,8 @@ class DataConfig:
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
-    symbols: int = 4096  # synthetic: how many the language has, the end of text included
-    tail: float = 2.0  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
+    symbols: int = 1024  # synthetic: how many the language has, the end of text included
+    tail: float = 2.25  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
     seed: int = 0  # synthetic: which language of that kind, and its texts
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once

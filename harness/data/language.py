@@ -21,7 +21,7 @@ from harness.data.tokenizer import FIRST_LETTER
 REVISION = 1
 ANSWERS = 64
 # Of a word's own order of the answers, that in place j has a probability proportional to this.
-ANSWER_WEIGHTS = np.arange(1, ANSWERS + 1) ** -2.0
+ANSWER_WEIGHTS = np.arange(1, ANSWERS + 1) ** -1.5
 # How many sentences a document has in the mean.
 SENTENCES = 512
 # Documents are made so many at a time.

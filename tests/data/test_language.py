@@ -21,9 +21,9 @@ def test_words_follow_zipf_and_every_answer_its_weight():
     words, answers = language.probabilities
     # 1, 1/4, 1/9 over their sum, 49/36
     np.testing.assert_allclose(words, [36 / 49, 9 / 49, 4 / 49], rtol=1e-12)
-    # of the squares' reciprocals up to 64, whose sum is pi^2/6 less about 1/64.5
-    np.testing.assert_allclose(answers[0], 1 / (math.pi**2 / 6 - 1 / 64.5), rtol=1e-5)
-    np.testing.assert_allclose(answers[7] / answers[0], 1 / 64, rtol=1e-9)
+    # zeta(3/2) = 2.6123753487 less the sum from 65 on, which is 2 / sqrt(64.5) to a part in 10^4
+    np.testing.assert_allclose(answers[0], 1 / (2.6123753487 - 2 / math.sqrt(64.5)), rtol=1e-5)
+    np.testing.assert_allclose(answers[15] / answers[0], 1 / 64, rtol=1e-9)
     assert np.array_equal(np.sort(language.orders), np.tile(np.arange(ANSWERS), (3, 1)))
 
 
@@ -31,7 +31,7 @@ def test_nothing_but_sentences_can_be():
     language = Language(symbols=ANSWERS + 4, tail=1.0, seed=1)  # three words: 64, 65, 66; the end of text is 67
     answer = int(language.orders[1, 2])  # the third choice of the second word
     nats = language.nats(np.array([67, 65, answer, answer]), np.array([65, answer, 67, 64]))
-    third = (1 / 9) / sum(1 / place**2 for place in range(1, 65))
+    third = 3**-1.5 / sum(place**-1.5 for place in range(1, 65))
     # a document begins with a word: 1/2 over 1 + 1/2 + 1/3, that is 3/11; one of 512 sentences is a last one
     expected = [-math.log(3 / 11), -math.log(third), math.log(512), -math.log(511 / 512 * 6 / 11)]
     np.testing.assert_allclose(nats, expected, rtol=1e-9)
