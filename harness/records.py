@@ -34,6 +34,9 @@ OF_TEXT = ("loss", "loss_se", "loss_parts", "bits_per_byte")
 TEXTS = "validation"
 # In sweep.yaml, the text whose losses are those of the cells, where these train on different corpora.
 COMPARED_ON = "compared_on"
+# In sweep.yaml, where the text is of a known entropy: the loss of the best predictor, `nats` of the very tokens that
+# validate and `expected` of endless text.
+FLOOR = "floor"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.

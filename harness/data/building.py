@@ -229,6 +229,8 @@ def _new_tokenizer(config: TokenizerConfig, documents: Corpus, folder: Path) -> 
         return tokenizer.bytes_tokenizer()
     if config.kind == "tiktoken":
         return tokenizer.tiktoken_tokenizer(config.encoding)
+    if config.kind == "identity":
+        return tokenizer.identity_tokenizer(config.vocab_size)
 
     def texts() -> Iterator[str]:
         total = 0
@@ -250,6 +252,8 @@ def stored_tokenizer(config: TokenizerConfig, folder: Path, manifest: dict[str, 
         encoder = tokenizer.bytes_tokenizer()
     elif config.kind == "tiktoken":
         encoder = tokenizer.tiktoken_tokenizer(config.encoding)
+    elif config.kind == "identity":
+        encoder = tokenizer.identity_tokenizer(config.vocab_size)
     else:
         try:
             ranks = tokenizer.read_ranks((folder / "tokenizer.tiktoken").read_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import local_files
+from harness.data import language, local_files
 from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
@@ -37,6 +37,9 @@ def identity(data: DataConfig) -> dict[str, Any]:
     if data.source == "hub":
         keys = ("source", "name", "config", "split", "revision", "text_field")
         return {key: getattr(data, key) for key in keys}
+    if data.source == "synthetic":
+        keys = ("source", "symbols", "tail", "seed")
+        return {key: getattr(data, key) for key in keys} | {"language": language.REVISION}
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}
@@ -55,6 +58,8 @@ def describe(data: DataConfig) -> str:
         return f"package {data.name} {importlib.metadata.version(str(data.name))}"
     if data.source == "hub":
         return f"hub {data.name} {data.config or ''} {data.split}".replace("  ", " ")
+    if data.source == "synthetic":
+        return f"synthetic text of {data.symbols} symbols, tail {data.tail:g}, seed {data.seed}"
     return f"{data.source} {data.path}"
 
 
@@ -65,10 +70,17 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
     """
     if data.source == "hub":
         return StreamedCorpus(data, resolve_revision(data, revision), cache)
+    if data.source == "synthetic":
+        return language.GeneratedCorpus(language_of(data), identity(data))
     if data.source == "disk":
         return FiniteCorpus(_load_from_disk(data), data)
     found = _found(data)
     return FiniteCorpus(load_texts(data, found.files, cache), data, found)
+
+
+def language_of(data: DataConfig) -> language.Language:
+    """That of a synthetic corpus."""
+    return language.Language(data.symbols, data.tail, data.seed)
 
 
 class FiniteCorpus:

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import UserError
 
-SOURCES = ("package", "hub", "files", "disk")
+SOURCES = ("package", "hub", "files", "disk", "synthetic")
 EXAMPLE = "{source: files, path: texts/*.txt}"
 SAMPLE_BY = ("document", "paragraph", "line")
 
@@ -22,6 +22,7 @@ class DataConfig:
     """Where documents come from, and how many of their tokens validate."""
 
     # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
+    # | synthetic (a language of known entropy, without end)
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
@@ -32,6 +33,9 @@ class DataConfig:
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
+    symbols: int = 1024  # synthetic: how many the language has, the end of text included
+    tail: float = 2.25  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
+    seed: int = 0  # synthetic: which language of that kind, and its texts
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
@@ -41,10 +45,12 @@ class DataConfig:
     def check(self) -> None:
         if self.source not in SOURCES:
             raise UserError(f"data.source={self.source} is unknown: choose one of {', '.join(SOURCES)}")
-        needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",)}
+        needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",), "synthetic": ()}
         for key in needed[self.source]:
             if not getattr(self, key):
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
+        if self.source == "synthetic":
+            self._check_language()
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
         for key in ("separator", "document_characters"):
@@ -64,6 +70,14 @@ class DataConfig:
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
 
+    def _check_language(self) -> None:
+        if not 128 <= self.symbols <= 20_000:
+            raise UserError(f"data.symbols={self.symbols} must be 128 to 20000: correct it")
+        if not 1 <= self.tail <= 3:
+            raise UserError(f"data.tail={self.tail:g} must be 1 to 3: correct it")
+        if self.seed < 0:
+            raise UserError(f"data.seed={self.seed} must be 0 or more: correct it")
+
     @property
     def between(self) -> str | None:
         """The separator as it stands in a text."""
@@ -72,6 +86,7 @@ class DataConfig:
 
 # Keys of what trains, which a corpus has no use for that is only read.
 KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "corrupted", "unique_tokens")]
+WHOLE = ("validation_tokens", "document_characters", "symbols", "seed")
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
 
@@ -86,10 +101,10 @@ def data_config(label: str, given: Any, data: DataConfig) -> DataConfig:
     for key, value in given.items():
         if key not in KEYS:
             raise UserError(f"{label}.{key} is no key of a corpus that is only read: choose of {', '.join(KEYS)}")
-        kind = int if key in ("validation_tokens", "document_characters") else str
+        kind = int | float if key == "tail" else int if key in WHOLE else str
         free = value is None and getattr(DataConfig, key) is None
         if not free and (isinstance(value, bool) or not isinstance(value, kind)):
-            raise UserError(f"{label}.{key}={value} is no {'number' if kind is int else 'text'}: correct it")
+            raise UserError(f"{label}.{key}={value} is no {'text' if kind is str else 'number'}: correct it")
     found = DataConfig(**{"store_directory": data.store_directory} | dict(given))
     with named(label):
         found.check()

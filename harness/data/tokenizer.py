@@ -15,8 +15,10 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from harness.errors import UserError
 
-KINDS = ("bpe", "tiktoken", "bytes")
+KINDS = ("bpe", "tiktoken", "bytes", "identity")
 END_OF_TEXT = "<|endoftext|>"
+# Of tokenizer=identity the letter that is id 0; the others are the letters behind it.
+FIRST_LETTER, MOST_LETTERS = 0x4E00, 20_000
 # The trainer's time grows with the square of a word's length. No word of a language is as long as this.
 LONGEST_WORD = 4096
 # What a word of the splitting pattern is made of, in the classes that `re` knows.
@@ -30,8 +32,9 @@ HALF, WHOLE = (
 class TokenizerConfig:
     """Which ids a text becomes."""
 
-    kind: str = "bpe"  # bpe (trained on the corpus) | tiktoken (an encoding of that library) | bytes
-    vocab_size: int = 1024  # bpe: ids in all, the end of text included
+    # bpe (trained on the corpus) | tiktoken (an encoding of that library) | bytes | identity (of data=synthetic)
+    kind: str = "bpe"
+    vocab_size: int = 1024  # bpe, identity: ids in all, the end of text included
     training_bytes: int = 10_000_000  # bpe: bytes of UTF-8 at the start of the training split that it is trained on
     encoding: str = "gpt2"  # tiktoken: the encoding's name
     # bpe: what it is trained on instead of the corpus itself, an entry of conf/data or the keys of one; of several
@@ -50,6 +53,8 @@ class TokenizerConfig:
             token_dtype(self.vocab_size)
             if self.training_bytes < 1:
                 raise UserError(f"tokenizer.training_bytes={self.training_bytes} must be at least 1")
+        if self.kind == "identity" and not 2 <= self.vocab_size <= MOST_LETTERS:
+            raise UserError(f"tokenizer.vocab_size={self.vocab_size} must be 2 to {MOST_LETTERS}: correct it")
         if self.kind != "bpe" and self.data is not None:
             raise UserError(
                 f"tokenizer.data names what a BPE is trained on, and tokenizer.kind={self.kind} trains none: leave it "
@@ -67,7 +72,7 @@ class TokenizerConfig:
             return {"kind": "bpe", "vocab_size": self.vocab_size, "training_bytes": self.training_bytes}
         if self.kind == "tiktoken":
             return {"kind": "tiktoken", "encoding": self.encoding}
-        return {"kind": "bytes"}
+        return {"kind": "bytes"} if self.kind == "bytes" else {"kind": "identity", "vocab_size": self.vocab_size}
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,24 @@ def bytes_tokenizer() -> Tokenizer:
         hash=hashlib.sha256(b"bytes").hexdigest(),
         encode=lambda text: np.frombuffer(text.encode(), np.uint8).astype(np.uint32),
         decode=lambda ids: bytes(i for i in ids if i < 256).decode(errors="replace"),
+    )
+
+
+def identity_tokenizer(vocab_size: int) -> Tokenizer:
+    """Id i is the letter of that number behind FIRST_LETTER, the last id the end of text."""
+
+    def encode(text: str) -> np.ndarray:
+        ids = np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint32) - np.uint32(FIRST_LETTER)
+        if len(ids) and ids.max() >= vocab_size - 1:
+            raise ValueError(f"a letter of it is none of tokenizer.vocab_size={vocab_size}")
+        return ids
+
+    return Tokenizer(
+        vocab_size=vocab_size,
+        end_of_text=vocab_size - 1,
+        hash=hashlib.sha256(b"identity %d" % vocab_size).hexdigest(),
+        encode=encode,
+        decode=lambda ids: "".join(chr(FIRST_LETTER + i) for i in ids if i < vocab_size - 1),
     )
 
 

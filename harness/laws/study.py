@@ -11,6 +11,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.laws.checks.agreement import disagreement
+from harness.laws.checks.floor import by_floor
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
 from harness.laws.checks.quality import quality
@@ -131,7 +132,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "bands": _bands(cells, best),
         "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
-    return plain(content | tuned)
+    floor = by_floor(best, table)
+    return plain(content | tuned | ({"floor": floor} if floor else {}))
 
 
 def _cells(table: Table, rows: Rows) -> Cells:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.laws.checks import agreement, validation
+from harness.laws.checks import agreement, floor, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 from harness.laws.tuning import doubt
@@ -35,6 +35,8 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
     say(f"{head['predicts']}   {study['source']['rows_used']} of {study['source']['rows']} rows", style="bold")
     _print_whole(_counts(study), console)
     say(seal(head["certificate"]))
+    if known := floor.sentence(study.get("floor")):
+        say(known)
     for entry in study["holdouts"][:1]:
         say(_hold_out(entry))
     for entry in study["moves"]:
@@ -85,6 +87,8 @@ def show(study: dict[str, Any], console: Console) -> None:
     )
     _print_whole(_exponents(study), console)
     console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
+    if known := floor.sentence(study.get("floor")):
+        console.print(known, soft_wrap=True, markup=False)
     for entry in study["holdouts"]:
         console.print(_hold_out(entry), soft_wrap=True)
     for entry in study["moves"]:

@@ -1,5 +1,6 @@
 """The figures of a sweep and its fit: one altair chart gives the interactive page, the PNG and the SVG."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +123,13 @@ def loss_by_tokens(sweep: SweepFiles) -> Figure:
     points = cell_points(sweep)
     bands = _bands_of_shapes(sweep, points)
     x = style.log_axis("tokens", TOKENS, style.padded(points.tokens), alt.X)
-    chart = _banded(points, bands, x, shape_colour(sweep), "shape")
+    chart = _banded(points, bands, x, shape_colour(sweep), "shape", floor=known_floor(sweep))
     caption = (
         f"Validation loss of every finished cell against its training tokens; lines are the fitted law at each shape's "
         f"{params_column(sweep)}, shaded bands the {_kind(sweep)} (often thinner than a point). A law that holds "
         "passes through the points of every shape with one set of five parameters."
         + repeats_note(sweep)
+        + floor_note(sweep)
         + warning(sweep)
     )
     return Figure("loss_by_tokens", "Loss against training tokens", caption, chart)
@@ -147,11 +149,12 @@ def loss_by_params(sweep: SweepFiles) -> Figure:
     scale = alt.Scale(domain=labels, range=style.ramp(style.BUDGET_RAMP, len(labels)))
     legend = alt.Legend(title="token budget", symbolType="circle", symbolSize=70, symbolOpacity=1)
     colour = alt.Color("budget:N", sort=labels, scale=scale, legend=legend)
-    chart = _banded(points, bands, x, colour, "budget")
+    chart = _banded(points, bands, x, colour, "budget", floor=known_floor(sweep))
     caption = (
         f"The same cells against their parameters ({params_column(sweep)}), one line a token budget; bands "
         f"are the {_kind(sweep)}. Lines that flatten to the right are limited by their tokens."
         + repeats_note(sweep)
+        + floor_note(sweep)
         + warning(sweep)
     )
     return Figure("loss_by_params", "Loss against parameters", caption, chart)
@@ -176,9 +179,10 @@ def loss_by_flops(sweep: SweepFiles) -> Figure:
     x = style.log_axis("flops", FLOPS, style.padded(points.flops), alt.X, label="power")
     frontier = pd.DataFrame({"flops": sweep.fit["frontier"]["flops"], **_triple(sweep.fit["frontier"]["loss"])})
     low, high = style.padded(points.flops)
+    floor = known_floor(sweep)
     frontier = trusted(sweep, frontier)[(frontier.flops >= low) & (frontier.flops <= high)]
-    losses = style.padded([*points.loss, *bands.predicted[bands.flops.between(low, high)], *frontier.predicted])
-    chart = _banded(points, bands, x, shape_colour(sweep), "shape", losses)
+    losses = style.padded([*points.loss, *bands.predicted[bands.flops.between(low, high)], *frontier.predicted, *floor])
+    chart = _banded(points, bands, x, shape_colour(sweep), "shape", losses, floor)
     y = style.log_axis("predicted", LOSS, losses, alt.Y, label="plain", most=9)
     base = alt.Chart(frontier).encode(x)
     layers = [base.mark_line(color=style.INK, strokeWidth=2, strokeDash=[6, 3], clip=True).encode(y)]
@@ -190,6 +194,7 @@ def loss_by_flops(sweep: SweepFiles) -> Figure:
         "law of each shape. The dashed black line is the loss L*(C) of the compute-optimal mix of parameters and "
         "tokens, with its 95 % band: no shape's line should pass clearly below it."
         + repeats_note(sweep)
+        + floor_note(sweep)
         + warning(sweep)
     )
     return Figure("loss_by_flops", "Loss against training compute", caption, alt.layer(*layers, chart))
@@ -207,6 +212,19 @@ def warning(sweep: SweepFiles) -> str:
     if sweep.fit["fit"]["certificate"]["certified"]:
         return other
     return f"{other} The fit is not certified, so its intervals are not drawn: see its reasons above."
+
+
+def known_floor(sweep: SweepFiles) -> list[float]:
+    """The loss of the best predictor where the fit knows it, else nothing."""
+    known = (sweep.fit or {}).get("floor")
+    return [float(known["known"])] if known else []
+
+
+def floor_note(sweep: SweepFiles) -> str:
+    return "".join(
+        f" The dotted line is the loss of the best predictor of this text, {known:.4f} nats."
+        for known in known_floor(sweep)
+    )
 
 
 def trusted(sweep: SweepFiles, curve: pd.DataFrame) -> pd.DataFrame:
@@ -246,13 +264,15 @@ def _banded(
     colour: Any,
     key: str,
     domain: tuple[float, float] | None = None,
+    floor: Sequence[float] = (),
 ) -> Any:
-    """Cells with fitted lines and their interval bands."""
+    """Cells with fitted lines and their interval bands, and a line at each `floor`."""
     field, (low, high) = x.to_dict()["field"], x.to_dict()["scale"]["domain"]
     bands = bands[(bands[field] >= low) & (bands[field] <= high)]
-    domain = domain or style.padded([*points.loss, *bands.predicted])
+    domain = domain or style.padded([*points.loss, *bands.predicted, *floor])
     ys = {
-        name: style.log_axis(name, LOSS, domain, alt.Y, label="plain", most=9) for name in ("loss", "predicted", "low")
+        name: style.log_axis(name, LOSS, domain, alt.Y, label="plain", most=9)
+        for name in ("loss", "predicted", "low", "floor")
     }
     base = alt.Chart(bands).encode(x, colour)
     layers = [
@@ -262,5 +282,9 @@ def _banded(
         layers.insert(
             0, base.mark_area(opacity=0.25, clip=True).encode(ys["low"], alt.Y2("high"), tooltip=alt.value(None))
         )
+    for known in floor:
+        line = alt.Chart(pd.DataFrame({"floor": [known], "label": [f"known floor {known:.4f}"]})).encode(ys["floor"])
+        label = line.mark_text(align="left", baseline="bottom", dx=4, color=style.INK)
+        layers += [line.mark_rule(color=style.INK, strokeDash=[2, 3]), label.encode(x=alt.value(0), text="label:N")]
     layers.append(points_mark(points, x, ys["loss"], colour))
     return alt.layer(*layers).properties(width=PANEL + 150, height=PANEL + 20)

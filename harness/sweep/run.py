@@ -21,6 +21,7 @@ from harness.files import folder_unless_refused
 from harness.grid import Trunk, check_splits, check_unique
 from harness.records import (
     COMPARED_ON,
+    FLOOR,
     TEXTS,
     SweepFolder,
     check_schema,
@@ -46,6 +47,7 @@ from harness.sweep.compose import (
     trunks_by_job,
 )
 from harness.sweep.corpora import corpora_of, several
+from harness.sweep.floor import known_floor
 from harness.sweep.launch import launch_all
 from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
@@ -185,7 +187,8 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     _warn_of_damage(folder, plan, console)
     estimate, started = plan.wall_seconds, time.time()
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
-    write_sweep(folder, sweep_file(sweep, plan, launch, texts))
+    floor = known_floor(sweep.jobs, stores)
+    write_sweep(folder, sweep_file(sweep, plan, launch, texts, floor))
     if sweep.cluster and sweep.jobs[0].detach:
         console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
         return 0, None
@@ -208,7 +211,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         raise
     finally:
         launch["wall_seconds"] = round(time.time() - started, 1)
-        write_sweep(folder, sweep_file(sweep, plan, launch, texts))
+        write_sweep(folder, sweep_file(sweep, plan, launch, texts, floor))
         rows = write_table(folder)
         for message in tracking.wait(folder.path, mirror_seconds):
             console.print(message, markup=False, highlight=False, soft_wrap=True)
@@ -217,7 +220,13 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     return tell(rows, folder, plan, console), folder.path
 
 
-def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any], texts: Mapping[str, Text] = NONE) -> dict[str, Any]:
+def sweep_file(
+    sweep: Sweep,
+    plan: Plan,
+    launch: dict[str, Any],
+    texts: Mapping[str, Text] = NONE,
+    floor: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """sweep.yaml: the grid, the code and package versions, every launch with its time, and every cell by name."""
     launches: list[dict[str, Any]] = []
     with contextlib.suppress(UserError):
@@ -232,6 +241,7 @@ def sweep_file(sweep: Sweep, plan: Plan, launch: dict[str, Any], texts: Mapping[
         **statement(sweep.jobs[0]),
         **({"axes": sweep.axes} if sweep.axes else {}),
         **({TEXTS: {name: text.recipe_hash for name, text in texts.items()}} if texts else {}),
+        **({FLOOR: dict(floor)} if floor else {}),
         **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),
         **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]

@@ -86,6 +86,7 @@ def _joined(tables: list[Table], paths: list[str], cluster: str | None) -> Table
         notes=notes,
         parts=[part for table in tables for part in table.sources()],
         law=tables[0].law if len(laws) == 1 else None,
+        floor=tables[0].floor if all(table.floor == tables[0].floor for table in tables) else None,
         account=[line for table in tables for line in table.account],
         unusable={name: why for table in tables for name, why in table.unusable.items()},
     )

@@ -17,7 +17,7 @@ from harness.laws.forms import Array
 from harness.laws.table.filter import NOTHING, as_numbers, select
 from harness.laws.table.reading import Content, read
 from harness.laws.table.states import finished_rows, unfinished_notes
-from harness.records import SCHEMA, parse_sweep
+from harness.records import FLOOR, SCHEMA, parse_sweep
 
 # Columns that must not vary within a fit, beside shape, tokens and seed.
 ALIKE = [
@@ -47,9 +47,9 @@ MOST_NAMES = 20
 class Table:
     """Rows of text or numbers with where they came from; `lines` are the file's line numbers, one a row.
 
-    `parts` are the sources of a pooled table: path, sha256 and rows. `law` is the one that a sweep states. `account`
-    says what was read, mapped, converted and left out; `written` are the texts behind the rows, where they differ;
-    `unusable` says of columns why they are no part of a fit.
+    `parts` are the sources of a pooled table: path, sha256 and rows. `law` is the one that a sweep states, `floor` the
+    loss of the best predictor that it knows. `account` says what was read, mapped, converted and left out; `written`
+    are the texts behind the rows, where they differ; `unusable` says of columns why they are no part of a fit.
     """
 
     source: str
@@ -62,6 +62,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     parts: list[dict[str, Any]] = field(default_factory=list)
     law: str | None = None
+    floor: dict[str, float] | None = None
     account: list[str] = field(default_factory=list)
     written: pd.DataFrame | None = field(default=None, repr=False)
     unusable: dict[str, str] = field(default_factory=dict)
@@ -235,7 +236,7 @@ def _of_sweep(path: Path) -> Table:
     law = content.get("law")
     if law is not None and not isinstance(law, str):
         raise UserError(f"{sweep_yaml} states the law {law!r}, which is no name: issue the sweep again to rewrite it")
-    table = replace(table, law=law)
+    table = replace(table, law=law, floor=_floor(sweep_yaml, content.get(FLOOR)))
     names = table.frame["cell"].map(str)
     doubled = names[names.duplicated()]
     if len(doubled):
@@ -248,6 +249,13 @@ def _of_sweep(path: Path) -> Table:
         shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
         table = replace(table, notes=[f"{len(missing)} of {len(cells)} cells have no result: {shown}."])
     return table
+
+
+def _floor(sweep_yaml: Path, given: Any) -> dict[str, float] | None:
+    keys = ("nats", "expected")
+    if given is None or isinstance(given, dict) and all(isinstance(given.get(key), int | float) for key in keys):
+        return given
+    raise UserError(f"{sweep_yaml} states the floor {given!r}, which is none: issue the sweep again to rewrite it")
 
 
 def finished(table: Table) -> Table:

@@ -1,0 +1,21 @@
+"""The loss that no model of a sweep can beat, where its text is of a known entropy."""
+
+from collections.abc import Sequence
+
+from harness.config import TrainConfig
+from harness.data.corpus import language_of
+from harness.data.tokens import TokenStore
+from harness.sweep.corpora import several
+from harness.training.stores import Stores, store_of
+
+
+def known_floor(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> dict[str, float] | None:
+    """Nats a token of the best predictor: of the very tokens that every cell is evaluated on, and of endless text.
+
+    None where the text is another one, or not the same for all cells.
+    """
+    first = jobs[0]
+    if first.data.source != "synthetic" or several(jobs) or len({job.model.seq_len for job in jobs}) > 1:
+        return None
+    language, evaluated = language_of(first.data), store_of(stores, first).evaluated(first.model.seq_len)
+    return {"nats": language.loss(evaluated), "expected": language.entropy()}
