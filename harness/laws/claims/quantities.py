@@ -10,6 +10,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.laws.claims.aspect import by_aspect
 from harness.laws.claims.beyond import extrapolation
+from harness.laws.claims.entropy import above_floor
 from harness.laws.claims.functions import by_counting, half_size, trained_on
 from harness.laws.claims.measured import Evidence, Measured, Row
 from harness.laws.claims.multipliers import MULTIPLIERS, drift, is_multiplier, multiplier
@@ -34,6 +35,7 @@ QUANTITIES = {
     "half_size": Quantity("fit", half_size, optimum=True),
     "aspect": Quantity(None, by_aspect),
     "extrapolation": Quantity("fit", extrapolation),
+    "floor": Quantity("fit", above_floor),
     "compare.drift": Quantity("compare", drift),
 }
 

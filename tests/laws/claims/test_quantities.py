@@ -200,3 +200,39 @@ def test_extrapolation_needs_cells_that_carry_the_law(tmp_path):
             for tokens in (1e6, 2e6, 3e6)]  # fmt: skip
     with pytest.raises(UserError, match="the cells of 1/8 of the compute cannot carry the law: .* needs at least 7"):
         measure("extrapolation", Evidence(write_cells(tmp_path / "few", rows)))
+
+
+def of_floor(known, estimate, low, high, certified=True):
+    certificate = {"certified": certified, "reasons": [] if certified else ["no floor"]}
+    fits = [
+        {
+            "loss": loss,
+            "estimates": {"E": estimate + off},
+            "intervals": {"E": [low, high]},
+            "predicts": "L = ...",
+            "interval_method": "curvature",
+            "certificate": certificate,
+        }
+        for loss, off in (("log_mse", 0.0), ("lad", 0.1))
+    ]
+    return {"fit": fits[0], "by_loss": fits, "floor": {"known": known}}  # fmt: skip
+
+
+def test_floor_is_in_parts_of_the_smallest_excess(grid):
+    """The lowest loss is 1.9 and more; of a floor .5 below it, E .01 above the floor is 2 % of the excess."""
+    evidence = Evidence(grid)
+    known = evidence.ready.rows.loss.min() - 0.5
+    written(grid, "fit", of_floor(known, known + 0.01, known - 0.005, known + 0.02))
+    found = measure("floor", evidence)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.02, -0.01, 0.04))
+    assert found.rows[1].estimate == pytest.approx(0.22)
+    assert [row.decides for row in found.rows] == [True, False]
+
+
+def test_a_text_without_a_known_floor_has_no_such_quantity(grid):
+    written(grid, "fit", of_floor(1.0, 1.0, 0.9, 1.1) | {"floor": None})
+    with pytest.raises(UserError, match="knows no floor of its text: train it on data=synthetic"):
+        measure("floor", Evidence(grid))
+    written(grid, "fit", of_floor(9.0, 1.0, 0.9, 1.1))
+    with pytest.raises(UserError, match="has a cell at or below the known floor 9.0000: that cannot be"):
+        measure("floor", Evidence(grid))
