@@ -86,8 +86,14 @@ class Evidence:
         except (FileNotFoundError, ValueError):
             raise UserError(f"{path} is missing or damaged: run scripts/{name}.py runs={self.folder} first") from None
         table = SweepFolder(self.folder).table
+        again = f"run scripts/{name}.py runs={self.folder} again"
         if found["source"]["sha256"] != hashlib.sha256(table.read_bytes()).hexdigest():
-            raise UserError(f"{path} is of other cells than {table}: run scripts/{name}.py runs={self.folder} again")
+            raise UserError(f"{path} is of other cells than {table}: {again}")
+        asked = {"law": self.law, "loss": self._config().loss, "target": self._config().columns.target}
+        other = [key for key, value in asked.items() if found["choices"][key] != value]
+        if other or found["source"]["filter"]:  # chosen after the cells were there
+            what = f"{other[0]}={found['choices'][other[0]]}" if other else f"filter={found['source']['filter']}"
+            raise UserError(f"{path} is by {what}, which the sweep did not state: {again} without it")
         return dict(found)
 
     def sources(self) -> list[dict[str, Any]]:

@@ -4,8 +4,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from scipy import special
+
 from harness.errors import UserError
 from harness.laws.claims.measured import Evidence, Measured, Row
+from harness.laws.noise.intervals import TAILS
 
 OF_COMPARISON = "compare."
 # Of a variant of compare.json, in the words of a sentence; those below `multiplier` first.
@@ -40,22 +43,27 @@ def drift(evidence: Evidence) -> Measured:
     content = evidence.content("compare")
     found = _rows(content, "per_decade")
     rows = [row for row in found.values() if row]
-    sizes = [_size(row) for row in rows]
+    sizes = [_size(row, len(rows)) for row in rows]
     doubts = _doubts(content) + [f"{name} has none" for name, row in found.items() if row is None]
     words = f"factor by which a multiplier against {content['baseline']} changes a decade of compute, the largest"
     if not sizes:
         return Measured(words, _method(content), None, None, None, rows, doubts=doubts)
-    # Of the largest of several, the largest lower end and the largest upper one hold at least as often as each.
     number, low, high = (max(ends) for ends in zip(*sizes, strict=True))
     rows.append(Row("the largest, either way", number, low, high, True))
     return Measured(words, _method(content), number, low, high, rows, doubts=doubts)
 
 
-def _size(row: Row) -> tuple[float, float, float]:
-    """A factor and its interval, taken upwards."""
+def _size(row: Row, many: int) -> tuple[float, float, float]:
+    """A factor taken upwards, and the ends that it has in the interval of the largest of `many`.
+
+    The largest upper end is that of the largest or more. Any of the lower ends may be too high, so that each is widened
+    to err as many times more seldom (Bonferroni, normal in the log).
+    """
     assert row.low is not None and row.high is not None
     value, low, high = math.log(row.estimate), math.log(row.low), math.log(row.high)
-    least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    wider = special.ndtri(1 - TAILS[0] / many) / special.ndtri(1 - TAILS[0])
+    below, above = value - wider * (value - low), value + wider * (high - value)
+    least = 0.0 if below <= 0 <= above else min(abs(below), abs(above))
     return math.exp(abs(value)), math.exp(least), math.exp(max(abs(low), abs(high)))
 
 

@@ -40,7 +40,13 @@ def cell(width: int, depth: int, tokens: float, loss_of, seed: int = 0) -> dict:
     return row | {"loss": float(loss_of(row))}
 
 
-def written(folder: Path, name: str, content: dict) -> None:
-    """fit.json or compare.json with the digest of the run table beside it."""
+def written(folder: Path, name: str, content: dict, **choices) -> None:
+    """fit.json or compare.json, by what the sweep stated, with the digest of the run table beside it."""
     digest = hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest()
-    (folder / f"{name}.json").write_text(json.dumps(content | {"source": {"sha256": digest}}))
+    filtered = choices.pop("filter", "")
+    chosen = {"law": "chinchilla_coupled", "loss": "log_mse", "target": "loss"} | choices
+    content = content | {
+        "source": {"sha256": digest, "filter": filtered},
+        "choices": content.get("choices", {}) | chosen,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(content))

@@ -134,6 +134,21 @@ def test_a_fit_of_other_cells_decides_nothing(claiming):
         decide(claiming)
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"law": "chinchilla"}, "law=chinchilla"),
+        ({"loss": "huber"}, "loss=huber"),
+        ({"target": "loss_code"}, "target=loss_code"),
+        ({"filter": "width>48"}, "filter=width>48"),
+    ],
+)
+def test_what_was_chosen_after_the_cells_decides_nothing(claiming, choice, said):
+    written(claiming, "fit", content(0.5, 0.46, 0.54), **choice)
+    with pytest.raises(UserError, match=f"fit.json is by {said}, which the sweep did not state: run scripts/fit.py "):
+        decide(claiming)
+
+
 def test_an_uncertified_fit_leaves_its_claim_undecided(claiming):
     written(claiming, "fit", content(0.5, 0.46, 0.54, {"certified": False, "reasons": ["E is not identified"]}))
     said = decide(claiming).content
