@@ -13,7 +13,7 @@ from harness.laws.settings import FitConfig
 from harness.laws.table.entry import Prepared, prepared
 from harness.laws.table.pool import read_sources
 from harness.laws.table.rows import read_rows
-from harness.records import SweepFolder
+from harness.records import SweepFolder, read_sweep
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Evidence:
     @property
     def law(self) -> str:
         """The one that the sweep states."""
-        return self._config().law_of(self.ready.table)
+        return str(read_sweep(SweepFolder(self.folder)).get("law", "chinchilla"))
 
     def fit(self, params: str = "params_with_head") -> Fit:
         """The stated law by one count of params, with the intervals of scripts/fit.py."""
