@@ -144,7 +144,7 @@ def test_drift_is_of_the_variant_that_changes_most_either_way(grid):
     Of two, an arm is 2.2414 / 1.9600 = 1.1436 times as long: log .8 + 1.1436 (log .9 - log .8) = -.08845.
     """
     rows = pd.read_csv(grid / "runs.csv")
-    rows.assign(variant=["gpt", "muon"] * (len(rows) // 2)).to_csv(grid / "runs.csv", index=False)
+    rows.assign(variant=["gpt", "muon"] * (len(rows) // 2), config_hash="x").to_csv(grid / "runs.csv", index=False)
     content = compared(llama=ends(0.8, 0.75, 0.9), muon=ends(1.02, 0.98, 1.06))
     written(grid, "compare", content)
     found = measure("compare.drift", Evidence(grid))
