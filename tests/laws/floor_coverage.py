@@ -1,6 +1,6 @@
 """Does E's interval hold the floor as often as it says? Tables simulated on the grid of conf/sweep/floor.yaml.
 
-    python tests/laws/known_floor.py [tables]
+    python tests/laws/floor_coverage.py [tables]
 
 Prints, for each law and noise, how many of the 95 % intervals of E hold the truth, and their median half-width over
 the smallest excess of the table, which is its smallest loss less E. The noise is a part of the excess, half of its
