@@ -21,7 +21,7 @@ def test_its_tables_have_the_excess_of_their_law():
     assert excess(1e5, 1e6, 1.0) == pytest.approx(0.05, abs=1e-12)
     assert excess(1e5, 1e6, 0.5) == pytest.approx(0.0360555, abs=1e-7)
     quiet = table("chinchilla", 0.0, 0)
-    assert len(quiet) == 13 * 6
+    assert len(quiet) == 13 * 5
     assert quiet["loss"].min() == pytest.approx(1.9 + excess(24 * 128**2 + 1024 * 128, 4e6, 1.0), abs=1e-12)
 
 
