@@ -135,6 +135,8 @@ def test_another_language_is_another_store(tmp_path):
     }  # fmt: skip
     others = [synthetic(tmp_path, **change)[0] for change in ({"seed": 1}, {"tail": 2.25}, {"symbols": 600})]
     assert len({recipe_of(each, tokenizer)[1] for each in [data, *others]}) == 4
+    whole, point = (synthetic(tmp_path, tail=tail)[0] for tail in (2, 2.0))
+    assert recipe_of(whole, tokenizer)[1] == recipe_of(point, tokenizer)[1]
 
 
 @pytest.mark.parametrize(

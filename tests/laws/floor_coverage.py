@@ -18,7 +18,7 @@ from rich.table import Table
 from harness.laws import fit
 
 # Width and how many seeds, as in the sweep.
-SEEDS = {128: 1, 96: 2, 64: 2, 48: 2, 32: 3, 16: 3}
+SEEDS = {128: 1, 96: 1, 64: 2, 48: 2, 32: 2, 16: 3, 8: 3}
 BUDGETS = np.array([250e3, 500e3, 1e6, 2e6, 4e6])
 VOCABULARY, DEPTH = 1024, 2
 FLOOR, PARAMS_TERM, TOKENS_TERM, ALPHA, BETA = 1.9, 0.02, 0.03, 0.8, 0.6
