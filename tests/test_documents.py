@@ -47,6 +47,7 @@ NOT_RUN = {
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
     "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
+    "python tests/laws/floor_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python tests/laws/tuning/doubt_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/validation_draws.py": ("needs the weights of a cpu grid, and minutes", 2),

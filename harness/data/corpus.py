@@ -38,8 +38,8 @@ def identity(data: DataConfig) -> dict[str, Any]:
         keys = ("source", "name", "config", "split", "revision", "text_field")
         return {key: getattr(data, key) for key in keys}
     if data.source == "synthetic":
-        keys = ("source", "symbols", "tail", "seed")
-        return {key: getattr(data, key) for key in keys} | {"language": language.REVISION}
+        of_language = {"symbols": data.symbols, "tail": float(data.tail), "seed": data.seed}
+        return {"source": "synthetic", **of_language, "language": language.REVISION}
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}

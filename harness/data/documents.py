@@ -34,7 +34,7 @@ class DataConfig:
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
     symbols: int = 1024  # synthetic: how many the language has, the end of text included
-    tail: float = 2.25  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
+    tail: float = 2.5  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
     seed: int = 0  # synthetic: which language of that kind, and its texts
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
@@ -71,8 +71,8 @@ class DataConfig:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
 
     def _check_language(self) -> None:
-        if not 128 <= self.symbols <= 20_000:
-            raise UserError(f"data.symbols={self.symbols} must be 128 to 20000: correct it")
+        if not 512 <= self.symbols <= 20_000:
+            raise UserError(f"data.symbols={self.symbols} must be 512 to 20000: correct it")
         if not 1 <= self.tail <= 3:
             raise UserError(f"data.tail={self.tail:g} must be 1 to 3: correct it")
         if self.seed < 0:

@@ -19,7 +19,7 @@ from harness.data.tokenizer import FIRST_LETTER
 
 # Raise it when texts change: stores of before are then other ones.
 REVISION = 1
-ANSWERS = 64
+ANSWERS = 256
 # Of a word's own order of the answers, that in place j has a probability proportional to this.
 ANSWER_WEIGHTS = np.arange(1, ANSWERS + 1) ** -1.5
 # How many sentences a document has in the mean.

@@ -12,10 +12,13 @@ from harness.training.stores import Stores, store_of
 def known_floor(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> dict[str, float] | None:
     """Nats a token of the best predictor: of the very tokens that every cell is evaluated on, and of endless text.
 
-    None where the text is another one, or not the same for all cells.
+    None where the text is another one, its symbols are no ids, or not all cells are evaluated on the same.
     """
     first = jobs[0]
-    if first.data.source != "synthetic" or several(jobs) or len({job.model.seq_len for job in jobs}) > 1:
+    ids = (first.tokenizer.kind, first.tokenizer.vocab_size)
+    if first.data.source != "synthetic" or ids != ("identity", first.data.symbols):
+        return None
+    if several(jobs) or len({job.model.seq_len for job in jobs}) > 1:
         return None
     language, evaluated = language_of(first.data), store_of(stores, first).evaluated(first.model.seq_len)
     return {"nats": language.loss(evaluated), "expected": language.entropy()}

@@ -10,7 +10,7 @@ from harness.sweep.floor import known_floor
 
 def floor_of(tmp_path, *overrides):
     here = [f"data.store_directory={tmp_path}", f"output_directory={tmp_path}", "tracking=none", "tokens=1000"]
-    small = ["data.symbols=256", "data.validation_tokens=5000"]
+    small = ["data.symbols=512", "data.validation_tokens=5000"]
     jobs = compose_sweep([*here, "data=synthetic", *small, "model.width=32", *overrides]).jobs
     stores = open_stores(jobs)
     return jobs, stores, known_floor(jobs, stores)
@@ -18,16 +18,21 @@ def floor_of(tmp_path, *overrides):
 
 def test_it_is_of_the_very_tokens_that_validate(tmp_path):
     jobs, stores, floor = floor_of(tmp_path)
-    assert jobs[0].tokenizer.vocab_size == 256  # as many ids as symbols
+    assert jobs[0].tokenizer.vocab_size == 512  # as many ids as symbols
     # 5000 tokens fill 40 sequences of 128
     tokens = np.fromfile(next(tmp_path.glob("*/validation.bin")), np.uint16)[: 40 * 128 + 1].astype(int)
-    language = Language(symbols=256, tail=2.0, seed=0)
+    language = Language(symbols=512, tail=2.5, seed=0)
     one_by_one = [
         float(language.nats(np.array([before]), np.array([after]))[0])
         for before, after in zip(tokens, tokens[1:], strict=False)
     ]
     assert floor["nats"] == pytest.approx(sum(one_by_one) / 5120, abs=1e-9)
     assert floor["expected"] == language.entropy()
+
+
+def test_other_ids_have_another_floor(tmp_path):
+    assert floor_of(tmp_path, "tokenizer=bytes")[2] is None
+    assert floor_of(tmp_path, "tokenizer.vocab_size=600")[2] is None
 
 
 def test_lengths_that_differ_have_no_floor_in_common(tmp_path):

@@ -1,6 +1,6 @@
 """Does E's interval hold the floor as often as it says? Tables simulated on the grid of conf/sweep/floor.yaml.
 
-    python tests/laws/known_floor.py [tables]
+    python tests/laws/floor_coverage.py [tables]
 
 Prints, for each law and noise, how many of the 95 % intervals of E hold the truth, and their median half-width over
 the smallest excess of the table, which is its smallest loss less E. The noise is a part of the excess, half of its
@@ -18,10 +18,10 @@ from rich.table import Table
 from harness.laws import fit
 
 # Width and how many seeds, as in the sweep.
-SEEDS = {128: 1, 96: 2, 64: 2, 48: 2, 32: 3, 16: 3}
-BUDGETS = np.array([125e3, 250e3, 500e3, 1e6, 2e6, 4e6])
+SEEDS = {128: 1, 96: 1, 64: 2, 48: 2, 32: 2, 16: 3, 8: 3}
+BUDGETS = np.array([250e3, 500e3, 1e6, 2e6, 4e6])
 VOCABULARY, DEPTH = 1024, 2
-FLOOR, PARAMS_TERM, TOKENS_TERM, ALPHA, BETA = 1.9, 0.02, 0.03, 0.8, 0.54
+FLOOR, PARAMS_TERM, TOKENS_TERM, ALPHA, BETA = 1.9, 0.02, 0.03, 0.8, 0.6
 GAMMA = {"chinchilla": 1.0, "chinchilla_coupled": 0.7}
 NOISES = (0.005, 0.01, 0.02)
 TABLES, DRAWS = 20, 400
