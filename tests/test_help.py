@@ -9,8 +9,9 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 import harness.config
+import harness.laws.forecast
 import harness.laws.settings
-import harness.report.settings  # noqa: F401  with the two above, the schemas of all scripts
+import harness.report.settings  # noqa: F401  with the three above, the schemas of all scripts
 from harness.commands import configuration, run_script
 from harness.errors import UserError
 from harness.help import print_help
