@@ -12,6 +12,7 @@ from harness import __version__
 from harness.files import make_folder, write_atomically
 from harness.report import comparison, diagnostics, figures, variants
 from harness.report.figures import Figure
+from harness.report.forecasts import forecasts
 from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
@@ -93,6 +94,7 @@ def render(sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, An
         specs=specs,
         tables=[table for table in (comparison.multipliers(sweep), *tables(sweep)) if table is not None],
         runs=run_table(sweep),
+        forecasts=forecasts(sweep),
         methods=methods(sweep) + comparison.methods(sweep),
         settings=settings(sweep),
         excluded=excluded(sweep),
