@@ -10,14 +10,14 @@ ifeq ($(origin OUTPUTS),command line)
 $(error OUTPUTS is no variable of this Makefile: give ARGS="output_directory=... name=..." instead)
 endif
 
-.PHONY: sweep tune plan fit report compare claim claims status sync view test lint lock lowest bench gpu-check reproduce calibrate clean
+.PHONY: sweep tune plan fit report compare claim claims forecast status sync view test lint lock lowest bench gpu-check reproduce calibrate clean
 .DEFAULT_GOAL := sweep
 
 # SWEEP, an entry of conf/sweep or a folder of outputs, and LAUNCHER are read from the environment that make passes on.
 sweep tune claims: .venv/installed $(if $(filter slurm submitit_%,$(LAUNCHER)),.venv/slurm)
 	@$(PY) scripts/make.py $@
 
-plan fit report compare claim status sync view clean: .venv/installed
+plan fit report compare claim forecast status sync view clean: .venv/installed
 	@$(PY) scripts/make.py $@
 
 # A third worker computes while others wait for servers and clusters. Each begins with a third of the files, of which

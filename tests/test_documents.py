@@ -42,12 +42,15 @@ NOT_RUN = {
     "make gpu-check": ("needs a GPU; a test runs what it can on a CPU", 1),
     "make tune": ("hours; tests/sweep/test_tune.py tunes a tiny sweep", 3),
     "make claims": ("hours; tests/sweep/test_target.py says what it runs", 2),
+    "make forecast": ("trains, or needs a trained sweep; tests/sweep/test_forecast_sweep.py has one", 2),
+    "python scripts/forecast.py runs=outputs/": ("likewise", 1),
     "make sync": ("needs W&B's server; tests/tracking has one", 1),
     "make view": ("likewise", 2),
     "python scripts/fit.py runs=wandb://": ("likewise", 1),
     "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
     "python tests/laws/floor_coverage.py": ("minutes; a test runs a part of it", 1),
+    "python tests/laws/forecast_coverage.py": ("minutes; tests/laws/prediction/test_growth.py has its parts", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python tests/laws/tuning/doubt_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/validation_draws.py": ("needs the weights of a cpu grid, and minutes", 2),
@@ -225,7 +228,7 @@ def test_a_command_runs(line, folder, project, monkeypatch, capsys):
             cut = [*kept, "hydra.mode=RUN", "shape=w32-d1", "tokens=2e5", "optimizer.warmup_tokens.value=2000"]
         assert script("plan", monkeypatch).main([*cut, "tokenizer=bytes", "data.validation_tokens=2000"]) == 0
     else:
-        more = {"fit": ["bootstrap=0"], "compare": ["bootstrap=200"]}.get(name, [])
+        more = {"fit": ["bootstrap=0"], "compare": ["bootstrap=200"], "forecast": ["bootstrap=0"]}.get(name, [])
         assert script(name, monkeypatch).main([*arguments, *more]) == 0
     assert capsys.readouterr().out
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 import harness.config
 import harness.laws.claims.settings
+import harness.laws.forecast
 import harness.laws.settings
 import harness.report.settings  # noqa: F401  with those above, the schemas of all scripts
 from harness.commands import configuration, run_script

@@ -84,7 +84,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     many = len(rows) > MANY_ROWS
     config = replace(config, columns=columns, bootstrap=0 if many else config.bootstrap)
     best = fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, table.source)
-    cells = _cells(table, rows)
+    cells = cells_of(table, rows)
     varied = settings(table, rows, columns)
     repeat_R = repeated(table, cells.shape_R, varied)
     notes = ready.notes + repeats_sentence(table, varied) + list(table.notes) + _notes(table, best)
@@ -136,7 +136,7 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
     return plain(content | tuned | ({"floor": floor} if floor else {}))
 
 
-def _cells(table: Table, rows: Rows) -> Cells:
+def cells_of(table: Table, rows: Rows) -> Cells:
     """The cells; of one shape, or one budget, where the rows do not know of any."""
     one_R = np.zeros(len(rows), np.intp)
     shape_R = shape_labels(table.frame, rows.params) if rows.knows("params") else one_R

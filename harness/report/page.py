@@ -11,6 +11,7 @@ from harness.report import comparison, diagnostics, figures, variants
 from harness.report.claims import NAME as CLAIM
 from harness.report.claims import Section, section
 from harness.report.figures import Figure
+from harness.report.forecasts import forecasts
 from harness.report.inputs import SweepFiles, read
 from harness.report.paper import FILES, paper
 from harness.report.prose import excluded, headline, methods, settings, trained, why_no_fit
@@ -89,6 +90,7 @@ def render(
         specs=specs,
         tables=[table for table in (comparison.multipliers(sweep), *tables(sweep)) if table is not None],
         runs=run_table(sweep),
+        forecasts=forecasts(sweep),
         methods=methods(sweep) + comparison.methods(sweep),
         settings=settings(sweep),
         excluded=excluded(sweep),

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 # Runs that are no cell.
-PLAN, FIT, COMPARE, VIEW = "plan", "fit", "compare", "view"
+PLAN, FIT, COMPARE, FORECAST, VIEW = "plan", "fit", "compare", "forecast", "view"
 # run.json in the summary of a cell, sweep.yaml in the configuration of the plan: whole, as texts.
 RECORD, SWEEP_YAML = "run_record", "sweep_yaml"
 

@@ -21,14 +21,15 @@ import yaml
 
 from harness.files import homeless
 from harness.tracking.config import Mode, TrackingConfig, resolve_mode
-from harness.tracking.log import COMPARE, FIT, PLAN, VIEW, last_words, say
+from harness.tracking.log import COMPARE, FIT, FORECAST, PLAN, VIEW, last_words, say
 
 FIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class MirrorTask:
-    """What a mirror is told: its runs are cells, by name, PLAN, FIT, COMPARE and VIEW; `why` says why it is offline.
+    """What a mirror is told: its runs are cells, by name, PLAN, FIT, COMPARE, FORECAST and VIEW; `why` says why it is
+    offline.
 
     keep: whether what cannot be sent is kept as offline runs. beside: whether it runs beside training.
     """
@@ -154,7 +155,7 @@ def wait_for_own(timeout: float) -> None:
 def sentences(sweep_dir: Path, ended: bool) -> list[str]:
     """Where the runs of a sweep are; `ended`: no mirror is at work any more."""
     last = last_words(sweep_dir)
-    for name in (FIT, COMPARE, VIEW):
+    for name in (FIT, COMPARE, FORECAST, VIEW):
         last.pop(name, None)
     what, why = last.pop("-", ("", "the mirror was killed"))
     if what and not last:
@@ -193,8 +194,18 @@ def log_comparison(sweep_dir: Path) -> list[str]:
     return _log(Path(sweep_dir).resolve(), COMPARE, "the comparison")
 
 
+def log_forecast(sweep_dir: Path) -> list[str]:
+    """Logs the forecasts from a sweep's fit, each as a run, as `log_fit` does the fit. Never raises."""
+    return _log(Path(sweep_dir).resolve(), FORECAST, "the forecast")
+
+
+def forecasts_of(sweep_dir: Path) -> list[Path]:
+    """The forecasts from a sweep's fit, oldest first."""
+    return sorted((sweep_dir / "forecasts").glob("*.json"))
+
+
 def _log(sweep_dir: Path, run: str, words: str) -> list[str]:
-    if not (sweep_dir / f"{run}.json").exists():
+    if not ((sweep_dir / f"{run}.json").exists() or run == FORECAST and forecasts_of(sweep_dir)):
         return []
     tracking = tracking_of(sweep_dir)
     mode, why = resolve_mode(tracking) if tracking else ("none", "")

@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 
-from harness.tracking.log import COMPARE, FIT, say
+from harness.tracking.log import COMPARE, FIT, FORECAST, say
 from harness.tracking.mirrors import MirrorTask
 
 INIT_SECONDS = 20.0
@@ -53,6 +53,6 @@ def finish_run(run: Any, task: MirrorTask, name: str, exit_code: int) -> None:
             shutil.rmtree(other, ignore_errors=True)
     if task.mode == "online":
         group = f"{re.sub('/runs/[^/]*$', '', url)}/groups/{Path(task.sweep_dir).name}"
-        say(Path(task.sweep_dir), name, "uploaded", url if name in (FIT, COMPARE) else group)
+        say(Path(task.sweep_dir), name, "uploaded", url if name in (FIT, COMPARE, FORECAST) else group)
     else:
         say(Path(task.sweep_dir), name, "offline", task.why)

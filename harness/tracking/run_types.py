@@ -1,10 +1,10 @@
-"""What a mirror makes in W&B: a cell's run, those of a sweep's plan, fit and comparison, a view of them."""
+"""What a mirror makes in W&B: a cell's run, those of a sweep's plan, fit, comparison and forecasts, a view of them."""
 
 from collections.abc import Callable
 
-from harness.tracking import comparisons, fits, plans, view
+from harness.tracking import comparisons, fits, forecasts, plans, view
 from harness.tracking.cells import CellMirror
-from harness.tracking.log import COMPARE, FIT, PLAN, VIEW
+from harness.tracking.log import COMPARE, FIT, FORECAST, PLAN, VIEW
 from harness.tracking.mirrors import MirrorTask
 
 
@@ -20,5 +20,5 @@ class AtOnce:
 
 
 def mirror_of(task: MirrorTask, name: str) -> AtOnce | CellMirror:
-    logs = {PLAN: plans.log, FIT: fits.log, COMPARE: comparisons.log, VIEW: view.log}
+    logs = {PLAN: plans.log, FIT: fits.log, COMPARE: comparisons.log, FORECAST: forecasts.log, VIEW: view.log}
     return AtOnce(task, name, logs[name]) if name in logs else CellMirror(task, name)

@@ -7,8 +7,16 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.records import SweepFolder, read_sweep
 from harness.tracking.config import TrackingConfig, api_key
-from harness.tracking.log import COMPARE, FIT, PLAN, VIEW, last_words, read_log
-from harness.tracking.mirrors import MirrorTask, begin, sentences, tracking_of, view_sentence, wait_for_mirrors
+from harness.tracking.log import COMPARE, FIT, FORECAST, PLAN, VIEW, last_words, read_log
+from harness.tracking.mirrors import (
+    MirrorTask,
+    begin,
+    forecasts_of,
+    sentences,
+    tracking_of,
+    view_sentence,
+    wait_for_mirrors,
+)
 
 # How many runs one process is told of: its command line has a limit.
 BATCH = 500
@@ -22,6 +30,7 @@ def sync(sweep_dir: Path, project: str | None = None, entity: str | None = None)
     sweep_dir = sweep_dir.resolve()
     tracking = _online(sweep_dir, project, entity)
     made = [run for run in (FIT, COMPARE) if (sweep_dir / f"{run}.json").exists()]
+    made += [FORECAST] if forecasts_of(sweep_dir) else []
     runs = [PLAN, *_cells(sweep_dir), *made]
     sent = set() if project or entity else _sent(sweep_dir)
     left = [run for run in runs if run not in sent]

@@ -146,7 +146,7 @@ def combine_rows(
 
 def _error(rows: Rows, columns: Columns, law: str, loss: str, delta: float, cut: float) -> float:
     """Mean relative error beyond the cut of the law fitted below it; nan where that is not possible."""
-    below_R = _least_compute(rows, cut)
+    below_R = least_compute(rows, cut)
     try:
         part = fit_rows(rows.keep(below_R), columns, law, loss, delta)
     except UserError:
@@ -155,7 +155,8 @@ def _error(rows: Rows, columns: Columns, law: str, loss: str, delta: float, cut:
     return float(np.abs(np.log(predicted_R / rows.loss))[~below_R].mean())
 
 
-def _least_compute(rows: Rows, share: float) -> NDArray[np.bool_]:
+def least_compute(rows: Rows, share: float) -> NDArray[np.bool_]:
+    """The rows of least compute, a share of them."""
     below_R = np.zeros(len(rows), bool)
     below_R[np.argsort(rows.flops, kind="stable")[: round(share * len(rows))]] = True
     return below_R
