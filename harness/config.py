@@ -18,13 +18,12 @@ from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
 from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.model.source import check_target
-from harness.records import check_texts
+from harness.records import RULES_SCHEMA, check_texts
 from harness.tracking import TrackingConfig
 
 # Of a sweep, and its folder.
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")
-# Of tune.yaml, which harness.laws.tuning.rule_file writes; and what its rules hold for.
-RULES_SCHEMA = 1
+# What the rules of a tune.yaml hold for.
 MEASURED = ("optimizer.name", "optimizer.target", "schedule.name", "model.parametrization", "model.base_width",
             "model.base_depth")  # fmt: skip
 # Above this float64 no longer counts every token.

@@ -41,6 +41,8 @@ FLOOR = "floor"
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.
 TUNED = re.compile(r"(model|optimizer|schedule)(\.\w+)+")
+# Of tune.yaml, which harness.laws.tuning.rule_file writes and harness.config reads.
+RULES_SCHEMA = 1
 
 
 @dataclass(frozen=True)

@@ -22,20 +22,22 @@ from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table, as_table, filtered
 from harness.laws.table.units import Units
 from harness.laws.tuning.basin import Basin
+from harness.laws.tuning.choice import SIGNIFICANT, chosen, settled
+from harness.laws.tuning.enough import enough
+from harness.laws.tuning.enough import sentence as of_random
 from harness.laws.tuning.joint import SCHEMA, joint
 from harness.laws.tuning.penalty import Penalty, penalties, penalty_alone
 from harness.laws.tuning.published import beside
 from harness.laws.tuning.published import lines as published_lines
 from harness.laws.tuning.rule_file import write_rules
 from harness.laws.tuning.rules import Rules, Sizes, check_rules, fitted_rules, misfit, nearest_rules
-from harness.laws.tuning.runs import Runs, read_design
-from harness.laws.tuning.shape import cubic, curvature_shared
+from harness.laws.tuning.runs import Runs
+from harness.laws.tuning.shape import curvature_shared
 from harness.laws.tuning.verdict import Verdict, judge
-from harness.laws.tuning.window import bracketed, lowest, ranges, settle
+from harness.laws.tuning.window import bracketed, lowest, ranges
 from harness.laws.tuning.zero import sentence, zero_cost
 
 LAW = "chinchilla"  # of params and tokens; which columns and units a table has is read for it
-SIGNIFICANT = 0.01
 # Other windows, as parts of the one that is taken, whose exponents are told beside its own.
 OTHER_WINDOWS = (2 / 3, 4 / 3)
 
@@ -113,9 +115,8 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         raise UserError(f"{table.source}: all {len(diverged)} runs diverged, so that none has a loss: lower the rates")
     table, columns = mapped(filtered(table, config.filter), config.columns, LAW)
     table, rows = converted(table, columns, LAW, config.units, config.target_unit, config.bytes_per_token)
-    runs = read_design(table, rows, columns, config.wanted())
+    runs, basin = chosen(table, rows, columns, config.wanted(), config.within)
     others = check_rules(config.rules or {}, runs.names)
-    basin = _settled(runs, config.within)
     varied = runs.sizes.varied("params", "tokens")
     full = fitted_rules(basin, runs.sizes, varied)
     nearest = nearest_rules(basin, runs.sizes, runs.sizes.varied("params"))
@@ -148,6 +149,7 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         "joint": joint(runs, basin, full or nearest_rules(basin, runs.sizes, varied), bracketed(runs.design, basin)),
         "best_runs": [_size(runs.sizes, cell) | _cost(cost) for cell, cost in
                       enumerate(penalties(basin, lowest(runs.design)))],
+        "enough": enough(runs.design, basin, config.within),
         "zeros": {runs.names[zero.setting]: zero_cost(basin, zero, runs.sizes, config.within) for zero in runs.zeros},
         "bowl": _bowl(runs, basin),
         "windows": _windows(runs, config.within, varied),
@@ -162,21 +164,6 @@ def tune_table(table: Table, config: TuneConfig) -> Tuned:
         "notes": [*_of_diverged(table, len(diverged)), *table.notes, *runs.notes],
     }  # fmt: skip
     return Tuned(runs, basin, full, nearest, plain(content), verdict)
-
-
-def _settled(runs: Runs, within: float) -> Basin:
-    """The basin of the runs, with a cubic along the settings that show one; raises UserError where there is none."""
-    basin = settle(runs.design, within)
-    if basin is None:
-        # Where one has none beside the others, what it has alone says which it is.
-        alone = [settle(runs.only(number), within) for number in range(len(runs.names))]
-        without = [name for name, own in zip(runs.names, alone, strict=True) if own is None] or list(runs.names)
-        raise UserError(
-            f"{runs.table.source}: the losses have no minimum along {' and '.join(without)}: try more values on "
-            "both sides, or name fewer settings"
-        )
-    cubed = tuple(k for k, p in enumerate(cubic(basin)) if p is not None and p < SIGNIFICANT)
-    return (settle(runs.design, within, cubed) or basin) if cubed else basin
 
 
 def _of_diverged(table: Table, count: int) -> list[str]:
@@ -244,7 +231,7 @@ def _windows(runs: Runs, within: float, varied: tuple[str, ...]) -> list[dict[st
     for part in OTHER_WINDOWS:
         factor = 1 + (within - 1) * part
         try:
-            basin = _settled(runs, factor)
+            basin = settled(runs, factor)
         except UserError:
             continue
         rules = fitted_rules(basin, runs.sizes, varied)
@@ -327,11 +314,11 @@ def lines(content: Mapping[str, Any], verbose: bool = False) -> list[str]:
         )
     runs = [cell for cell in content["best_runs"] if cell["estimate"] is not None]
     if runs:
-        mean = sum(cell["estimate"] for cell in runs) / len(runs)
-        worst = max(runs, key=lambda cell: cell["estimate"])
+        mean, worst = content["enough"]["gap"], max(runs, key=lambda cell: cell["estimate"])
         said.append(
-            f"the settings of the best run of each size cost {mean:.2%} on average, {worst['estimate']:.2%} "
-            f"({worst['low']:.2%} to {worst['high']:.2%}) at most"
+            f"the settings of the best run of each size cost {mean['estimate']:.2%} on average ({mean['low']:.2%} to "
+            f"{mean['high']:.2%}), {worst['estimate']:.2%} ({worst['low']:.2%} to {worst['high']:.2%}) at most"
+            + of_random(content["enough"])
         )
     said += [sentence(name, cost) for name, cost in content["zeros"].items() if cost is not None]
     return said + [f"note: {note}" for note in content["notes"]]

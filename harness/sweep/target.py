@@ -53,7 +53,8 @@ def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]
     """The scripts that follow a sweep's training, each with its arguments, and lines to say before.
 
     One law is fitted to all cells; variants are compared, where one axis tells them apart, or one and settings of which
-    each variant has its best. A claim is decided by what was fitted or compared, or by the run table alone.
+    each variant has its best. Of settings alone, several with three values or more each, the best are fitted. A claim
+    is decided by what was fitted or compared, or by the run table alone.
     """
     content = read_sweep(SweepFolder(folder))
     axes, runs = axes_of(content), f"runs={folder}"
@@ -69,6 +70,8 @@ def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]
     others = [axis for axis in axes if not _is_setting(axis, [cell.get(axis) for cell in content["cells"]])]
     if len(axes) == 1 or len(others) == 1:
         return [("compare", [runs, f"column={(others or axes)[0]}"]), *last], []
+    if not others and all(len({cell.get(axis) for cell in content["cells"]}) > 2 for axis in axes):
+        return [("tune", [runs]), *last], []
     fixed = " and ".join(f"{axis}=={content['cells'][0][axis]}" for axis in axes[1:])
     command = shlex.join(["python", "scripts/compare.py", runs, f"column={axes[0]}", f"filter={fixed}"])
     return last, [f"{' and '.join(axes)} vary: compare one with the others fixed, as in {command}"]

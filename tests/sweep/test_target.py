@@ -206,3 +206,13 @@ def test_axes_of_numbers_beside_one_of_names_are_settled_for_each(tmp_path):
         assert found[0][1] == [f"runs={tmp_path}", "column=optimizer"]
     write_sweep(SweepFolder(tmp_path), {"sweep": "v", "axes": [rate, "optimizer.beta2"], "cells": cells})
     assert [name for name, _ in target.after_training(tmp_path)[0]] == ["report"]
+
+
+def test_settings_alone_are_tuned_where_each_has_three_values(tmp_path):
+    axes = ["optimizer.learning_rate.value", "optimizer.weight_decay.value"]
+    cells = [{"cell": f"c{number}", axes[0]: 0.001 * number, axes[1]: 0.01 * number**2} for number in (1, 2, 3)]
+    for own, scripts in ((cells, ["tune", "report"]), (cells[:2], ["report"])):
+        write_sweep(SweepFolder(tmp_path), {"sweep": "v", "axes": axes, "cells": own})
+        found, lines = target.after_training(tmp_path)
+        assert [name for name, _ in found] == scripts and bool(lines) == (scripts == ["report"])
+        assert {tuple(arguments) for _, arguments in found} == {(f"runs={tmp_path}",)}

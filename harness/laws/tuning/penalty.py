@@ -30,13 +30,23 @@ def penalties(basin: Basin, setting_CK: Array) -> list[Penalty | None]:
     return [penalty(basin, cell, setting_K) for cell, setting_K in enumerate(setting_CK)]
 
 
+def mean_penalty(basin: Basin, setting_CK: Array) -> Penalty | None:
+    """What these log settings, (C, K), cost in the mean over the cells where they cost something that is told."""
+    held_CK = basin.bowl.place >= 0
+    told_C = held_CK.any(1) & ~np.isnan(np.where(held_CK, setting_CK, 0.0)).any(1)
+    if not told_C.any():
+        return None
+    away_CK = np.where(held_CK, setting_CK - np.nan_to_num(basin.best_CK), 0.0)[told_C]
+    return _height(basin, np.flatnonzero(told_C), away_CK, np.arange(away_CK.shape[1]))
+
+
 def penalty(basin: Basin, cell: int, setting_K: Array) -> Penalty | None:
     """What log settings cost at a cell, together."""
     held_K = basin.bowl.place[cell] >= 0
     if not held_K.any() or np.isnan(setting_K[held_K]).any():
         return None
     away_K = np.where(held_K, setting_K - np.nan_to_num(basin.best_CK[cell]), 0.0)
-    return _height(basin, cell, away_K, np.flatnonzero(held_K))
+    return _height(basin, np.array([cell]), away_K[None], np.arange(len(away_K)))
 
 
 def penalty_alone(basin: Basin, cell: int, setting: int, value: float) -> Penalty:
@@ -47,26 +57,31 @@ def penalty_alone(basin: Basin, cell: int, setting: int, value: float) -> Penalt
     if others:
         follow = np.linalg.solve(basin.H_KK[np.ix_(others, others)], basin.H_KK[others, setting])
         away_K[others] = -follow * away_K[setting]
-    return _height(basin, cell, away_K, np.array([setting]))
+    return _height(basin, np.array([cell]), away_K[None], np.array([setting]))
 
 
-def _height(basin: Basin, cell: int, away_K: Array, free: NDArray[np.intp]) -> Penalty:
-    """The height of a bowl so far away from its minimum; `free` are the settings that the minimum may lie elsewhere in.
+def _height(basin: Basin, cells: NDArray[np.intp], away_CK: Array, free: NDArray[np.intp]) -> Penalty:
+    """The mean height of bowls so far away from their minima; `free` are the settings that a minimum may lie elsewhere
+    in, where they vary.
 
     A height over a minimum that noise has moved is too large by half the trace of H times the minimum's covariance,
     which is taken off. Its interval is that of the noncentrality of the distance's square, in units of the height.
     """
     bowl, H_KK, kappa_K = basin.bowl, basin.H_KK, basin.bowl.kappa(basin.theta_P)
-    gain_KR = basin.curvature.gain_PR[bowl.place[cell, free]]
-    spread_KK, freedom = covariance(basin.curvature.noise, gain_KR)
+    c_Q, k_Q = np.nonzero((bowl.place[cells] >= 0) & np.isin(np.arange(len(H_KK)), free))
+    spread_QQ, freedom = covariance(basin.curvature.noise, basin.curvature.gain_PR[bowl.place[cells[c_Q], k_Q]])
     # H less what settings take up that follow these.
-    stiff_KK = np.linalg.inv(np.linalg.inv(H_KK)[np.ix_(free, free)]) if len(free) == 1 else H_KK[np.ix_(free, free)]
-    height = float(away_K @ H_KK @ away_K / 2 + away_K**3 @ kappa_K)
-    inflated, count = float(np.trace(stiff_KK @ spread_KK)) / 2, len(free)
-    squares = float(away_K[free] @ np.linalg.solve(spread_KK, away_K[free]))
+    stiff_KK = np.linalg.inv(np.linalg.inv(H_KK)[np.ix_(free, free)])
+    stiff_QQ = stiff_KK[np.ix_(*([np.searchsorted(free, k_Q)] * 2))] * (c_Q[:, None] == c_Q)
+    height = float((((away_CK @ H_KK) * away_CK).sum(1) / 2 + away_CK**3 @ kappa_K).mean())
+    inflated = float((stiff_QQ * spread_QQ).sum()) / 2 / len(cells)
+    away_Q = away_CK[c_Q, k_Q]
+    solved_Q, _, count, _ = np.linalg.lstsq(spread_QQ, away_Q)  # less than Q where rows share their noise
+    squares = float(away_Q @ solved_Q)
     if squares > count * special.fdtri(count, freedom, CONFIDENCE):
         # Far from the minimum the height moves along its gradient alone, and with the curvature.
-        sd_C, freedom_C = basin.curvature.spread(_gradient(basin, cell, away_K)[None])
+        slope_CP = np.stack([_gradient(basin, cell, away_K) for cell, away_K in zip(cells, away_CK, strict=True)])
+        sd_C, freedom_C = basin.curvature.spread(slope_CP.mean(0, keepdims=True))
         squares, count, freedom = (2 * height / float(sd_C[0])) ** 2, 1, float(freedom_C[0])
     # Near the minimum the direction is that of the noise: the mean over all directions.
     unit = (max(height, 0.0) + inflated) / (squares + count)

@@ -10,9 +10,8 @@ import yaml
 
 from harness.errors import UserError
 from harness.files import write_atomically
-from harness.records import SweepFolder, read_record, read_sweep
+from harness.records import RULES_SCHEMA, SweepFolder, read_record, read_sweep
 
-SCHEMA = 1
 SETTINGS = ("learning_rate", "batch_tokens", "warmup_tokens", "weight_decay")
 OF_OPTIMIZER = ("name", "target", "args", "beta1", "beta2", "eps", "gradient_clip")
 SETTING = re.compile(rf"optimizer\.({'|'.join(SETTINGS)})\.value")
@@ -71,7 +70,7 @@ def rules_of(content: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
     worst = [max(costs, key=lambda cell: float(cell["estimate"]))] if costs else []
     judged = not by_tokens and content["penalties"]["of"] == "rule_in_params"
     return {
-        "schema": SCHEMA,
+        "schema": RULES_SCHEMA,
         "measured": {
             "optimizer.name": optimizer["name"], "optimizer.target": optimizer["target"], "schedule.name": schedule,
             "model.parametrization": model["parametrization"], "model.base_width": model["base_width"],

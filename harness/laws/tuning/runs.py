@@ -70,8 +70,13 @@ def _numeric(table: Table, name: str) -> bool:
     return bool(np.isfinite(pd.to_numeric(table.frame[name], errors="coerce")).all())
 
 
-def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str]) -> Runs:
-    """The design behind a table; raises UserError where its settings have no minimum that could be told."""
+def read_design(
+    table: Table, rows: Rows, columns: Columns, wanted: Sequence[str], left: Sequence[str] = ()
+) -> Runs:
+    """The design behind a table; raises UserError where its settings have no minimum that could be told.
+
+    left: settings that vary too and are left out, with a note.
+    """
     names = named_settings(table, rows, columns, wanted)
     value_RK = np.stack([table.numbers(name, positive=False) for name in names], axis=1)
     for name, value_R in zip(names, value_RK.T, strict=True):
@@ -90,8 +95,10 @@ def read_design(table: Table, rows: Rows, columns: Columns, wanted: Sequence[str
         notes.append(f"{int(zero_R.sum())} rows at {shown} of 0 are no part of the bowl: logs do not reach there.")
         table = table.drop(zero_R, ["a setting of 0"] * len(zero_R))
         rows = rows.keep(~zero_R)
-    check_comparable(table, _known(table, names, columns))
-    if others := [name for name in settings(table, rows, columns) if name not in names]:
+    check_comparable(table, _known(table, [*names, *left], columns))
+    if left:
+        notes.append(f"{' and '.join(left)}: no minimum beside the others; what it does to the loss counts as noise.")
+    elif others := [name for name in settings(table, rows, columns) if name not in names]:
         more = ", ".join(others)
         notes.append(f"Runs of one size differ in {more} too: name them in settings=, or filter one value.")
     cell_R = _numbered(shape_labels(whole_table.frame, whole.params), budget_labels(whole.tokens), first_R=~zero_R)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_minima import frame
 
@@ -65,6 +66,10 @@ def test_published_rules_say_what_their_sources_do():
     # 12 x (84,934,656 + 25,165,824) tokens have a batch of 2^19, and 1e9 one of 2^19 .75688^.383
     assert D12_TOKENS == 1_321_205_760
     assert at["nanochat", "batch_tokens"] == pytest.approx(2**19 * 0.75688**0.383, rel=1e-4)
+    # .0306 10^(9 x .383) = .0306 10^3.447 = 85.649 sequences of 2,048 tokens
+    assert at["power_lines", "batch_tokens"] == pytest.approx(175409, rel=1e-4)
+    # tau = 1.084 10^-.527 = .32213, and decay = batch / rate / (tau D)
+    assert at["power_lines", "weight_decay"] == pytest.approx(3.1043e-9, rel=1e-4)
 
 
 def test_published_rules_stand_beside_the_minima_where_they_can_be_compared():
@@ -75,7 +80,7 @@ def test_published_rules_stand_beside_the_minima_where_they_can_be_compared():
     found = tune(runs.assign(parametrization="sp"), ["lr", "batch_tokens"]).to_dict()["published"]
     assert [(each["rule"], each["setting"]) for each in found] == [
         ("step_law", "lr"), ("porian", "lr"), ("step_law", "batch_tokens"), ("porian", "batch_tokens"),
-        ("nanochat", "batch_tokens"),
+        ("nanochat", "batch_tokens"), ("power_lines", "batch_tokens"),
     ]  # fmt: skip
     assert found[0]["comparable"] and found[0]["params_counted_as"] == "the table's own count"
     first = found[0]["cells"][0]
@@ -91,3 +96,24 @@ def test_published_rules_stand_beside_the_minima_where_they_can_be_compared():
     said = lines(scaled.to_dict(), verbose=True)
     assert any("step_law says lr " in line and "not compared: under mup" in line for line in said)
     assert any(line.endswith("no cost is told; beyond a factor 6 of the best at 8 of 8 sizes") for line in said)
+
+
+def test_a_published_decay_is_that_of_the_best_rate_and_batch():
+    """Without a batch among the settings it is no number."""
+    rows = []
+    for params in (1e8, 4e8):
+        for step in np.ndindex(3, 3, 3):
+            rate, batch, decay = np.log([1e-3, 1e5, 0.2]) + math.log(2) * (np.array(step) - 1)
+            v = np.array([rate, batch, decay]) - np.log([1e-3, 1e5, 0.25])
+            height = 0.01 * (v**2).sum() / 2
+            row = dict(zip(("lr", "batch_tokens", "weight_decay"), np.exp([rate, batch, decay]), strict=True))
+            rows.append(row | {"N": params, "D": 1e9, "loss": 3 * math.exp(height) * params**-0.05})
+    table = pd.DataFrame(rows)
+    found = tune(table, ["lr", "batch_tokens", "weight_decay"]).to_dict()["published"]
+    (decay,) = [each for each in found if each["setting"] == "weight_decay"]
+    # 3.1043e-9 x 1e5 / 1e-3 at N = 1e8, and 4^-.527 of it at 4e8
+    assert [cell["published"] for cell in decay["cells"]] == pytest.approx([0.31043, 0.31043 * 0.48164], rel=1e-4)
+    assert decay["cells"][0]["penalty"]["estimate"] == pytest.approx(0.005 * math.log(0.31043 / 0.25) ** 2, rel=1e-3)
+    alone = table[np.isclose(table["batch_tokens"], 1e5)]
+    without = tune(alone, ["lr", "weight_decay"]).to_dict()["published"]
+    assert not any(each["setting"] == "weight_decay" for each in without)
