@@ -16,6 +16,7 @@ from scipy import optimize, special
 
 from harness.laws.forms import Array
 from harness.laws.noise.intervals import TAILS
+from harness.laws.noise.noise import Labels
 from harness.laws.tuning.basin import Basin, Design
 from harness.laws.tuning.penalty import mean_penalty
 from harness.laws.tuning.rules import ABOUT, NOTHING
@@ -73,7 +74,7 @@ def heights(design: Design, basin: Basin, within: float) -> Array:
     return np.where(near_R, design.loss_R - bowl.floors(theta_P), above_R)
 
 
-def gaps(height_R: Array, design: Design, count_N: Array) -> Array:
+def gaps(height_R: Array, design: Design, count_N: Labels) -> Array:
     """The expected height of the row of lowest loss among so many random ones of a cell, without putting back, (C, N).
 
     Of n rows the i-th lowest, from 0, is the lowest of k in C(n - 1 - i, k - 1) of the C(n, k) choices.
@@ -81,7 +82,7 @@ def gaps(height_R: Array, design: Design, count_N: Array) -> Array:
     return np.stack([_gap(height_R[rows], count_N) for rows in _ordered(design)])
 
 
-def effective(gap_N: Array, count_N: Array) -> float:
+def effective(gap_N: Array, count_N: Labels) -> float:
     """p of mean heights that fall with the count as those of the best of random settings."""
 
     def misfit(power: float) -> float:
@@ -90,7 +91,7 @@ def effective(gap_N: Array, count_N: Array) -> float:
     return 2 / float(optimize.minimize_scalar(misfit, bounds=POWERS, method="bounded").x)
 
 
-def _interval(p: float, height_R: Array, design: Design, gap_CN: Array, count_N: Array) -> tuple[float, float]:
+def _interval(p: float, height_R: Array, design: Design, gap_CN: Array, count_N: Labels) -> tuple[float, float]:
     """The 95 % interval of p: the jackknife's of log p, each set of settings left out of all cells at once."""
     label_R = np.unique(np.round(design.setting_RK, 6), axis=0, return_inverse=True)[1].ravel()
     ordered, found = _ordered(design), []
@@ -114,7 +115,7 @@ def _ordered(design: Design) -> list[NDArray[np.intp]]:
     return np.split(order_R, np.cumsum(np.bincount(design.cell_R))[:-1])
 
 
-def _gap(height_R: Array, count_N: Array) -> Array:
+def _gap(height_R: Array, count_N: Labels) -> Array:
     """Of one cell, (N,), whose rows are in the order of their losses."""
     rows = len(height_R)
     weight_NR = special.comb(rows - 1 - np.arange(rows), count_N[:, None] - 1) / special.comb(rows, count_N)[:, None]

@@ -76,7 +76,8 @@ def _height(basin: Basin, cells: NDArray[np.intp], away_CK: Array, free: NDArray
     height = float((((away_CK @ H_KK) * away_CK).sum(1) / 2 + away_CK**3 @ kappa_K).mean())
     inflated = float((stiff_QQ * spread_QQ).sum()) / 2 / len(cells)
     away_Q = away_CK[c_Q, k_Q]
-    solved_Q, _, count, _ = np.linalg.lstsq(spread_QQ, away_Q)  # less than Q where rows share their noise
+    solved_Q, _, rank, _ = np.linalg.lstsq(spread_QQ, away_Q)
+    count = int(rank)  # less than Q where rows share their noise
     squares = float(away_Q @ solved_Q)
     if squares > count * special.fdtri(count, freedom, CONFIDENCE):
         # Far from the minimum the height moves along its gradient alone, and with the curvature.
