@@ -85,9 +85,12 @@ def tune_sweep(what: Asked) -> tuple[int, Path | None, Tuned | None]:
     places = places_of(trunk for trunks in by_job for trunk in trunks)
     tried = {place: first_points(place, place in (places[0], places[-1])) for place in places}
     present = present_values(places[0], tried)
+    before = 0
     for number in range(1, what.rounds + 1):
         count = sum(map(len, tried.values()))
-        console.print(f"round {number} of at most {what.rounds}: {counted(count, 'setting')} at "
+        new = counted(count - before, "further setting" if before else "setting")
+        before = count
+        console.print(f"round {number} of at most {what.rounds}: {new} at "
                       f"{', '.join(place.shape for place in places)}")  # fmt: skip
         command = arguments(what.overrides, name, grids(tried))
         if what.plan:
@@ -115,9 +118,9 @@ def tune_sweep(what: Asked) -> tuple[int, Path | None, Tuned | None]:
 
 
 def arguments(overrides: Sequence[str], name: str, products: Sequence[Sequence[str]]) -> list[str]:
-    """The command line of scripts/train.py that trains these products."""
+    """The command line of scripts/train.py that trains these products, which decide nothing that the sweep claims."""
     text = ",".join(f"[{','.join(map(literal, own))}]" for own in products)
-    return ["-m", *beside(overrides, ["name="]), f"name={name}", f"grids=[{text}]"]
+    return ["-m", *beside(overrides, ["name=", "claim="]), f"name={name}", "claim=null", f"grids=[{text}]"]
 
 
 def present_values(place: Place, tried: Mapping[Place, set[Point]]) -> dict[str, float]:

@@ -120,6 +120,7 @@ def test_the_command_that_trains_it_keeps_the_settings_alone(tmp_path):
     overrides = ["+sweep=cpu", "hydra/launcher=local", "output_directory=x", "name=y", "shape=w8-d1", "flops=1e9"]
     assert command_of(tmp_path / "cpu", overrides, "w256-d4", [3.6e6]) == [
         "-m", "+sweep=cpu", "hydra/launcher=local", "shape=w8-d1", "flops=1e9", "name=cpu-forecast-w256-d4-t3.6M",
+        "claim=null",
         "grids=[['shape=w256-d4','tokens=[3600000.0]','tokens_per_param=null','flops=null','seed=0']]",
         f"output_directory={tmp_path}",
     ]  # fmt: skip
