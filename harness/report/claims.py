@@ -16,7 +16,7 @@ from harness.report.figures import Figure
 from harness.report.render import javascript, rendered
 
 NAME = "claim"
-WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 300, 26, 230
+WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 270, 26, 230
 VERDICTS = {"holds": "It holds", "fails": "It fails", "undecided": "It is undecided"}
 
 
@@ -54,7 +54,8 @@ def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
         "which the claim holds."
     )
     caption += " Left, what it comes from." if parts else ""
-    return Figure(name, "The claim", caption, alt.hconcat(*parts, _numbers(content)))
+    chart = alt.hconcat(*parts, _numbers(content)).resolve_scale(color="independent")
+    return Figure(name, "The claim", caption, chart)
 
 
 def _numbers(content: Mapping[str, Any]) -> Any:
@@ -90,7 +91,7 @@ def _panel(panel: Mapping[str, Any]) -> Any:
     points, lines = (pd.DataFrame(panel[key], columns=["series", "x", "y"]) for key in ("points", "lines"))
     names = list(dict.fromkeys([*points["series"], *lines["series"]]))
     scale = alt.Scale(domain=names, range=style.cycled(style.ramp(style.SHAPE_RAMP, max(2, len(names))), len(names)))
-    legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=1)
+    legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=2)
     colour = alt.Color("series:N", sort=names, scale=scale, legend=legend)
     large = max(points["x"].max(), lines["x"].max()) >= 1e7
     domain = style.padded([*points["x"], *lines["x"]])
