@@ -50,7 +50,7 @@ def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
     """The numbers with their intervals over the range in which the claim holds, and what they come from."""
     parts = [_panel(content["panel"])] if content["panel"] else []
     caption = (
-        "The measured number (dark) with its 95 % interval, beside others of the same kind; the band is the range in "
+        "The measured number (blue) with its 95 % interval, beside others of the same kind; the band is the range in "
         "which the claim holds."
     )
     caption += " Left, what it comes from." if parts else ""
