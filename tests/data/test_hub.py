@@ -340,7 +340,9 @@ def test_configuration_files_fit_their_dataclasses():
     hubs = {"fineweb_edu", "tinystories", "wikitext103", "openwebtext", "c4"}
     assert names == hubs | {"sotu", "files", "disk", "synthetic"}
     for path in (CONF / "tokenizer").glob("*.yaml"):
-        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TokenizerConfig), OmegaConf.load(path))).check()
+        merged = OmegaConf.merge(OmegaConf.structured(TokenizerConfig), OmegaConf.load(path))
+        config = OmegaConf.create({"data": OmegaConf.structured(DataConfig), "tokenizer": merged})
+        OmegaConf.to_object(config.tokenizer).check()
 
 
 def test_hub_entries_take_gpt2(tmp_path):

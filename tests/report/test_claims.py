@@ -3,12 +3,12 @@
 import html
 import json
 import re
-import shutil
 
 import pytest
+from synthetic_sweep import write_sweep
 
+from harness.report import page
 from harness.report.claims import section, write_claims
-from harness.report.page import write_report
 
 CLAIM = {
     "schema": 1, "claim": "Width & depth do not <matter>.", "quantity": "aspect", "rule": {"low": None, "high": 0.01},
@@ -25,17 +25,22 @@ CLAIM = {
 }  # fmt: skip
 
 
-def text_of(page):
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+def text_of(content):
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", content)).split())
 
 
-@pytest.fixture(scope="module")
-def claiming(finished, tmp_path_factory):
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """A report draws no other figures here."""
+    monkeypatch.setattr(page, "draw", lambda sweep: [])
+
+
+@pytest.fixture
+def claiming(rows, tmp_path):
     """A sweep with a claim, in an output directory of its own, and its report."""
-    folder = tmp_path_factory.mktemp("claims") / "shape"
-    shutil.copytree(finished, folder)
+    folder = write_sweep(tmp_path / "claims" / "shape", rows)
     (folder / "claim.json").write_text(json.dumps(CLAIM))
-    write_report(folder)
+    page.write_report(folder)
     return folder
 
 
@@ -49,23 +54,22 @@ def test_the_report_tells_claim_number_rule_and_verdict(claiming):
     assert {"claim.svg", "claim.png"} <= {file.name for file in (claiming / "figures").iterdir()}
 
 
-def test_a_report_without_a_claim_has_no_such_figure(claiming, tmp_path):
-    folder = tmp_path / "other"
-    shutil.copytree(claiming, folder)
-    (folder / "claim.json").unlink()
-    write_report(folder)
-    assert not (folder / "figures" / "claim.svg").exists()
-    assert 'data-chart="claim"' not in (folder / "report.html").read_text()
+def test_a_report_without_a_claim_has_no_such_figure(claiming):
+    assert 'data-chart="claim"' in (claiming / "report.html").read_text()
+    (claiming / "claim.json").unlink()
+    page.write_report(claiming)
+    assert not (claiming / "figures" / "claim.svg").exists()
+    assert 'data-chart="claim"' not in (claiming / "report.html").read_text()
 
 
 def test_the_page_of_all_claims_names_what_is_missing(claiming):
-    page = write_claims(claiming.parent, ["isoflop", "shape"])
-    text = text_of(page.read_text())
-    assert page == claiming.parent / "claims.html"
+    found = write_claims(claiming.parent, ["isoflop", "shape"])
+    text = text_of(found.read_text())
+    assert found == claiming.parent / "claims.html"
     assert "1 of 2 measured" in text
     assert "Not measured yet: isoflop." in text
-    assert page.read_text().count('data-chart="claim-shape"') == 1
-    assert 'href="shape/report.html"' in page.read_text()
+    assert found.read_text().count('data-chart="claim-shape"') == 1
+    assert 'href="shape/report.html"' in found.read_text()
 
 
 def test_the_figure_leaves_out_what_has_no_number():
