@@ -87,7 +87,7 @@ def by_aspect(evidence: Evidence) -> Measured:
     draws_SP = surface.draws()
     rows, points, lines, ranges_GS = [], [], [], []
     for own_R in sizes:
-        label = f"{params_R[own_R].mean() / 1e3:.0f} k params without embeddings"
+        label = f"{params_R[own_R].mean() / 1e3:.0f} k params"
         middle, ends = C_R[own_R].mean(), (x_R[own_R].min(), x_R[own_R].max())
         x_X = np.linspace(*ends, CURVE_POINTS)
         line_X = surface.at(surface.c_P[None], middle, x_X)[0]
@@ -106,7 +106,7 @@ def by_aspect(evidence: Evidence) -> Measured:
         f"{len(loss_R)} cells; residuals {surface.sd:.2%}; Student's t with {surface.freedom} degrees of freedom, less "
         "what noise adds to a range"
     )
-    panel = Panel("width / depth", "loss above the best width / depth (%)", "size", points, lines)
+    panel = Panel("width / depth", "loss above the best width / depth (%)", "size, without embeddings", points, lines)
     return Measured(words, method, *found, [*rows, Row("the largest", *found, True)], panel)
 
 
