@@ -12,7 +12,7 @@ from harness.laws.fit import Fit
 from harness.laws.forms import Array
 from harness.laws.methods.counts import accounting
 from harness.laws.methods.frontier import optimum
-from harness.laws.methods.serving import terms
+from harness.laws.methods.serving import Terms, terms
 
 CURVE_POINTS = 31
 # Over how many times its tokens, or at which parts of its params, a compute-optimal model is shown.
@@ -49,12 +49,10 @@ def by_counting(evidence: Evidence) -> Measured:
 def trained_on(evidence: Evidence) -> Measured:
     """How far a compute-optimal model is from convergence: its loss over its own after endless training, less 1."""
     fit = evidence.fit()
-    product = _middle(fit)
 
     def left(longer: float) -> Callable[[Array], Array]:
         def excess(theta_MP: Array) -> Array:
-            natural = fit.at(theta_MP)
-            best, law = optimum(natural, np.array([product])), terms(natural)
+            best, law = _at_optimum(fit, theta_MP)
             further = law.log_loss(best["params"], best["tokens"] + np.log(longer))
             return np.asarray(np.expm1(best["loss"] - further))
 
@@ -69,12 +67,10 @@ def trained_on(evidence: Evidence) -> Measured:
 def half_size(evidence: Evidence) -> Measured:
     """How much more compute a model of half the optimal params takes to the optimal loss, as a part of C."""
     fit = evidence.fit()
-    product = _middle(fit)
 
     def overhead(part: float) -> Callable[[Array], Array]:
         def more(theta_MP: Array) -> Array:
-            natural = fit.at(theta_MP)
-            best, law = optimum(natural, np.array([product])), terms(natural)
+            best, law = _at_optimum(fit, theta_MP)
             of_params = law.logA_M1 - law.alpha_M1 * (best["params"] + np.log(part))
             whole = np.logaddexp(
                 law.logA_M1 - law.alpha_M1 * best["params"], law.logB_M1 - law.beta_M1 * best["tokens"]
@@ -90,9 +86,11 @@ def half_size(evidence: Evidence) -> Measured:
     return _of_fit(fit, "compute of a model of half the optimal params over the optimum's at equal loss, less 1", rows)
 
 
-def _middle(fit: Fit) -> float:
-    """N D of the geometric mean of the compute of the cells."""
-    return float(np.exp(np.log(fit.rows.flops).mean())) / fit.rows.flops_per_product
+def _at_optimum(fit: Fit, theta_MP: Array) -> tuple[dict[str, Array], Terms]:
+    """Logs of the compute-optimal params, tokens and loss at the geometric mean of the cells' compute, and the law."""
+    natural = fit.at(theta_MP)
+    product = np.exp(np.log(fit.rows.flops).mean()) / fit.rows.flops_per_product
+    return optimum(natural, np.array([product])), terms(natural)
 
 
 def _row(fit: Fit, label: str, function: Callable[[Array], Array], decides: bool = False) -> Row:
