@@ -192,7 +192,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     if sweep.cluster and sweep.jobs[0].detach:
         console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
         return 0, None
-    tracking.start(sweep.jobs[0].tracking, folder.path, [tracking.PLAN]).close()
+    mirror = tracking.start(sweep.jobs[0].tracking, folder.path, [tracking.PLAN])
     mirror_seconds = 60.0
     # Jobs in a cluster's queue outlive this process, which has nothing to wait for.
     waits = contextlib.nullcontext() if sweep.cluster else stop.deferred(folder.path)
@@ -213,6 +213,8 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
         launch["wall_seconds"] = round(time.time() - started, 1)
         write_sweep(folder, sweep_file(sweep, plan, launch, texts, floor))
         rows = write_table(folder)
+        mirror.follow(tracking.PLAN)  # once more, as sweep.yaml has its time now
+        mirror.close()
         for message in tracking.wait(folder.path, mirror_seconds):
             console.print(message, markup=False, highlight=False, soft_wrap=True)
     if ended_early:
