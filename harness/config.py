@@ -277,6 +277,12 @@ def tuned(path: str | None, *keys: str) -> Any:
     return found
 
 
+def unless_tuned(value: float, rule: str, *, _root_: Any) -> Any:
+    """What a sweep's file gives as the value of a rule, which is not meant where optimizer=tuned brings its own."""
+    path = _root_.optimizer.rules
+    return value if path is None else tuned(path, rule, "value")
+
+
 def check_name(name: str) -> None:
     """Raises UserError where a sweep's folder would lie elsewhere than in output_directory."""
     if not NAME.fullmatch(name):
@@ -335,6 +341,7 @@ def to_config(composed: Any) -> TrainConfig:
 
 
 OmegaConf.register_new_resolver("tuned", tuned)
+OmegaConf.register_new_resolver("unless_tuned", unless_tuned)
 # So that a wrong key or type fails when a job is composed.
 SCHEMA = OmegaConf.structured(TrainConfig)
 for part in (SCHEMA.model, SCHEMA.optimizer):

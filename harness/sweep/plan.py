@@ -1,7 +1,7 @@
 """What a sweep is going to train, and what it costs, before it does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -176,7 +176,10 @@ def of_rules(trunks: Sequence[Trunk]) -> list[str]:
             if min(values) < low / SAME_SIZE or max(values) > high * SAME_SIZE:
                 beyond.append(key)
         certified = "" if content["certified"] else ", and not certified"
-        lines.append(f"rules: {path}, measured at {' and '.join(shown)}{certified}")
+        given = [name for trunk in own for name, rule in trunk.job.optimizer.by_size().items()
+                 if asdict(rule) != content["optimizer"][name]]  # fmt: skip
+        but = f", but for {' and '.join(dict.fromkeys(given))}, which is given" if given else ""
+        lines.append(f"rules: {path}, measured at {' and '.join(shown)}{certified}{but}")
         if beyond:
             lines.append(f"warning: {' and '.join(beyond)} of this grid lie beyond that, where rules are extrapolated")
     return lines

@@ -172,6 +172,14 @@ def test_rules_of_a_file_are_numbers_of_a_trunk(rules, tmp_path):
     assert of_rules([large])[1:] == ["warning: params of this grid lie beyond that, where rules are extrapolated"]
 
 
+@pytest.mark.parametrize("path", sorted(Path("conf").glob("s[wi][ez]e*/*.yaml")), ids=lambda path: path.stem)
+def test_each_file_of_a_sweep_lets_its_settings_yield(path):
+    given = yaml.safe_load(path.read_text()).get("optimizer", {})
+    for name, rule in given.items():
+        assert list(rule) == ["value"] and str(rule["value"]).endswith(f",{name}}}")
+        assert str(rule["value"]).startswith("${unless_tuned:")
+
+
 def test_rules_compose_as_an_axis_and_as_a_variant(rules):
     jobs = compose_sweep(["-m", "tokens=1e6", "optimizer=adamw,tuned", rules]).jobs
     assert [job.optimizer.learning_rate.value for job in jobs] == [0.004, 0.003]
