@@ -36,7 +36,7 @@ class Progress:
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._started = time.time()
         self._ended: dict[str, str] | None = None  # how each cell had ended when last looked at
-        self._said = 0.0
+        self._said, self._line = 0.0, ""
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -77,11 +77,11 @@ class Progress:
                 if known.get(cell.cell) != cell.status:
                     lines.append(_ended_line(cell, now))
         if not lines and (last or now.time - self._said >= HEARTBEAT_SECONDS):
-            lines.append(heartbeat(now))
+            lines = [line for line in [heartbeat(now)] if line != self._line or not last]
         for line in lines:
             clock = time.strftime("%H:%M:%S", time.localtime(now.time))
             self.console.print(f"{clock}  {line}", markup=False, highlight=False, soft_wrap=True)
-            self._said = now.time
+            self._said, self._line = now.time, line
 
 
 def render(now: Snapshot, elapsed: float | None = None) -> RenderableType:

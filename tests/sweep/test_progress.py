@@ -304,6 +304,14 @@ def test_plain_lines_where_there_is_no_terminal(sweep, monkeypatch):
     ]
 
 
+def test_a_sweep_in_which_nothing_happens_is_told_once(sweep, monkeypatch):
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
+    out = io.StringIO()
+    with Progress(sweep, Console(file=out, width=40)):
+        until(lambda: "0/6 cells" in out.getvalue())
+    assert out.getvalue().count("0/6 cells") == 1
+
+
 def test_a_live_panel_in_a_terminal(sweep, monkeypatch):
     monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     out = io.StringIO()
