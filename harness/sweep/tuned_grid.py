@@ -98,11 +98,12 @@ def steps_of(place: Place, name: str) -> tuple[int, ...]:
 
 
 def _trains(place: Place, name: str, step: int) -> bool:
-    """Whether a step is whole sequences of a batch, and a warmup that leaves something to train."""
+    """Whether a step is a batch of sequences that no step nearer is, or a warmup that leaves something to train."""
     factor, trunk = FACTORS[name] ** step, place.trunk
     if name == BATCH:
-        sequences = trunk.batch_sequences * factor
-        return sequences >= max(1, trunk.job.gpus) and sequences == round(sequences)
+        sequences = whole(trunk.batch_sequences * factor)
+        nearer = whole(trunk.batch_sequences * FACTORS[name] ** (step - (step > 0) + (step < 0)))
+        return sequences >= max(1, trunk.job.gpus) and (step == 0 or sequences != nearer)
     first = trunk.cells[0]
     return name != WARMUP or trunk.warmup_steps * factor <= min(MOST_WARMUP * first.steps, first.branch_step)
 
@@ -117,7 +118,18 @@ def point(steps: Mapping[str, int | None]) -> Point:
 
 
 def value(job: TrainConfig, name: str, step: int | None) -> float:
-    return 0.0 if step is ZERO else job.optimizer.by_size()[name].value * FACTORS[name] ** step
+    """The value of a rule at a step; of a batch that is the same at all sizes that of whole sequences."""
+    if step is ZERO:
+        return 0.0
+    rule = job.optimizer.by_size()[name]
+    factor, same = FACTORS[name] ** step, rule.params_exponent == rule.tokens_exponent == 0
+    if name != BATCH or step == 0 or not same:
+        return rule.value * factor
+    return float(whole(whole(rule.value / job.model.seq_len) * factor) * job.model.seq_len)
+
+
+def whole(sequences: float) -> int:
+    return math.floor(sequences + 0.5)
 
 
 def grids(tried: Mapping[Place, set[Point]]) -> list[list[str]]:

@@ -22,6 +22,7 @@ from harness.sweep.plan import of_rules
 from harness.sweep.target import command
 from harness.sweep.tune import arguments, asked, beyond, fitted, tune_sweep
 from harness.sweep.tuned_grid import first_points, grids, more_points, places_of, point, steps_of
+from harness.sweep.tuned_grid import value as value_of
 
 WARMUP = "optimizer.warmup_tokens.value=256"
 KEYS = ("value", "params_exponent", "reference_params", "tokens_exponent", "reference_tokens")
@@ -95,6 +96,11 @@ def test_what_lies_at_an_end_is_tried_farther(cpu, tried):
 def test_a_batch_of_whole_sequences_alone_is_tried():
     (low, _) = places_of(trunks_of("tokens=1e6", "shape=w32-d1,w64-d1", "optimizer.batch_tokens.value=128"))
     assert steps_of(low, "batch_tokens") == (0, 1, 2)  # half a sequence of 128 is none
+    (low, _) = places_of(trunks_of("tokens=1e6", "shape=w32-d1,w64-d1", "optimizer.batch_tokens.value=384"))
+    assert steps_of(low, "batch_tokens") == (-1, 0, 1)
+    # 3 sequences, 2 for half of them, 1 for a quarter, and none for an eighth that the quarter is not
+    assert [value_of(low.trunk.job, "batch_tokens", step) for step in (-3, -2, -1, 0, 1)] == [0, 128, 256, 384, 768]
+    assert not more_points(low, {point({"batch_tokens": -2})}, "batch_tokens", up=False)
     settings = replace(low.trunk.job.optimizer.weight_decay, value=0.0)
     low.trunk.job.optimizer.weight_decay = settings
     assert not any("weight_decay" in dict(each) for each in first_points(low, True))
