@@ -5,6 +5,8 @@ cpu_seeds.csv has both run tables, as trained by
     make sweep SWEEP=cpu
     make sweep SWEEP=cpu ARGS="name=second shape=w176-d2-s100,w96-d3-s100,w112-d2-s100,w80-d2-s100,\\
         w64-d2-s100,w64-d2-s101,w48-d2-s100,w48-d2-s101,w48-d2-s102"
+
+both with optimizer.learning_rate.value=0.004 optimizer.batch_tokens.value=512 optimizer.weight_decay.value=0.01.
 """
 
 from pathlib import Path

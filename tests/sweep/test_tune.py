@@ -53,17 +53,18 @@ def test_the_cpu_grid_is_tuned_at_both_ends_and_two_shapes_between(cpu, tried):
     assert [place.shape for place in cpu] == ["w48-d2", "w80-d2", "w96-d3", "w176-d2"]
     # 5 rates x 3 decays, 2 batches and 2 warmups at 2 rates each, and at the ends a decay of 0 at 3 rates
     assert [len(points) for points in tried.values()] == [26, 23, 23, 26]
+    # a batch of 7 sequences of 128 tokens: half of it is taken to be 4
     every = "shape=w48-d2,w80-d2,w96-d3,w176-d2"
     where = ["seed=0", "tokens=[1000000.0,3600000.0]"]
-    rate, five = "optimizer.learning_rate.value", "0.001,0.002,0.004,0.008,0.016"
+    rate, five = "optimizer.learning_rate.value", "0.0015,0.003,0.006,0.012,0.024"
     assert sorted(grids(tried)) == sorted([
         [every, *where, f"{rate}={five}"],
-        [every, *where, f"{rate}={five}", "optimizer.weight_decay.value=0.0025,0.04"],
-        ["shape=w48-d2,w176-d2", *where, f"{rate}=0.002,0.004,0.008", "optimizer.weight_decay.value=0.0"],
-        [every, *where, f"{rate}=0.002,0.004", "optimizer.batch_tokens.value=256.0"],
-        [every, *where, f"{rate}=0.004,0.008", "optimizer.batch_tokens.value=1024.0"],
-        [every, *where, f"{rate}=0.002,0.004", "optimizer.warmup_tokens.value=50000.0"],
-        [every, *where, f"{rate}=0.004,0.008", "optimizer.warmup_tokens.value=200000.0"],
+        [every, *where, f"{rate}={five}", "optimizer.weight_decay.value=0.000625,0.01"],
+        ["shape=w48-d2,w176-d2", *where, f"{rate}=0.003,0.006,0.012", "optimizer.weight_decay.value=0.0"],
+        [every, *where, f"{rate}=0.003,0.006", "optimizer.batch_tokens.value=512.0"],
+        [every, *where, f"{rate}=0.006,0.012", "optimizer.batch_tokens.value=1792.0"],
+        [every, *where, f"{rate}=0.003,0.006", "optimizer.warmup_tokens.value=50000.0"],
+        [every, *where, f"{rate}=0.006,0.012", "optimizer.warmup_tokens.value=200000.0"],
     ])  # fmt: skip
 
 
@@ -180,6 +181,15 @@ def test_rules_of_a_file_are_numbers_of_a_trunk(rules, tmp_path):
     assert of_rules([trunk]) == [f"rules: {tmp_path}/tune.yaml, measured at 100k to 900k params and 1M to 3.6M tokens"]
     (large,) = trunks_of("optimizer=tuned", rules, "shape=w256-d2", "tokens=1e6")
     assert of_rules([large])[1:] == ["warning: params of this grid lie beyond that, where rules are extrapolated"]
+
+
+def test_the_settings_of_a_sweep_yield_to_rules(rules):
+    (trunk,) = trunks_of("+sweep=cpu", "optimizer=tuned", rules, "shape=w48-d2", "optimizer.batch_tokens.value=1024")
+    assert trunk.learning_rate == pytest.approx(0.00390263, rel=1e-5)  # and not .006 times a power of params
+    assert (trunk.weight_decay, trunk.batch_tokens) == (0.02, 1024)
+    assert of_rules([trunk])[0].endswith("1M to 3.6M tokens, but for batch_tokens, which is given")
+    (own,) = trunks_of("+sweep=cpu", "shape=w48-d2")
+    assert (own.learning_rate, own.batch_tokens, own.weight_decay) == (0.006, 896, 0.0025)
 
 
 @pytest.mark.parametrize("path", sorted(Path("conf").glob("s[wi][ez]e*/*.yaml")), ids=lambda path: path.stem)
