@@ -11,6 +11,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.laws.checks.agreement import disagreement
+from harness.laws.checks.collapse import by_curves
 from harness.laws.checks.floor import by_floor
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
@@ -133,7 +134,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
     floor = by_floor(best, table)
-    return plain(content | tuned | ({"floor": floor} if floor else {}))
+    curves = None if many else by_curves(best, cells, repeat_R, sources(config.runs))
+    return plain(content | tuned | ({"floor": floor} if floor else {}) | ({"collapse": curves} if curves else {}))
 
 
 def cells_of(table: Table, rows: Rows) -> Cells:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.laws.checks import agreement, floor, validation
+from harness.laws.checks import agreement, collapse, floor, validation
 from harness.laws.display import seal
 from harness.laws.forms.repeated import REPEATS
 from harness.laws.tuning import doubt
@@ -42,6 +42,8 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
     for entry in study["moves"]:
         if any(not entry[name]["inside"] for name in ("alpha", "beta", "a") if name in entry):
             say(_move(entry))
+    if left := collapse.sentence(study.get("collapse")):
+        say(left)
     if advice := study["recommended"]:
         reason = re.sub(r" \([^)]*\)", "", advice["reason"])
         say(f"recommended: {advice['law'] or 'none'}: {reason}")
@@ -103,6 +105,8 @@ def show(study: dict[str, Any], console: Console) -> None:
         console.print(f"validation text: {text}", soft_wrap=True, markup=False)
     if tuned := doubt.sentence(study.get("tuning")):
         console.print(f"tuning: {tuned}", soft_wrap=True, markup=False)
+    if left := collapse.sentence(study.get("collapse")):
+        console.print(left, soft_wrap=True, markup=False)
     for line in _by_text(study):
         console.print(line, soft_wrap=True, markup=False)
     if advice := study["recommended"]:

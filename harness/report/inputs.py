@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 
 from harness.errors import UserError
 from harness.laws.claims.claim import read_claim
+from harness.laws.table.curves import read_curve
 from harness.records import SweepFolder, axes_of, read_sweep, variant_of
 
 # Of fit.json and compare.json.
@@ -163,24 +163,6 @@ def _curves(folder: SweepFolder, cells: pd.DataFrame) -> pd.DataFrame:
                 lines.append(branch.assign(cell=cell, trunk=first.trunk, shape=first["shape"], line=cell))
     columns = ["cell", "trunk", "shape", "phase", "line", "tokens", "train_loss"]
     return pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame(columns=columns)
-
-
-def read_curve(path: Path) -> pd.DataFrame:
-    """phase, tokens and train_loss of a curve.jsonl; a torn last line and rows without a finite loss are left out."""
-    rows = []
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        lines = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        loss = row.get("train_loss")
-        if isinstance(loss, float | int) and math.isfinite(loss) and row["tokens"] > 0:
-            rows.append((row["phase"], row["tokens"], loss))
-    return pd.DataFrame(rows, columns=["phase", "tokens", "train_loss"])
 
 
 def _binned(curve: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import vl_convert
 
 from harness import __version__
 from harness.files import make_folder, write_atomically
-from harness.report import comparison, diagnostics, figures, variants
+from harness.report import collapse, comparison, diagnostics, figures, variants
 from harness.report.claims import NAME as CLAIM
 from harness.report.claims import Section, section
 from harness.report.figures import Figure
@@ -33,8 +33,10 @@ def write_report(path: Path) -> Path:
     sweep = read(path)
     drawn = draw(sweep)
     claim = sweep.claim and section(path.name, sweep.claim)
-    specs = specifications([*drawn, *([claim.figure] if claim and claim.figure else [])])
-    page = render(sweep, drawn, specs, claim or None)
+    curves = collapse.section(sweep)
+    beside = [each.figure for each in (claim, curves) if each and each.figure]
+    specs = specifications([*drawn, *beside])
+    page = render(sweep, drawn, specs, claim or None, curves)
     quoted = paper(sweep) | comparison.paper(sweep)
     folder = make_folder(path / "figures")
     if quoted:
@@ -42,7 +44,7 @@ def write_report(path: Path) -> Path:
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
-    for name in {*FIGURES, *OF_VARIANTS, CLAIM} - set(specs):
+    for name in {*FIGURES, *OF_VARIANTS, CLAIM, collapse.NAME} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in quoted.items():
@@ -74,7 +76,11 @@ def specifications(drawn: list[Figure]) -> dict[str, dict[str, Any]]:
 
 
 def render(
-    sweep: SweepFiles, drawn: list[Figure], specs: dict[str, dict[str, Any]], claim: Section | None = None
+    sweep: SweepFiles,
+    drawn: list[Figure],
+    specs: dict[str, dict[str, Any]],
+    claim: Section | None = None,
+    curves: collapse.Section | None = None,
 ) -> str:
     """The page as HTML text."""
     return rendered(
@@ -91,6 +97,7 @@ def render(
         tables=[table for table in (comparison.multipliers(sweep), *tables(sweep)) if table is not None],
         runs=run_table(sweep),
         forecasts=forecasts(sweep),
+        collapse=curves,
         methods=methods(sweep) + comparison.methods(sweep),
         settings=settings(sweep),
         excluded=excluded(sweep),
