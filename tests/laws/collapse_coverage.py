@@ -33,6 +33,11 @@ ROW_TOKENS, WARMUP, COOLED = 17920, 1e5, 0.8
 TEXT_SD, TRUNK_SD, CELL_SD = 0.0087, 0.002, 0.0015
 HOT = 0.037  # how far the loss of a trunk lies above that of a run that is decayed there
 SWEEPS = 100
+# Which shape's losses are too high, by how much, and whether trunks of one seed have texts apart.
+CASES = [
+    ("none", 0.0, False), ("none", 0.0, True), ("w80-d2", 0.01, False), ("w112-d2", 0.01, False),
+    ("w112-d2", 0.015, False), ("w112-d2", 0.02, False), ("w48-d2", 0.02, False), ("w176-d2", 0.02, False),
+]  # fmt: skip
 
 
 def law(params: float, tokens: np.ndarray) -> np.ndarray:
@@ -103,9 +108,7 @@ def left(seed: int, mistuned: dict[str, float], apart: bool) -> list[str] | None
 
 def main(sweeps: int) -> int:
     shown = Shown("too high", "by", "texts", "judged", "it is named", "another is named", box=SIMPLE_HEAD)
-    ask = [("none", 0.0, False), ("none", 0.0, True)]
-    ask += [(shape, by, False) for by in (0.01, 0.015, 0.02) for shape in ("w80-d2", "w112-d2", "w48-d2", "w176-d2")]
-    for shape, by, apart in ask:
+    for shape, by, apart in CASES:
         told = [names for seed in range(sweeps) if (names := left(seed, {shape: by}, apart)) is not None]
         named, others = sum(shape in names for names in told), sum(bool(set(names) - {shape}) for names in told)
         shown.add_row(

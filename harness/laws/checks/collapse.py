@@ -78,7 +78,7 @@ def _of_curves(fit: Fit, cells: Cells, repeat_R: Labels, paths: list[Path | None
     warmup_R = WARMUPS * _warmup(cells) / rows.tokens
     first = max(EARLIEST, float(warmup_R[chosen_R].max(initial=0.0)))
     if first > LATEST:
-        return {"left_out": f"the warmup takes up to {first / WARMUPS:.0%} of a run"}
+        return {"left_out": f"the warmup takes up to {100 * first / WARMUPS:.0f} % of a run"}
     again_R = (np.bincount(group_R)[group_R] > 1) & (warmup_R <= first * (1 + 1e-9))
     fraction_X = np.linspace(first, 1.0, WINDOWS + 1)
     loss_RX = _losses(paths, chosen_R | again_R, rows.tokens, fraction_X)

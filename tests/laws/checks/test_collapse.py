@@ -48,6 +48,7 @@ def test_the_ratio_is_the_one_that_most_shapes_reach():
     # of the candidates 2.1, 2.5, 4 and 5, 4 reaches all but with distances of log 1.25 and log 1.9; 2.5 with log 1.6
     # and log 1.19, less in sum
     assert at_one_ratio(ratio_R, shape_R, budget_R, known_R).tolist() == [True, False, True, False, False, True]
+    assert not at_one_ratio(ratio_R, shape_R, budget_R, ~known_R).any()
     known_R[2] = False
     assert at_one_ratio(ratio_R, shape_R, budget_R, known_R).tolist() == [True, False, False, True, False, True]
 
@@ -149,6 +150,11 @@ def test_without_seeds_none_is_judged_and_too_few_shapes_are_said(tmp_path):
     found = judged(tmp_path / "single")
     assert found["noise"] is None
     assert all(np.isnan(entry["p"]) and not entry["leaves"] for entry in found["shapes"])
+    table = pd.read_csv(tmp_path / "single" / "runs.csv")
+    table.assign(warmup_tokens=2.5e5).to_csv(tmp_path / "single" / "runs.csv", index=False)
+    # of the 1 M tokens of the smallest shape
+    assert judged(tmp_path / "single") == {"left_out": "the warmup takes up to 25 % of a run"}
+    table.to_csv(tmp_path / "single" / "runs.csv", index=False)
     for path in [*(tmp_path / "single" / "runs").glob("w48-*"), *(tmp_path / "single" / "runs").glob("w176-*")]:
         (path / "curve.jsonl").unlink()
     assert judged(tmp_path / "single") == {
