@@ -1,6 +1,7 @@
 """A module that the user wrote, as training and evaluation want a model."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,11 +46,19 @@ class Custom(nn.Module):
         return F.cross_entropy(self.module(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
 
     @torch.no_grad()
+    def token_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats of each token (B, T), float32."""
+        return torch.cat(list(self._losses(inputs_BT, targets_BT)))
+
+    @torch.no_grad()
     def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean nats a token of each sequence (B,), float32."""
+        return torch.cat([losses_bT.mean(1) for losses_bT in self._losses(inputs_BT, targets_BT)])
+
+    def _losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Iterator[Tensor]:
         rows = max(1, LOGITS_BYTES["evaluation"] // (EAGER_BYTES * self.vocab_size * inputs_BT.shape[1]))
         parts = zip(inputs_BT.split(rows), targets_BT.split(rows), strict=True)
-        return torch.cat([_nats(self.module(inputs_bT), targets_bT).mean(1) for inputs_bT, targets_bT in parts])
+        return (_nats(self.module(inputs_bT), targets_bT) for inputs_bT, targets_bT in parts)
 
 
 def _nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -165,9 +165,14 @@ class GPT(nn.Module):
         return loss(hidden_ND, self.head.weight, targets_N, self.logits_scale)
 
     @torch.no_grad()
-    def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean nats a token of each sequence (B,), float32."""
+    def token_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Nats of each token (B, T), float32."""
         hidden_ND, targets_N = self.hidden(inputs_BT).flatten(0, 1), targets_BT.flatten()
         rows = linear_cross_entropy_rows if written_out(inputs_BT) else bounded_cross_entropy_rows
         losses_N = rows(hidden_ND, self.head.weight, targets_N, self.logits_scale)
-        return losses_N.view_as(targets_BT).float().mean(1)
+        return losses_N.view_as(targets_BT).float()
+
+    @torch.no_grad()
+    def sequence_losses(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean nats a token of each sequence (B,), float32."""
+        return self.token_losses(inputs_BT, targets_BT).mean(1)

@@ -22,6 +22,8 @@ class Evaluation:
     loss_se         its standard error over sequences
     loss_parts      the loss on each of PARTS consecutive parts of the sequences, none where there are fewer sequences
     bits_per_byte   tokenizer-free, by the bytes a token of the whole validation split
+
+    Of tokens that count by weights the loss is that mean, and the others are not known: no sample was drawn.
     """
 
     loss: float
@@ -36,8 +38,18 @@ class Evaluation:
         return {"loss": self.loss, "loss_se": self.loss_se, "loss_parts": parts, "bits_per_byte": self.bits_per_byte}
 
 
-def evaluate(model: Model, validation: np.ndarray, seq_len: int, bytes_per_token: float, device: Device) -> Evaluation:
-    """Evaluates `model` on all whole sequences of `validation` (tokens,); raises Stopped between two batches."""
+def evaluate(
+    model: Model,
+    validation: np.ndarray,
+    seq_len: int,
+    bytes_per_token: float,
+    device: Device,
+    weights: np.ndarray | None = None,
+) -> Evaluation:
+    """Evaluates `model` on all whole sequences of `validation` (tokens,); raises Stopped between two batches.
+
+    weights: what the loss at each of these tokens counts, (tokens,); None where all count alike.
+    """
     count = (len(validation) - 1) // seq_len
     tokens = torch.from_numpy(validation[: count * seq_len + 1].astype(np.int64)).to(device.torch_device)
     inputs_ST, targets_ST = tokens[:-1].view(count, seq_len), tokens[1:].view(count, seq_len)
@@ -48,9 +60,21 @@ def evaluate(model: Model, validation: np.ndarray, seq_len: int, bytes_per_token
         for start in range(0, count, at_once):
             stop.check()
             part = slice(start, start + at_once)
-            parts.append(model.sequence_losses(inputs_ST[part], targets_ST[part]))
+            losses = model.sequence_losses if weights is None else model.token_losses
+            parts.append(losses(inputs_ST[part], targets_ST[part]))
     model.train()
-    losses_S = torch.cat(parts).cpu().double()  # an Apple GPU has no float64
+    found = torch.cat(parts).cpu().double()  # an Apple GPU has no float64
+    return _alike(found, bytes_per_token) if weights is None else _weighted(found, weights)
+
+
+def _weighted(losses_ST: torch.Tensor, weights: np.ndarray) -> Evaluation:
+    of_targets = torch.from_numpy(weights[1 : losses_ST.numel() + 1]).view_as(losses_ST)
+    loss = ((losses_ST * of_targets).sum() / of_targets.sum()).item()
+    return Evaluation(loss, math.nan, (), math.nan, len(losses_ST))
+
+
+def _alike(losses_S: torch.Tensor, bytes_per_token: float) -> Evaluation:
+    count = len(losses_S)
     loss = losses_S.mean().item()
     spread = losses_S.std(correction=1).item() / math.sqrt(count) if count > 1 else math.nan
     split = losses_S.tensor_split(PARTS) if count >= PARTS else ()
