@@ -11,7 +11,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from harness.data.corpus import DataConfig
+from harness.data.corpus import DataConfig, facts_of
 from harness.data.texts import texts_of
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
@@ -195,6 +195,8 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
             part.check()
+        if self.data.source == "facts":
+            self._check_facts()
         check_texts(list(texts_of(self.validation, self.data)))
         if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
             raise UserError(
@@ -210,6 +212,26 @@ class TrainConfig:
                         f"optimizer.{name}.tokens_exponent={rule.tokens_exponent:g} makes the trunk depend on "
                         "its token budgets: set it to 0, or take schedule=cosine"
                     )
+
+    def _check_facts(self) -> None:
+        """Raises UserError where rows are not facts, or not all facts validate."""
+        if (self.tokenizer.kind, self.tokenizer.vocab_size) != ("identity", self.data.symbols):
+            raise UserError(
+                f"tokenizer.kind={self.tokenizer.kind} with tokenizer.vocab_size={self.tokenizer.vocab_size} takes "
+                f"data.source=facts apart otherwise than into its {self.data.symbols} symbols: set tokenizer=identity"
+            )
+        language = facts_of(self.data)
+        if self.model.seq_len != language.document_tokens:
+            raise UserError(
+                f"model.seq_len={self.model.seq_len} is not that of a fact of data.source=facts, which is to be alone "
+                f"in its sequence: set it to {language.document_tokens}"
+            )
+        whole = language.facts * language.document_tokens + 1
+        if self.data.validation_tokens != whole:
+            raise UserError(
+                f"data.validation_tokens={self.data.validation_tokens} is not the {language.facts} facts of "
+                f"data.ranks={self.data.ranks}, each once, and a target more: set it to {whole}"
+            )
 
     def _check_measured(self) -> None:
         """Raises UserError where optimizer.rules were measured with what is not trained here."""

@@ -3,11 +3,14 @@
 import copy
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.accounting import ParamCounts, count_params, custom_bytes, train_flops_per_token
 from harness.config import MOST_TOKENS, TrainConfig
+from harness.data.corpus import facts_of
+from harness.data.facts import RANKS_OF_BUDGET
 from harness.errors import UserError
 from harness.model.config import CUSTOM
 from harness.model.source import load
@@ -226,6 +229,19 @@ def check_distinct(trunks: list[Trunk]) -> None:
                 "let what else varies be a key that changes losses"
             )
         seen.add(trunk.name)
+
+
+def check_ranks(trunk: Trunk, unique_tokens: int) -> None:
+    """Raises UserError where a budget learns so many of the facts of data.source=facts that they end."""
+    data = trunk.job.data
+    language = facts_of(data)
+    seen = min(trunk.cells[-1].tokens, unique_tokens) // language.document_tokens
+    needed = math.ceil(RANKS_OF_BUDGET * seen ** (1 / data.tail))
+    if data.ranks < needed:
+        raise UserError(
+            f"data.ranks={data.ranks} are too few for the {seen} facts of {_asked(trunk.job, trunk.cells[-1].tokens)} "
+            f"at data.tail={data.tail:g}: set it to {needed} or more, or lower the budget"
+        )
 
 
 def check_memory(trunk: Trunk, memory_bytes: int) -> None:

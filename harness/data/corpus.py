@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import language, local_files
+from harness.data import facts, language, local_files
 from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
@@ -40,6 +40,9 @@ def identity(data: DataConfig) -> dict[str, Any]:
     if data.source == "synthetic":
         of_language = {"symbols": data.symbols, "tail": float(data.tail), "seed": data.seed}
         return {"source": "synthetic", **of_language, "language": language.REVISION}
+    if data.source == "facts":
+        of_facts = {"symbols": data.symbols, "tail": float(data.tail), "ranks": data.ranks, "seed": data.seed}
+        return {"source": "facts", **of_facts, "language": facts.REVISION}
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}
@@ -60,6 +63,8 @@ def describe(data: DataConfig) -> str:
         return f"hub {data.name} {data.config or ''} {data.split}".replace("  ", " ")
     if data.source == "synthetic":
         return f"synthetic text of {data.symbols} symbols, tail {data.tail:g}, seed {data.seed}"
+    if data.source == "facts":
+        return f"facts of {data.ranks} ranks, tail {data.tail:g}, seed {data.seed}"
     return f"{data.source} {data.path}"
 
 
@@ -72,6 +77,8 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
         return StreamedCorpus(data, resolve_revision(data, revision), cache)
     if data.source == "synthetic":
         return language.GeneratedCorpus(language_of(data), identity(data))
+    if data.source == "facts":
+        return language.GeneratedCorpus(facts_of(data), identity(data))
     if data.source == "disk":
         return FiniteCorpus(_load_from_disk(data), data)
     found = _found(data)
@@ -81,6 +88,16 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
 def language_of(data: DataConfig) -> language.Language:
     """That of a synthetic corpus."""
     return language.Language(data.symbols, data.tail, data.seed)
+
+
+def facts_of(data: DataConfig) -> facts.Facts:
+    """Those of a corpus of facts."""
+    return facts.Facts(data.symbols, data.tail, data.ranks, data.seed)
+
+
+def weights_of(data: DataConfig, tokens: int) -> np.ndarray | None:
+    """What the loss at each of the `tokens` that validate counts, (tokens,); None where all count alike."""
+    return facts_of(data).weights(tokens) if data.source == "facts" else None
 
 
 class FiniteCorpus:

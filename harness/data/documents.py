@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import UserError
 
-SOURCES = ("package", "hub", "files", "disk", "synthetic")
+SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts")
 EXAMPLE = "{source: files, path: texts/*.txt}"
 SAMPLE_BY = ("document", "paragraph", "line")
 
@@ -22,7 +22,7 @@ class DataConfig:
     """Where documents come from, and how many of their tokens validate."""
 
     # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
-    # | synthetic (a language of known entropy, without end)
+    # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent)
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
@@ -33,9 +33,10 @@ class DataConfig:
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
-    symbols: int = 1024  # synthetic: how many the language has, the end of text included
-    tail: float = 2.5  # synthetic: the exponent of Zipf's law, by which its words are rarer and rarer
-    seed: int = 0  # synthetic: which language of that kind, and its texts
+    symbols: int = 1024  # synthetic, facts: how many the language has, the end of text included
+    tail: float = 2.5  # synthetic, facts: the exponent of Zipf's law, by which words, or facts, are rarer and rarer
+    ranks: int = 32_768  # facts: how many that law tells apart
+    seed: int = 0  # synthetic, facts: which language of that kind, and its texts
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
@@ -45,11 +46,11 @@ class DataConfig:
     def check(self) -> None:
         if self.source not in SOURCES:
             raise UserError(f"data.source={self.source} is unknown: choose one of {', '.join(SOURCES)}")
-        needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",), "synthetic": ()}
-        for key in needed[self.source]:
+        needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",)}
+        for key in needed.get(self.source, ()):
             if not getattr(self, key):
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
-        if self.source == "synthetic":
+        if self.source in ("synthetic", "facts"):
             self._check_language()
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
@@ -71,10 +72,15 @@ class DataConfig:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
 
     def _check_language(self) -> None:
-        if not 512 <= self.symbols <= 20_000:
-            raise UserError(f"data.symbols={self.symbols} must be 512 to 20000: correct it")
+        least = {"synthetic": 512, "facts": 32}[self.source]
+        if not least <= self.symbols <= 20_000:
+            raise UserError(f"data.symbols={self.symbols} must be {least} to 20000: correct it")
+        if self.source == "facts" and not 1.1 <= self.tail <= 3:
+            raise UserError(f"data.tail={self.tail:g} must be 1.1 to 3, for facts to be learnt at all: correct it")
         if not 1 <= self.tail <= 3:
             raise UserError(f"data.tail={self.tail:g} must be 1 to 3: correct it")
+        if self.source == "facts" and not 1000 <= self.ranks <= 10_000_000:
+            raise UserError(f"data.ranks={self.ranks} must be 1000 to 10000000: correct it")
         if self.seed < 0:
             raise UserError(f"data.seed={self.seed} must be 0 or more: correct it")
 
@@ -86,7 +92,7 @@ class DataConfig:
 
 # Keys of what trains, which a corpus has no use for that is only read.
 KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "corrupted", "unique_tokens")]
-WHOLE = ("validation_tokens", "document_characters", "symbols", "seed")
+WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "seed")
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
 

@@ -7,10 +7,10 @@ et al. 2023), and of the width, which is what a model has for telling words apar
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,11 +54,11 @@ class Language:
     @cached_property
     def word_limits(self) -> np.ndarray:
         """A word is the first whose limit is above a uniform multiple of GRAIN."""
-        return _limits(np.arange(1, self.words + 1) ** -self.tail)
+        return limits(np.arange(1, self.words + 1) ** -self.tail)
 
     @cached_property
     def answer_limits(self) -> np.ndarray:
-        return _limits(ANSWER_WEIGHTS)
+        return limits(ANSWER_WEIGHTS)
 
     @cached_property
     def orders(self) -> np.ndarray:
@@ -79,12 +79,19 @@ class Language:
     def sentences(self, stream: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of a block of documents, (sentences, 2), and how many of the sentences each document has."""
         bits = self._bits(stream, block)
-        uniform = _uniform(bits, BLOCK)
-        counts = 1 + np.floor(np.log1p(-uniform) / math.log1p(-1 / SENTENCES)).astype(np.int64)
+        counts = 1 + np.floor(np.log1p(-uniform(bits, BLOCK)) / math.log1p(-1 / SENTENCES)).astype(np.int64)
         total = int(counts.sum())
-        words = np.searchsorted(self.word_limits, _uniform(bits, total), side="right")
-        places = np.searchsorted(self.answer_limits, _uniform(bits, total), side="right")
+        words = np.searchsorted(self.word_limits, uniform(bits, total), side="right")
+        places = np.searchsorted(self.answer_limits, uniform(bits, total), side="right")
         return np.stack([ANSWERS + words, self.orders[words, places]], axis=1), counts
+
+    @property
+    def block_documents(self) -> int:
+        return BLOCK
+
+    def documents(self, stream: int, block: int) -> list[np.ndarray]:
+        sentences, counts = self.sentences(stream, block)
+        return np.split(sentences, np.cumsum(counts)[:-1])
 
     def nats(self, before: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """-log of the probability of each id behind the one before it; infinite where that cannot be."""
@@ -119,13 +126,23 @@ class Language:
         return np.random.Philox(key=np.array([self.seed, stream], np.uint64), counter=block << 128)
 
 
-def _limits(weights: np.ndarray) -> np.ndarray:
+def limits(weights: np.ndarray) -> np.ndarray:
     sums = np.cumsum(weights)
     return np.floor(sums / sums[-1] / GRAIN) * GRAIN
 
 
-def _uniform(bits: np.random.Philox, count: int) -> np.ndarray:
+def uniform(bits: np.random.Philox, count: int) -> np.ndarray:
     return (bits.random_raw(count) >> np.uint64(11)) * GRAIN
+
+
+class Generated(Protocol):
+    """What makes documents, a block of `block_documents` of them at a time, from either stream."""
+
+    @property
+    def block_documents(self) -> int: ...
+
+    def documents(self, stream: int, block: int) -> Sequence[np.ndarray] | np.ndarray:
+        """The ids of each document of a block, without the end of text, in any shape."""
 
 
 class GeneratedCorpus:
@@ -137,7 +154,7 @@ class GeneratedCorpus:
     aside_share = "all"
     duplicates, skipped, note = 0, "", ""
 
-    def __init__(self, language: Language, identity: Any) -> None:
+    def __init__(self, language: Generated, identity: Any) -> None:
         self.language, self.identity = language, identity
         self.revision: str | None = None
         self.documents: int | None = None
@@ -155,12 +172,11 @@ class GeneratedCorpus:
         return self._documents(TRAINING, len(read))
 
     def _documents(self, stream: int, start: int) -> Iterator[Document]:
-        block, skipped = divmod(start, BLOCK)
+        block, skipped = divmod(start, self.language.block_documents)
         while True:
-            sentences, counts = self.language.sentences(stream, block)
-            parts = np.split(sentences + FIRST_LETTER, np.cumsum(counts)[:-1])
-            for number, part in enumerate(parts[skipped:], start=block * BLOCK + skipped):
-                text = part.astype("<u4").tobytes().decode("utf-32-le")
+            parts = self.language.documents(stream, block)
+            for number, part in enumerate(parts[skipped:], start=block * self.language.block_documents + skipped):
+                text = (part + FIRST_LETTER).astype("<u4").tobytes().decode("utf-32-le")
                 yield Document(text, self._digest(stream, number), stream == ASIDE)
             block, skipped = block + 1, 0
 

@@ -72,7 +72,11 @@ def texts_of(validation: Any, data: DataConfig) -> dict[str, DataConfig]:
     for name in map(str, validation):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UserError(f"validation.{name} is no identifier: take letters, digits and _, with no digit first")
-    return {str(name): data_config(f"validation.{name}", given, data) for name, given in validation.items()}
+    found = {str(name): data_config(f"validation.{name}", given, data) for name, given in validation.items()}
+    for name, text in found.items():
+        if text.source == "facts":
+            raise UserError(f"validation.{name} is of facts, whose losses count by weights: train on them, data=facts")
+    return found
 
 
 def check_sources(validation: Any, data: DataConfig) -> None:

@@ -38,6 +38,7 @@ class TokenStore:
     train, validation   ids of whole documents, each followed by the end of text
     bytes_per_token     bytes of UTF-8 text per validation token, ends of text counted as tokens
     exhausted           the whole corpus is in
+    weights             what the loss at each validation token counts; None where all count alike
     """
 
     train: np.ndarray
@@ -48,6 +49,7 @@ class TokenStore:
     recipe_hash: str
     exhausted: bool
     manifest: dict[str, Any]
+    weights: np.ndarray | None = None
 
     def unique_tokens(self, seq_len: int) -> int:
         """Training tokens in whole rows of `seq_len`: what an epoch has."""
@@ -88,7 +90,8 @@ def prepare(
             manifest = read_manifest(folder) or {"schema": SCHEMA, "recipe": recipe, "recipe_hash": recipe_hash}
             if not _suffices(manifest, wanted):
                 manifest = building.grow(data, tokenizer_config, manifest, folder, wanted, processes or cores())
-    return _open(folder, manifest, data.unique_tokens)
+    weights = corpus.weights_of(data, manifest["validation"]["tokens"])
+    return _open(folder, manifest, data.unique_tokens, weights)
 
 
 def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict[str, Any], str]:
@@ -138,7 +141,9 @@ def _suffices(manifest: dict[str, Any], wanted: int) -> bool:
     return "train" in manifest and (manifest["exhausted"] or manifest["train"]["tokens"] >= wanted)
 
 
-def _open(folder: Path, manifest: dict[str, Any], unique_tokens: int | None) -> TokenStore:
+def _open(
+    folder: Path, manifest: dict[str, Any], unique_tokens: int | None, weights: np.ndarray | None
+) -> TokenStore:
     """unique_tokens: those that train, where not all do; a store has whole windows of them, and documents, at least."""
     dtype = np.dtype(manifest["dtype"])
     if dtype != token_dtype(manifest["vocab_size"]):
@@ -154,6 +159,7 @@ def _open(folder: Path, manifest: dict[str, Any], unique_tokens: int | None) -> 
         recipe_hash=manifest["recipe_hash"],
         exhausted=manifest["exhausted"] or len(train) > least,
         manifest=manifest,
+        weights=weights,
     )
 
 

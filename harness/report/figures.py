@@ -217,7 +217,7 @@ def warning(sweep: SweepFiles) -> str:
 def known_floor(sweep: SweepFiles) -> list[float]:
     """The loss of the best predictor where the fit knows it, else nothing."""
     known = (sweep.fit or {}).get("floor")
-    return [float(known["known"])] if known else []
+    return [float(known["known"])] if known and known["known"] > 0 else []  # its axis is a log one
 
 
 def floor_note(sweep: SweepFiles) -> str:

@@ -1,9 +1,9 @@
-"""The loss that no model of a sweep can beat, where its text is of a known entropy."""
+"""The loss that no model of a sweep can beat, where its text is of a known entropy; of facts, how it comes near."""
 
 from collections.abc import Sequence
 
 from harness.config import TrainConfig
-from harness.data.corpus import language_of
+from harness.data.corpus import facts_of, language_of
 from harness.data.tokens import TokenStore
 from harness.sweep.corpora import several
 from harness.training.stores import Stores, store_of
@@ -12,9 +12,13 @@ from harness.training.stores import Stores, store_of
 def known_floor(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> dict[str, float] | None:
     """Nats a token of the best predictor: of the very tokens that every cell is evaluated on, and of endless text.
 
-    None where the text is another one, its symbols are no ids, or not all cells are evaluated on the same.
+    Of facts the loss is of answers, which the best predictor knows, and beside it stands the exponent by which that of
+    an ideal learner falls in tokens. None where the text is another one, its symbols are no ids, or not all cells are
+    evaluated on the same.
     """
     first = jobs[0]
+    if first.data.source == "facts" and not several(jobs):
+        return {"nats": 0.0, "expected": 0.0, "exponent": facts_of(first.data).exponent}
     ids = (first.tokenizer.kind, first.tokenizer.vocab_size)
     if first.data.source != "synthetic" or ids != ("identity", first.data.symbols):
         return None

@@ -211,7 +211,7 @@ def _measured(trunk: Trunk, store: TokenStore, device: Device, halved: bool, ran
     seq_len = trunk.job.model.seq_len
     part = store.evaluated(seq_len)[: 4 * max(seq_len, TOKENS_AT_ONCE[device.kind]) + 1]
     start = time.perf_counter()
-    evaluate(trainer.model, part, seq_len, store.bytes_per_token, device)
+    evaluate(trainer.model, part, seq_len, store.bytes_per_token, device, store.weights)
     device.synchronize()
     seconds = time.perf_counter() - start
     texts = open_texts(trunk.job.validation, [(trunk.job.data, store)], trunk.job.tokenizer)

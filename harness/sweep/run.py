@@ -18,7 +18,7 @@ from harness.data.texts import Text, check_sources
 from harness.data.tokens import TokenStore
 from harness.errors import UserError
 from harness.files import folder_unless_refused
-from harness.grid import Trunk, check_splits, check_unique
+from harness.grid import Trunk, check_ranks, check_splits, check_unique
 from harness.records import (
     COMPARED_ON,
     FLOOR,
@@ -142,6 +142,8 @@ def prepare_trunks(
         unique_tokens = store.unique_tokens(trunk.job.model.seq_len)
         check_splits(trunk, unique_tokens, len(store.validation))
         check_unique([trunk], unique_tokens, store.exhausted)
+        if trunk.job.data.source == "facts":
+            check_ranks(trunk, unique_tokens)
     for warning in try_custom(trunks) if written else ():
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
     corpora = corpora_of(sweep.jobs, stores)

@@ -277,6 +277,7 @@ class TrunkRun:
             self.trunk.job.model.seq_len,
             self.store.bytes_per_token,
             self.device,
+            self.store.weights,
         )
         self.device.release()
         return result
