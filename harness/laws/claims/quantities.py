@@ -11,6 +11,7 @@ from harness.errors import UserError
 from harness.laws.claims.aspect import by_aspect
 from harness.laws.claims.beyond import extrapolation
 from harness.laws.claims.entropy import above_floor
+from harness.laws.claims.exponent import above_exponent
 from harness.laws.claims.functions import by_counting, half_size, trained_on
 from harness.laws.claims.measured import Evidence, Measured, Row
 from harness.laws.claims.multipliers import MULTIPLIERS, drift, is_multiplier, multiplier
@@ -36,6 +37,7 @@ QUANTITIES = {
     "aspect": Quantity(None, by_aspect),
     "extrapolation": Quantity("fit", extrapolation),
     "floor": Quantity("fit", above_floor),
+    "exponent": Quantity("fit", above_exponent),
     "compare.drift": Quantity("compare", drift),
 }
 
