@@ -50,6 +50,7 @@ NOT_RUN = {
     "python benchmarks/": ("minutes", 10),
     "python tests/laws/extrapolation.py": ("minutes", 1),
     "python tests/laws/floor_coverage.py": ("minutes; a test runs a part of it", 1),
+    "python tests/data/sights.py": ("needs the weights of a trained sweep; tests/data/test_facts.py has its parts", 1),
     "python tests/laws/forecast_coverage.py": ("minutes; tests/laws/prediction/test_growth.py has its parts", 1),
     "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
     "python tests/laws/tuning/enough_coverage.py": ("hours; tests/laws/tuning/test_enough.py runs a part of it", 1),

@@ -62,6 +62,7 @@ def by_sights(run: Path) -> dict[str, list[float]]:
 
 
 def main(folder: str, trunk: str) -> None:
+    torch.set_num_threads(1)  # more wait for one another where cores are taken
     runs = [path.parent for path in Path(folder).glob(f"runs/{trunk.rsplit('-', 1)[0]}-*/model.pt")]
     found = [by_sights(run) for run in runs if f"-{trunk.rsplit('-', 1)[1]}-" in run.name]
     print("sights from     " + "".join(f"{low:8}" for low in EDGES[:-1]))

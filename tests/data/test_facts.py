@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from sights import losses_of, sights_of
 from torch import nn
 
 from harness.data.batches import Batches
@@ -125,6 +126,21 @@ def test_loss_of_a_table_is_that_of_what_it_has_not_seen(tmp_path, windows):
     assert found.sequences == 2000
     nothing = evaluate(Table(language, []), store.evaluated(5), 5, store.bytes_per_token, CPU, store.weights)
     assert nothing.loss == pytest.approx(math.log(16), abs=1e-6)
+
+
+def test_sights_are_of_what_was_trained_and_losses_of_what_was_evaluated(tmp_path, windows):
+    data, tokenizer = config(tmp_path)
+    store, language = prepare(data, tokenizer, 1000), Facts(**SMALL)
+    model = make_model(ModelConfig(width=16, depth=1, head_size=8, seq_len=5), 47, 0).eval()
+    with torch.no_grad():
+        losses = losses_of(model, language)
+    evaluated = evaluate(model, store.evaluated(5), 5, store.bytes_per_token, CPU, store.weights)
+    assert language.probabilities @ losses == pytest.approx(evaluated.loss, rel=1e-5)
+    # an epoch of the whole store has each of its facts as often as it stands there
+    whole = (len(store.train) - 1) // 5
+    record = {"tokens": 1000, "batch_tokens": 5, "seq_len": 5, "seed": 0, "steps": whole}
+    stands = np.bincount(language.ranks_of(np.array(store.train[: whole * 5])), minlength=2000)
+    assert np.array_equal(sights_of(record, data, language), stands)
 
 
 def test_weights_that_are_equal_weigh_nothing(tmp_path, windows):
