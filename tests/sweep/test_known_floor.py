@@ -37,3 +37,10 @@ def test_other_ids_have_another_floor(tmp_path):
 
 def test_lengths_that_differ_have_no_floor_in_common(tmp_path):
     assert floor_of(tmp_path, "-m", "model.seq_len=64,128")[2] is None
+
+
+@pytest.mark.parametrize("name", ["floor", "facts"])
+def test_a_gpu_grid_has_as_many_ids_as_its_language(name):
+    """Else it would end without a floor."""
+    for job in compose_sweep(["-m", f"+sweep={name}", "+size=gpu", "tracking=none"]).jobs:
+        assert (job.tokenizer.kind, job.tokenizer.vocab_size) == ("identity", job.data.symbols)
