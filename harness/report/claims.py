@@ -48,14 +48,15 @@ def section(sweep: str, content: Mapping[str, Any], name: str = NAME) -> Section
 
 def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
     """The numbers with their intervals over the range in which the claim holds, and what they come from."""
-    parts = [_panel(content["panel"])] if content["panel"] else []
+    parts = [_panel(panel) for panel in (content["panel"], *content.get("panels", ())) if panel]
     caption = (
         "The measured number (blue) with its 95 % interval, beside others of the same kind; the band is the range in "
         "which the claim holds."
     )
-    caption += " Left, what it comes from." if parts else ""
-    chart = alt.hconcat(*parts, _numbers(content)).resolve_scale(color="independent")
-    return Figure(name, "The claim", caption, chart)
+    caption += " Above, what it comes from." if len(parts) > 1 else " Left, what it comes from." if parts else ""
+    numbers = _numbers(content)
+    chart: Any = alt.vconcat(alt.hconcat(*parts), numbers) if len(parts) > 1 else alt.hconcat(*parts, numbers)
+    return Figure(name, "The claim", caption, chart.resolve_scale(color="independent"))
 
 
 def _numbers(content: Mapping[str, Any]) -> Any:
@@ -87,8 +88,11 @@ def _numbers(content: Mapping[str, Any]) -> Any:
 
 
 def _panel(panel: Mapping[str, Any]) -> Any:
-    """Points and lines by series; x on a log axis."""
-    points, lines = (pd.DataFrame(panel[key], columns=["series", "x", "y"]) for key in ("points", "lines"))
+    """Points, with their intervals where they have them, and lines by series; x on a log axis."""
+    points, lines = (
+        pd.DataFrame(panel[key], columns=None if panel[key] else ["series", "x", "y"])
+        for key in ("points", "lines")
+    )
     names = list(dict.fromkeys([*points["series"], *lines["series"]]))
     scale = alt.Scale(domain=names, range=style.cycled(style.ramp(style.SHAPE_RAMP, max(2, len(names))), len(names)))
     legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=2)
@@ -97,9 +101,15 @@ def _panel(panel: Mapping[str, Any]) -> Any:
     domain = style.padded([*points["x"], *lines["x"]])
     x = style.log_axis("x", panel["x"], domain, alt.X, label="power" if large else "plain", most=6)
     y = alt.Y("y:Q", title=panel["y"], scale=alt.Scale(zero=False))
-    drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8)] if len(lines) else []
-    drawn += [alt.Chart(points).mark_point(size=46, filled=True, opacity=1)] if len(points) else []
-    return alt.layer(*(layer.encode(x, y, colour) for layer in drawn)).properties(width=WIDTH, height=PANEL_HEIGHT)
+    if panel.get("log"):
+        y = style.log_axis("y", panel["y"], style.padded([*points["y"], *lines["y"]], 0.2), alt.Y, label="plain")
+    drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour)] if len(lines) else []
+    if "low" in points:
+        low = alt.Y("low:Q", title=y["title"], scale=y["scale"], axis=y["axis"])
+        drawn.append(alt.Chart(points).mark_rule(strokeWidth=1.5, clip=True).encode(x, low, alt.Y2("high"), colour))
+    marks = alt.Chart(points).mark_point(size=46, filled=True, opacity=1, clip=True)
+    drawn += [marks.encode(x, y, colour)] if len(points) else []
+    return alt.layer(*drawn).properties(width=WIDTH, height=PANEL_HEIGHT)
 
 
 def write_claims(folder: Path, sweeps: Sequence[str]) -> Path:

@@ -10,6 +10,8 @@ from harness.files import make_folder, write_atomically
 from harness.report import collapse, comparison, diagnostics, figures, variants
 from harness.report.claims import NAME as CLAIM
 from harness.report.claims import Section, section
+from harness.report.coordinates import NAME as COORDINATES
+from harness.report.coordinates import coordinates
 from harness.report.figures import Figure
 from harness.report.forecasts import forecasts
 from harness.report.inputs import SweepFiles, read
@@ -44,7 +46,7 @@ def write_report(path: Path) -> Path:
     for name, spec in specs.items():
         write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
         write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
-    for name in {*FIGURES, *OF_VARIANTS, CLAIM, collapse.NAME} - set(specs):
+    for name in {*FIGURES, *OF_VARIANTS, CLAIM, COORDINATES, collapse.NAME} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in quoted.items():
@@ -67,7 +69,7 @@ def draw(sweep: SweepFiles) -> list[Figure]:
         makers += [diagnostics.holdout] if any(split["rows"] for split in sweep.fit["holdouts"]) else []
         makers += [diagnostics.exponents]
         makers += [diagnostics.frontier] if sweep.fit["frontier"] else []
-    return [maker(sweep) for maker in makers]
+    return [*filter(None, [coordinates(sweep)]), *(maker(sweep) for maker in makers)]
 
 
 def specifications(drawn: list[Figure]) -> dict[str, dict[str, Any]]:

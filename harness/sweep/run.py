@@ -46,6 +46,7 @@ from harness.sweep.compose import (
     slots_a_task,
     trunks_by_job,
 )
+from harness.sweep.coordinates import write_coordinates
 from harness.sweep.corpora import corpora_of, several
 from harness.sweep.floor import known_floor
 from harness.sweep.launch import launch_all
@@ -191,6 +192,7 @@ def _train(arguments: Sequence[str]) -> tuple[int, Path | None]:
     launch = {"started": round(started, 3), "estimated_seconds": estimate and round(estimate, 1), "wall_seconds": None}
     floor = known_floor(sweep.jobs, stores)
     write_sweep(folder, sweep_file(sweep, plan, launch, texts, floor))
+    write_coordinates(folder.path, sweep.jobs[0], plan.trunks)
     if sweep.cluster and sweep.jobs[0].detach:
         console.print(slurm.submit_parent(sweep.cluster, arguments, folder.path), highlight=False, soft_wrap=True)
         return 0, None

@@ -160,6 +160,7 @@ def decide(folder: Path) -> Decided:
         "method": found.method,
         "rows": [asdict(row) for row in found.rows],
         "panel": found.panel and asdict(found.panel),
+        **({"panels": [asdict(panel) for panel in found.panels]} if found.panels else {}),
         "sources": found.sources,
         "versions": versions(),
     }))  # fmt: skip

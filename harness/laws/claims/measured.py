@@ -29,13 +29,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the number comes from, as a figure: points by series, and a line a series. x is drawn on a log axis."""
+    """What the number comes from, as a figure: points by series, which may have `low` and `high`, and a line a series.
+
+    x is drawn on a log axis, and y too where `log`.
+    """
 
     x: str
     y: str
     series: str
     points: list[dict[str, Any]]
     lines: list[dict[str, Any]]
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Measured:
     panel: Panel | None = None
     doubts: list[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
+    panels: list[Panel] = field(default_factory=list)  # beside the first
 
 
 @dataclass(frozen=True)

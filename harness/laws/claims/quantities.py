@@ -15,6 +15,7 @@ from harness.laws.claims.exponent import above_exponent
 from harness.laws.claims.functions import by_counting, half_size, trained_on
 from harness.laws.claims.measured import Evidence, Measured, Row
 from harness.laws.claims.multipliers import MULTIPLIERS, drift, is_multiplier, multiplier
+from harness.laws.claims.transfer import transfer
 from harness.laws.forms import FORMS, centred
 from harness.laws.methods.frontier import LAWS as FRONTIER_LAWS
 
@@ -35,6 +36,7 @@ QUANTITIES = {
     "convergence": Quantity("fit", trained_on, optimum=True),
     "half_size": Quantity("fit", half_size, optimum=True),
     "aspect": Quantity(None, by_aspect),
+    "transfer": Quantity(None, transfer),
     "extrapolation": Quantity("fit", extrapolation),
     "floor": Quantity("fit", above_floor),
     "exponent": Quantity("fit", above_exponent),
