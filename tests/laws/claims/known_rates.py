@@ -17,10 +17,10 @@ def best(parametrization: str, width: float, depth: float, exponents=EXPONENTS) 
     return 0.006 * (width / 64) ** of_width * (depth / 2) ** of_depth
 
 
-def row(parametrization: str, width: int, depth: int, rate: float, away: float, seed: int = 0) -> dict:
-    """A cell whose loss lies .03 away^2 above 4 less .1 log of the width, in log."""
-    found = cell(width, depth, 2e5, lambda row: math.exp(math.log(4 - 0.1 * math.log(width)) + 0.03 * away**2), seed)
-    name = f"{found['cell']}-{parametrization}-{rate:g}"
+def row(parametrization: str, width: int, depth: int, rate: float, above: float, seed: int = 0) -> dict:
+    """A cell whose loss lies `above` 4 less .1 log of the width, in log."""
+    found = cell(width, depth, 2e5, lambda row: (4 - 0.1 * math.log(width)) * math.exp(above), seed)
+    name = f"{found['cell']}-{parametrization}-{rate:g}-s{seed}"
     return found | {
         "cell": name, "trunk": name, "parametrization": parametrization, "learning_rate": rate, "config_hash": name,
         "model.parametrization": parametrization, "optimizer.learning_rate.value": rate,
@@ -33,8 +33,9 @@ def shapes(parametrization: str) -> list[tuple[int, int]]:
 
 
 def rows_of(exponents=EXPONENTS, rates=RATES, names=tuple(EXPONENTS), shapes_of=shapes) -> list[dict]:
+    """Losses of .03 times the square of the log of the rate over the best one."""
     return [
-        row(name, width, depth, rate, math.log(rate / best(name, width, depth, exponents)))
+        row(name, width, depth, rate, 0.03 * math.log(rate / best(name, width, depth, exponents)) ** 2)
         for name in names
         for width, depth in shapes_of(name)
         for rate in rates

@@ -99,8 +99,10 @@ def test_best_rates_that_follow_no_power_are_doubted(tmp_path):
     """At every other width twice the rate: max over min is 2, and the power all but 0."""
     twice = {16: 1.0, 32: 2.0, 64: 1.0, 128: 2.0}
     rows = [
-        row("mup", width, 2, rate, math.log(rate / (0.004 * twice[width]))) for width in twice for rate in RATES
-    ]  # fmt: skip
+        row("mup", width, 2, rate, 0.03 * math.log(rate / (0.004 * twice[width])) ** 2)
+        for width in twice
+        for rate in RATES
+    ]
     found = measured(tmp_path / "a", with_noise(rows, 0.002, 0))
     assert [doubt.partition(" (p")[0] for doubt in found.doubts] == [
         "mup along width: the best rates follow no power of the width"
