@@ -57,9 +57,9 @@ def powers(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         own = frame[frame[stays] == many.idxmax()]
         for (part, parametrization), cells in own.groupby(["part", "parametrization"], sort=False):
             for of in OF if len(cells) >= LEAST_SIZES else ():
-                x, y = (np.log(cells[name].to_numpy(float)) for name in (along, of))
-                if np.isfinite(y).all():
-                    power = float(np.polyfit(x, y, 1)[0])
+                x, y = (cells[name].to_numpy(float) for name in (along, of))
+                if np.isfinite(y).all() and (y > 0).all():
+                    power = float(np.polyfit(np.log(x), np.log(y), 1)[0])
                     found.append({"along": along, "of": of, "part": part, "parametrization": parametrization,
                                   "power": power})  # fmt: skip
     return found

@@ -84,3 +84,18 @@ def test_what_was_not_measured_has_no_figure():
     said = section("shape", empty)
     assert said.figure is None
     assert "range of the loss: not measured" in said.sentence
+
+
+def test_a_second_panel_stands_beside_the_first_and_points_have_their_intervals():
+    points = [{"series": "mup", "x": x, "y": 0.008, "low": 0.007, "high": 0.009} for x in (16, 32)]
+    rates = {"x": "width, at depth 2", "y": "best rate", "series": "", "points": points, "lines": [], "log": True}
+    found = section("coordinates", CLAIM | {"panel": rates, "panels": [rates | {"x": "depth, at width 64"}]}).figure
+    assert found is not None
+    above, below = found.chart.to_dict()["vconcat"]
+    assert [panel["layer"][-1]["encoding"]["x"]["title"] for panel in above["hconcat"]] == [
+        "width, at depth 2", "depth, at width 64"
+    ]  # fmt: skip
+    whiskers, marks = above["hconcat"][0]["layer"]
+    assert (whiskers["encoding"]["y"]["field"], whiskers["encoding"]["y2"]["field"]) == ("low", "high")
+    assert marks["encoding"]["y"]["scale"]["type"] == "log"
+    assert "layer" in below

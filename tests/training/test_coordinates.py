@@ -84,9 +84,10 @@ def test_a_check_draws_nothing_that_is_drawn_later(rows_of):
 
 
 def test_it_is_written_for_the_claim_that_asks_for_it(tmp_path, compose, one_thread):
-    job = compose("tokens=1e6", "shape=w32-d1")
-    rates = ("optimizer.learning_rate.value=0.002", "optimizer.learning_rate.value=0.008")
-    trunks = [make_trunks(compose("tokens=1e6", "shape=w32-d1", rate), VOCAB, "", "x")[0] for rate in (*rates, rates[1])]
+    given = ["tokens=1e6", "shape=w32-d1"]
+    job = compose(*given)
+    jobs = [compose(*given, f"optimizer.learning_rate.value={rate}") for rate in (0.002, 0.008, 0.008)]
+    trunks = [make_trunks(each, VOCAB, "", "x")[0] for each in jobs]
     write_coordinates(tmp_path, job, trunks)
     assert not list(tmp_path.iterdir())
     job.claim = {"text": "x", "quantity": "transfer", "rule": {"low": None, "high": 1.5}}
