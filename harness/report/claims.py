@@ -48,7 +48,9 @@ def section(sweep: str, content: Mapping[str, Any], name: str = NAME) -> Section
 
 def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
     """The numbers with their intervals over the range in which the claim holds, and what they come from."""
-    parts = [_panel(panel) for panel in (content["panel"], *content.get("panels", ())) if panel]
+    panels = [panel for panel in (content["panel"], *content.get("panels", ())) if panel]
+    names = [each["series"] for panel in panels for key in ("points", "lines") for each in panel[key]]
+    parts = [_panel(panel, list(dict.fromkeys(names))) for panel in panels]
     caption = (
         "The measured number (blue) with its 95 % interval, beside others of the same kind; the band is the range in "
         "which the claim holds."
@@ -87,16 +89,16 @@ def _numbers(content: Mapping[str, Any]) -> Any:
     return alt.layer(holds, whiskers, points).properties(width=WIDTH, height=max(3, len(rows)) * ROW_HEIGHT)
 
 
-def _panel(panel: Mapping[str, Any]) -> Any:
+def _panel(panel: Mapping[str, Any], names: Sequence[str]) -> Any:
     """Points, with their intervals where they have them, and lines by series; x on a log axis."""
     points, lines = (
         pd.DataFrame(panel[key], columns=None if panel[key] else ["series", "x", "y"])
         for key in ("points", "lines")
     )
-    names = list(dict.fromkeys([*points["series"], *lines["series"]]))
-    scale = alt.Scale(domain=names, range=style.cycled(style.ramp(style.SHAPE_RAMP, max(2, len(names))), len(names)))
+    colours = style.cycled(style.ramp(style.SHAPE_RAMP, max(2, len(names))), len(names))
+    scale = alt.Scale(domain=list(names), range=colours)
     legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=2)
-    colour = alt.Color("series:N", sort=names, scale=scale, legend=legend)
+    colour = alt.Color("series:N", sort=list(names), scale=scale, legend=legend)
     large = max(points["x"].max(), lines["x"].max()) >= 1e7
     domain = style.padded([*points["x"], *lines["x"]])
     x = style.log_axis("x", panel["x"], domain, alt.X, label="power" if large else "plain", most=6)

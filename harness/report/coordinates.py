@@ -35,9 +35,10 @@ def coordinates(sweep: SweepFiles) -> Figure | None:
     if content is None or not found:
         return None
     frame = pd.DataFrame(found)
+    names = list(dict.fromkeys(frame.parametrization))
     rows = [
-        [_panel(frame[(frame.along == along) & (frame.of == of)], f"{title.format(**content)}: power of the {along}")
-         for of, title in OF.items()]
+        [_panel(frame[(frame.along == along) & (frame.of == of)], f"{title.format(**content)}: power of the {along}",
+                names) for of, title in OF.items()]
         for along in dict.fromkeys(frame.along)
     ]  # fmt: skip
     caption = (
@@ -65,8 +66,8 @@ def powers(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _panel(frame: pd.DataFrame, title: str) -> Any:
-    names, parts = list(dict.fromkeys(frame.parametrization)), list(dict.fromkeys(frame.part))
+def _panel(frame: pd.DataFrame, title: str, names: list[str]) -> Any:
+    parts = list(dict.fromkeys(frame.part))
     colours = alt.Scale(domain=names, range=style.ramp(style.SHAPE_RAMP, len(names)))
     y = alt.Y("part:N", sort=parts, title=None, axis=alt.Axis(labelLimit=200))
     base = alt.Chart(frame).encode(

@@ -96,12 +96,11 @@ def transfer(evidence: Evidence) -> Measured:
         own = moved(table, *DECIDES)
     except UserError as error:
         return Measured(words, "no best rates", None, None, None, doubts=[str(error)])
-    moves = [own]
+    moves = []
     for along in ALONG:
         for name in dict.fromkeys(table.frame["parametrization"]):
-            if (name, along) != DECIDES:
-                with contextlib.suppress(UserError):
-                    moves.append(moved(table, name, along))
+            with contextlib.suppress(UserError):
+                moves.append(own if (name, along) == DECIDES else moved(table, name, along))
     words += f", over widths of {own.size_C.min():g} to {own.size_C.max():g} at depth {own.stays}"
     method = (
         "minima of the loss over the learning rate that follow a power of the size, as scripts/tune.py fits them, with "
