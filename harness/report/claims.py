@@ -104,7 +104,9 @@ def _panel(panel: Mapping[str, Any], names: Sequence[str]) -> Any:
     x = style.log_axis("x", panel["x"], domain, alt.X, label="power" if large else "plain", most=6)
     y = alt.Y("y:Q", title=panel["y"], scale=alt.Scale(zero=False))
     if panel.get("log"):
-        y = style.log_axis("y", panel["y"], style.padded([*points["y"], *lines["y"]], 0.2), alt.Y, label="plain")
+        least, most = min([*points["y"], *lines["y"]]) / 2, max([*points["y"], *lines["y"]]) * 2
+        ends = [*points["low"].clip(lower=least), *points["high"].clip(upper=most)] if "low" in points else []
+        y = style.log_axis("y", panel["y"], style.padded([*points["y"], *lines["y"], *ends]), alt.Y, label="plain")
     drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour)] if len(lines) else []
     if "low" in points:
         low = alt.Y("low:Q", title=y["title"], scale=y["scale"], axis=y["axis"])

@@ -21,8 +21,11 @@ from harness.laws.table.pool import read_sources
 from harness.laws.table.rows import Columns
 from harness.laws.table.table import Table, filtered
 from harness.laws.table.units import Units
+from harness.laws.tuning.basin import Basin
 from harness.laws.tuning.choice import SIGNIFICANT, chosen
 from harness.laws.tuning.rules import ABOUT, Sizes, fitted_rules, misfit, nearest_rules
+from harness.laws.tuning.runs import Runs
+from harness.laws.tuning.shape import curvature_shared
 from harness.laws.tuning.window import bracketed
 
 ALONG = {"width": "depth", "depth": "width"}  # and what stays the same
@@ -142,13 +145,7 @@ def moved(table: Table, parametrization: str, along: str) -> Move:
     if np.isfinite(best_C).sum() < LEAST_SIZES:
         raise UserError(f"{what}: {table.source} tells a best rate at fewer than three sizes: try more rates")
     rule = (fitted_rules(basin, sizes, SIZE) or nearest_rules(basin, sizes, SIZE)).rule(0)
-    tried_C, p = bracketed(runs.design, basin)[:, 0], misfit(basin, SIZE, sizes)[0]
-    doubts = []
-    if not tried_C.all():
-        which = ", ".join(f"{along} {size:g}" for size in size_C[~tried_C])
-        doubts.append(f"{what}: the best rate is not bracketed by those tried at {which}: try more on both sides")
-    if p is not None and p < SIGNIFICANT:
-        doubts.append(f"{what}: the best rates follow no power of the {along} (p = {p:.1g})")
+    doubts = [f"{what}: {doubt}" for doubt in _doubts(runs, basin, sizes, along)]
     with np.errstate(over="ignore"):  # of one that may lie anywhere
         best_3C = np.exp(np.stack([best_C, best_C - half_C, best_C + half_C]))
     exponent_3 = np.array([rule["params_exponent"][key] for key in ABOUT])
@@ -156,6 +153,19 @@ def moved(table: Table, parametrization: str, along: str) -> Move:
         parametrization, along, at, size_C, best_3C, rule["value"]["estimate"], exponent_3, doubts, len(rows),
         basin.residual_sd,
     )  # fmt: skip
+
+
+def _doubts(runs: Runs, basin: Basin, sizes: Sizes, along: str) -> list[str]:
+    """What keeps scripts/tune.py from certifying minima; `sizes` have the width or the depth in the place of params."""
+    tried_C, found = bracketed(runs.design, basin)[:, 0], []
+    if not tried_C.all():
+        which = ", ".join(f"{along} {size:g}" for size in sizes.params_C[~tried_C])
+        found.append(f"the best rate is not bracketed by those tried at {which}: try more on both sides")
+    tests = {
+        f"the best rates follow no power of the {along}": misfit(basin, SIZE, sizes)[0],
+        f"the curvature is not the same at all {along}s": curvature_shared(basin, sizes),
+    }
+    return found + [f"{said} (p = {p:.1g})" for said, p in tests.items() if p is not None and p < SIGNIFICANT]
 
 
 def _panel(along: str, moves: Sequence[Move]) -> Panel | None:

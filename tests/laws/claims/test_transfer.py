@@ -109,6 +109,19 @@ def test_best_rates_that_follow_no_power_are_doubted(tmp_path):
     ]
 
 
+def test_a_bowl_that_narrows_with_the_width_is_doubted(tmp_path):
+    """From .02 to .05 times the square of the log, at nine rates: the test is slow to reject."""
+    rows = [
+        row("mup", width, 2, rate, 0.01 * (2 + math.log2(width / 16)) * math.log(rate / 0.006) ** 2)
+        for width in (16, 32, 64, 128)
+        for rate in (0.0015 * 2 ** (step / 2) for step in range(9))
+    ]
+    found = measured(tmp_path / "a", with_noise(rows, 0.001, 0))
+    assert [doubt.partition(" (p")[0] for doubt in found.doubts] == [
+        "mup along width: the curvature is not the same at all widths"
+    ]
+
+
 def test_several_budgets_are_not_mixed(tmp_path):
     rows = [each | {"tokens": 4e5 if each["width"] == 16 else 2e5} for each in rows_of()]
     found = measured(tmp_path / "a", with_noise(rows, 0.002, 0))
