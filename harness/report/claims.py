@@ -105,8 +105,10 @@ def _panel(panel: Mapping[str, Any], names: Sequence[str]) -> Any:
     y = alt.Y("y:Q", title=panel["y"], scale=alt.Scale(zero=False))
     if panel.get("log"):
         least, most = min([*points["y"], *lines["y"]]) / 2, max([*points["y"], *lines["y"]]) * 2
-        ends = [*points["low"].clip(lower=least), *points["high"].clip(upper=most)] if "low" in points else []
-        y = style.log_axis("y", panel["y"], style.padded([*points["y"], *lines["y"], *ends]), alt.Y, label="plain")
+        for end in {"low", "high"} & set(points):  # of what may lie anywhere, null
+            points[end] = points[end].astype(float).fillna(least if end == "low" else most).clip(least, most)
+        shown = pd.concat([lines["y"], *(points[key] for key in ("y", "low", "high") if key in points)])
+        y = style.log_axis("y", panel["y"], style.padded(shown), alt.Y, label="plain")
     drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour)] if len(lines) else []
     if "low" in points:
         low = alt.Y("low:Q", title=y["title"], scale=y["scale"], axis=y["axis"])

@@ -88,6 +88,7 @@ def test_what_was_not_measured_has_no_figure():
 
 def test_a_second_panel_stands_beside_the_first_and_points_have_their_intervals():
     points = [{"series": "mup", "x": x, "y": 0.008, "low": 0.007, "high": 0.009} for x in (16, 32)]
+    points[1] |= {"low": 0.0, "high": None}  # of one that may lie anywhere
     rates = {"x": "width, at depth 2", "y": "best rate", "series": "", "points": points, "lines": [], "log": True}
     found = section("coordinates", CLAIM | {"panel": rates, "panels": [rates | {"x": "depth, at width 64"}]}).figure
     assert found is not None
@@ -98,4 +99,6 @@ def test_a_second_panel_stands_beside_the_first_and_points_have_their_intervals(
     whiskers, marks = above["hconcat"][0]["layer"]
     assert (whiskers["encoding"]["y"]["field"], whiskers["encoding"]["y2"]["field"]) == ("low", "high")
     assert marks["encoding"]["y"]["scale"]["type"] == "log"
+    drawn = [row for rows in found.chart.to_dict()["datasets"].values() for row in rows if row.get("x") == 32]
+    assert {(row["low"], row["high"]) for row in drawn} == {(0.004, 0.016)}  # half and twice of what is shown
     assert "layer" in below

@@ -18,7 +18,7 @@ from harness.laws.claims.measured import Evidence
 from harness.laws.claims.quantities import measure
 
 NOISE, BEND, CUBIC = 0.004, 0.09, -0.012
-FACTORS = (1.0, 1.2, 1.5)
+FACTORS = (1.0, 1.2, 1.5, 2.0)
 WIDTHS = 128 / 16
 
 
