@@ -84,6 +84,8 @@ def judge(claim: Claim, found: Measured) -> Verdict:
     factor = _narrower(found.estimate, found.low, found.high, low, high)
     if factor > 10:
         return Verdict("undecided", "the estimate lies at an end of the rule, so that no interval would decide soon")
+    if factor < 1.1:
+        return Verdict("undecided", "an interval a little narrower about the same estimate would decide it")
     return Verdict(
         "undecided",
         f"an interval {factor:.2g} times narrower about the same estimate would decide it: about {factor**2:.2g} times "

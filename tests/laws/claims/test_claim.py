@@ -33,6 +33,8 @@ def found(estimate, low, high, doubts=()):
          "decide it: about 4 times as many runs"),
         # .57 lies outside; below it .57 - .51 = .06 must become .57 - .55 = .02
         ((0.45, 0.55), 0.57, 0.51, 0.63, "undecided", "an interval 3 times narrower"),
+        ((0.45, 0.55), 0.65, 0.54, 0.76, "undecided", "an interval 1.1 times narrower"),
+        ((0.45, 0.55), 0.65, 0.545, 0.76, "undecided", "an interval a little narrower about the same estimate would"),
         ((None, 0.01), 0.01, 0.005, 0.015, "undecided", "the estimate lies at an end of the rule"),
     ],
 )  # fmt: skip
