@@ -162,7 +162,7 @@ def test_a_plan_warns_of_a_grid_that_cannot_tell(common):
     ("name", "arguments", "said"),
     [
         ("train", ["tokens=1e6", "model.widht=3"], "error: model.widht=3: there is no key model.widht"),
-        ("plan", ["-m", "+sweep=none"], "error: sweep=none is not there: choose architecture, cpu, "),
+        ("plan", ["-m", "+sweep=none"], "error: sweep=none is not there: choose architecture, coordinates, cpu, "),
         ("fit", ["runs=none.csv"], "none.csv"),
         ("report", ["runs=none"], "none"),
         ("status", ["runs=none"], "error: none holds no sweep.yaml"),

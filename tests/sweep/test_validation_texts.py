@@ -235,7 +235,7 @@ def test_a_kill_ends_in_the_same_bits(corpus, other, evaluated, tmp_path):
     ("given", "said"),
     [
         ("{a b: tinystories}", "validation.a b is no identifier: take letters, digits and _, with no digit first"),
-        ("{a: tiny}", "validation.a=tiny is no entry of conf/data: choose c4, disk, files, fineweb_edu, openwebtext, "),
+        ("{a: tiny}", "validation.a=tiny is no entry of conf/data: choose c4, disk, facts, files, fineweb_edu, "),
         ("{a: files}", "validation.a.path is not set, and validation.a.source=files needs it: set validation.a.path="),
         ("[tinystories]", "validation=['tinystories'] is no mapping of names to texts: write validation: {"),
         ("tinystories", "validation=tinystories is no mapping of names to texts: write validation: {"),
