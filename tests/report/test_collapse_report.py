@@ -72,7 +72,7 @@ def test_the_report_names_the_shape_that_leaves_and_draws_the_curves(tmp_path, r
     assert not list((folder / "figures").glob("collapse.*"))
     del study["collapse"]
     (folder / "fit.json").write_text(json.dumps(study))
-    assert "<h2>Collapse</h2>" not in write_report(folder).read_text()
+    assert section(read(folder)) is None
 
 
 def test_curves_are_less_the_floor_over_the_law_s_end_and_over_the_law(tmp_path, rows):
