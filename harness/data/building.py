@@ -157,9 +157,8 @@ def _append(
     apart = apart_of(manifest)
     digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     pieces = _pieces(documents, np.array(digests), apart, Place(*manifest["place"]), manifest["duplicates"])
-    if share := manifest["recipe"].get("corrupted"):
-        pieces = (piece._replace(text=corrupted(piece.text, share, piece.digests[-1])) if not piece.last else piece
-                  for piece in pieces)  # fmt: skip
+    if worse := manifest["recipe"].get("corrupted"):
+        pieces = _corrupted(pieces, worse)
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
@@ -189,11 +188,16 @@ def _append(
                 committed = time.monotonic()
             if ended:
                 break
-            share = train.documents / documents.documents if documents.documents else 0.0
+            of_corpus = train.documents / documents.documents if documents.documents else 0.0
             meter.update(
-                max(train.tokens / wanted, share), train.tokens - begun["tokens"], train.bytes - begun["bytes"]
+                max(train.tokens / wanted, of_corpus), train.tokens - begun["tokens"], train.bytes - begun["bytes"]
             )
     return manifest
+
+
+def _corrupted(pieces: Iterator[Piece], share: float) -> Iterator[Piece]:
+    for piece in pieces:
+        yield piece if piece.last else piece._replace(text=corrupted(piece.text, share, piece.digests[-1]))
 
 
 def apart_of(manifest: dict[str, Any]) -> int:

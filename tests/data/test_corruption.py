@@ -56,6 +56,21 @@ def test_only_what_trains_is_corrupted(corpus_of):
     assert first[0] != first[1]
 
 
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_a_store_has_the_share_from_its_begin_to_its_end(corpus_of, share):
+    """Of the 40,000 words of 400 documents, 100 of each; a word takes its own place once in 100 times."""
+    texts = [" ".join(f"{document}.{word}" for word in range(100)) for document in range(400)]
+    data, bytes_of = corpus_of(texts), TokenizerConfig(kind="bytes")
+    stores = (prepare(each, bytes_of, 10**6) for each in (data, replace(data, corrupted=share)))
+    clean, worse = (np.asarray(store.train).tolist() for store in stores)
+    end = max(clean)  # between documents
+    words = [bytes(32 if token == end else token for token in tokens).decode().split() for tokens in (clean, worse)]
+    changed = np.array([a != b for a, b in zip(*words, strict=True)])
+    assert len(changed) > 30_000
+    for part in np.array_split(changed, 4):
+        assert part.mean() == pytest.approx(0.99 * share, abs=4 * (share * (1 - share) / len(part)) ** 0.5)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_what_is_no_share_is_refused(corpus_of, share):
     with pytest.raises(UserError, match="^data.corrupted=.* is no share of the words: give 0 to 1$"):
