@@ -133,9 +133,9 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "bands": _bands(cells, best),
         "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
-    floor = by_floor(best, table)
     curves = None if many else by_curves(best, cells, repeat_R, sources(config.runs))
-    return plain(content | tuned | ({"floor": floor} if floor else {}) | ({"collapse": curves} if curves else {}))
+    beside = {"floor": by_floor(best, table), "collapse": curves}
+    return plain(content | tuned | {name: found for name, found in beside.items() if found})
 
 
 def cells_of(table: Table, rows: Rows) -> Cells:
