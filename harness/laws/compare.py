@@ -182,13 +182,14 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     shape_R = shape_labels(table.frame, arms.rows.params)
     own_R = arms.variant_R * (int(shape_R.max()) + 1) + shape_R
     misfit = lack_of_fit(even, own_R, budget_labels(arms.rows.tokens))
+    apart = ["each above an E of its own"] if "E" in set(shareable(law)) - set(shared) else []
     content = {
         "schema": SCHEMA,
         "baseline": arms.names[0],
         "law": law,
         "predicts": fit.predicts,
         "certificate": asdict(fit.certificate),
-        "variants": {name: _entry(fit, arms, name, each, tuning) for name, each in found.items()},
+        "variants": {name: _entry(fit, arms, name, each, tuning, apart) for name, each in found.items()},
         "settings": tuning.to_dict(),
         "column": column,
         "shared": list(shared),
@@ -209,11 +210,11 @@ def compare_table(table: Table, config: CompareConfig) -> Comparison:
     return Comparison(column, arms.names[0], fit, shared, at, found, differences, pairs, plain(content))
 
 
-def _entry(fit: Fit, arms: Arms, name: str, found: Worth, tuning: Tuning) -> dict[str, Any]:
-    """A variant of compare.json."""
+def _entry(fit: Fit, arms: Arms, name: str, found: Worth, tuning: Tuning, apart: list[str]) -> dict[str, Any]:
+    """A variant of compare.json; apart: in what the variants are not compared."""
     baseline = arms.names[0]
     doubt = [] if fit.certificate.certified else ["NOT certified"]
-    sentence = ", ".join([found.sentence(name, baseline), *tuning.clauses(name, baseline), *doubt])
+    sentence = ", ".join([found.sentence(name, baseline), *apart, *tuning.clauses(name, baseline), *doubt])
     return found.to_dict() | {"sentence": sentence, "by_flops": by_flops(fit, arms, arms.names.index(name))}
 
 

@@ -122,6 +122,7 @@ def test_another_text_has_a_floor_of_its_own():
     found = compare(two_ways(data=("x", "y")), column="way", bootstrap=0)
     assert found.shared == ("alpha", "beta") and "E of b" in found.fit.estimates
     assert "an E of its own" in " ".join(found.to_dict()["notes"])
+    assert all(", each above an E of its own" in each["sentence"] for each in found.to_dict()["variants"].values())
 
 
 def test_the_column_is_found():
