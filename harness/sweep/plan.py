@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import rules_file
 from harness.grid import Trunk
@@ -121,14 +122,16 @@ class Plan:
 
     def table(self) -> Table:
         table = Table(title=f"plan of {self.name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
-        for name in ("trunk", "params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):
-            table.add_column(name, no_wrap=True, justify="left" if name in ("trunk", "tokens") else "right")
+        # the words of a variant give way to numbers where a terminal is too narrow for both
+        table.add_column("trunk")
+        for name in ("params", "tokens", "steps", "batch", "rate", "FLOPs", "time"):
+            table.add_column(name, no_wrap=True, justify="left" if name == "tokens" else "right")
         named = {trunk.name: f" {name}" for name, trunks in self.variants.items() for trunk in trunks}
         for trunk in self.trunks:
             first, last = trunk.cells[0], trunk.cells[-1]
             seconds = self.seconds(trunk)
             table.add_row(
-                trunk.name.rsplit("-", 1)[0] + named.get(trunk.name, ""),
+                Text(trunk.name.rsplit("-", 1)[0] + named.get(trunk.name, ""), no_wrap=True, overflow="ellipsis"),
                 count_label(trunk.params.with_head, 3),
                 " ".join(count_label(cell.tokens, 3) for cell in trunk.cells),
                 str(first.steps) if first is last else f"{first.steps}-{last.steps}",

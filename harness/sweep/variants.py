@@ -27,6 +27,7 @@ OF_SWEEP = (
 )  # fmt: skip
 # What a table's reader takes for no text.
 NO_TEXT = ("nan", "na", "nat", "null", "none", "true", "false", "inf", "infinity")
+TOLD = 8  # variants whose costs a plan tells one by one
 SAME_BUDGET = 0.05  # harness.laws.table.levels pairs what differs by less
 EXAMPLE = "write variants: {adamw: [], muon: [optimizer=muon]}"
 Label = dict[str, Any]  # of a job: the values of the axes, by their columns
@@ -156,10 +157,14 @@ def by_variant(jobs: Sequence[Sequence[Trunk]], labels: Sequence[Label]) -> dict
 def costs(
     variants: Mapping[str, Sequence[Trunk]], seconds: Mapping[str, float | None], memory: Mapping[str, int]
 ) -> list[str]:
-    """A line a variant: its cells, FLOPs, and time and memory of a process.
+    """A line a variant: its cells, FLOPs, and time and memory of a process; of more than TOLD that of the dearest alone.
 
     seconds and memory are of trunks, by their names.
     """
+    if (many := len(variants)) > TOLD:
+        spent = {name: sum(seconds[trunk.name] or 0.0 for trunk in trunks) for name, trunks in variants.items()}
+        dearest = max(spent, key=lambda name: spent[name])
+        return [f"the dearest of {many} variants, " + costs({dearest: variants[dearest]}, seconds, memory)[0]]
     lines = []
     for name, trunks in variants.items():
         times = [seconds[trunk.name] for trunk in trunks]

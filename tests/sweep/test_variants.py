@@ -1,10 +1,12 @@
 """Variants: axes beside shape, seed and budget, and names for lists of overrides."""
 
 import csv
+import io
 import shutil
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from harness.errors import UserError
 from harness.grid import make_trunks
@@ -197,13 +199,27 @@ def plan_of(*line):
 
 def test_a_plan_says_what_each_variant_costs():
     plan = plan_of("tokens=[1e6,2e6]", "shape=w32-d1,w64-d1", "optimizer.warmup_tokens.value=5e4", NAMED)
-    assert list(plan.table().columns[0].cells)[2:4] == ["w32-d1-s0 llama", "w64-d1-s0 llama"]
+    assert [str(cell) for cell in plan.table().columns[0].cells][2:4] == ["w32-d1-s0 llama", "w64-d1-s0 llama"]
     flops = sum(trunk.flops_to_train for trunk in plan.jobs[2] + plan.jobs[3])
     assert f"\n  llama: 4 cells, {flops:.2e} FLOPs, processes of up to 1.0 MB\n" in plan.summary()
     assert pairing(plan.variants) == plan.notes == []
     timed = replace(plan, pace={trunk.name: Pace(0.06, 0.0, 0.0) for trunk in plan.trunks}, memory={})
     # two trunks of 1953 and 3906 steps: 3125 to the last branch, cooldowns of 391 and 781, .06 s each
     assert f"\n  llama: 4 cells, {flops:.2e} FLOPs, 9 min of processes\n" in timed.summary()
+
+
+def test_many_variants_leave_a_plan_its_numbers():
+    """The words give way to them, and costs are those of the dearest: of 125e3 tokens 244 steps of 512, not 122 of 1024."""
+    rates = ",".join(f"{n / 1000}" for n in range(1, 10))
+    plan = plan_of("tokens=125e3", f"optimizer.learning_rate.value={rates}", "optimizer.batch_tokens.value=512,1024")
+    plan = replace(plan, pace={trunk.name: Pace(0.06, 0.0, 0.0) for trunk in plan.trunks})
+    console = Console(width=60, file=io.StringIO())
+    console.print(plan.table())
+    first = console.file.getvalue().splitlines()[2]
+    assert first.startswith("w64-d2-s0 ") and "…" in first
+    assert first.split("…")[1].split() == ["164k", "125k", "244", "512", "0.001", "1.5e+11", "15", "s"]
+    (line,) = [line for line in plan.summary().splitlines() if "variants" in line]
+    assert line.startswith("  the dearest of 18 variants, learning_rate=0.001 batch_tokens=512.0: 1 cell, ")
 
 
 def test_budgets_that_batches_round_otherwise_are_said():
