@@ -21,10 +21,19 @@ def _worth(x: Array, fresh: Array, log_repeats: Array) -> Array:
     return fresh + np.log(1 + R * (1 - np.exp(-(np.exp(excess) - 1) / R)))
 
 
+def _bends(x: Array, fresh: Array, log_repeats: Array) -> tuple[Array, Array]:
+    """First and second derivative of `_worth` in log_repeats."""
+    R, repeats = np.exp(log_repeats), np.exp(np.maximum(x - fresh, 0.0)) - 1
+    left = np.exp(-repeats / R)
+    paid = R * (1 - left)
+    slope = (paid - repeats * left) / (1 + paid)
+    return slope, (paid - repeats * left * (1 + repeats / R)) / (1 + paid) - slope**2
+
+
 class Repeated(Smooth):
     """Chinchilla's law of what the tokens are worth (equation 5), unique_tokens U at most D.
 
-    Internal parameters: Chinchilla's, and log R.
+    Internal parameters: Chinchilla's, and log R. Derivatives are written out: fits and their refits take many.
     """
 
     name = "chinchilla_repeated"
@@ -38,6 +47,36 @@ class Repeated(Smooth):
         n_R, d_R, u_R = _logs(at)
         worth = _worth(d_R, np.minimum(u_R, d_R), theta_MP.T[5][:, None])
         return _chinchilla(theta_MP, n_R, worth, at)
+
+    def derivatives(self, theta_MP: Array, at: Variables) -> tuple[Array, Array]:
+        L_MR, A_MR, B_MR, slopes_PMR, _ = self._terms(theta_MP, at)
+        J_PMR = slopes_PMR * np.stack([1 / L_MR, A_MR, A_MR, B_MR, B_MR, B_MR])
+        return np.log(L_MR), J_PMR.transpose(1, 2, 0)
+
+    def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
+        """A log of a sum has the second derivatives L_ij / L - f_i f_j; a term's are (g_i g_j + g_ij) of its log g."""
+        _, A_MR, B_MR, slopes_PMR, bends_2MR = self._terms(theta_MP, at)
+        H_MPP = -(gradient_MRP * weight_MR[..., None]).transpose(0, 2, 1) @ gradient_MRP
+        for share_MR, own in ((A_MR, slice(1, 3)), (B_MR, slice(3, 6))):
+            H_MPP[:, own, own] += np.einsum("mr,pmr,qmr->mpq", weight_MR * share_MR, slopes_PMR[own], slopes_PMR[own])
+        with_beta_M, twice_M = (weight_MR * B_MR * bends_2MR).sum(-1)
+        H_MPP[:, 4, 5] += with_beta_M
+        H_MPP[:, 5, 4] += with_beta_M
+        H_MPP[:, 5, 5] += twice_M
+        return H_MPP
+
+    def _terms(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array, Array]:
+        """L, the shares of the terms of params and of tokens; the derivative of each parameter's term, of E itself and
+        of the logs of the others; that of the log of the last term in log R and beta, and twice in log R."""
+        n_R, d_R, u_R = _logs(at)
+        E_M, logA_M, alpha_M, logB_M, beta_M, log_M = theta_MP.T[:, :, None]
+        fresh_R = np.minimum(u_R, d_R)
+        n_R, worth_MR = n_R - at.centre_K[0], _worth(d_R, fresh_R, log_M) - at.centre_K[1]
+        A_MR, B_MR = np.exp(logA_M - alpha_M * n_R), np.exp(logB_M - beta_M * worth_MR)
+        slope_MR, bend_MR = _bends(d_R, fresh_R, log_M)
+        L_MR, one_MR = E_M + A_MR + B_MR, np.ones_like(worth_MR)
+        slopes_PMR = np.stack([one_MR, one_MR, -n_R * one_MR, one_MR, -worth_MR, -beta_M * slope_MR])
+        return L_MR, A_MR / L_MR, B_MR / L_MR, slopes_PMR, np.stack([-slope_MR, -beta_M * bend_MR])
 
     def starts(self, relative_R: Array, at: Variables) -> Array:
         starts_MP = Chinchilla().starts(relative_R, _fresh(at))[::4]
@@ -71,6 +110,7 @@ class DataConstrained(Repeated):
         "N' = U_N + U_N R_N (1 - exp(-(N/U_N - 1) / R_N)), U_N = min(N, N*(U))"
     )
     internal: tuple[str, ...] = (*Chinchilla.internal, "R_D", "R_N")
+    derivatives, second = Smooth.derivatives, Smooth.second
 
     def _log(self, theta_MP: Array, at: Variables) -> Array:
         n_R, d_R, u_R = _logs(at)
