@@ -157,7 +157,7 @@ def by_variant(jobs: Sequence[Sequence[Trunk]], labels: Sequence[Label]) -> dict
 def costs(
     variants: Mapping[str, Sequence[Trunk]], seconds: Mapping[str, float | None], memory: Mapping[str, int]
 ) -> list[str]:
-    """A line a variant: its cells, FLOPs, and time and memory of a process; of more than TOLD that of the dearest alone.
+    """A line a variant: its cells, FLOPs, and time and memory of a process; of more than TOLD the dearest alone.
 
     seconds and memory are of trunks, by their names.
     """

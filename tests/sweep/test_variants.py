@@ -209,9 +209,10 @@ def test_a_plan_says_what_each_variant_costs():
 
 
 def test_many_variants_leave_a_plan_its_numbers():
-    """The words give way to them, and costs are those of the dearest: of 125e3 tokens 244 steps of 512, not 122 of 1024."""
+    """The words give way to them, and costs are those of the dearest: 244 steps of 512 tokens, not 122 of 1024."""
     rates = ",".join(f"{n / 1000}" for n in range(1, 10))
-    plan = plan_of("tokens=125e3", f"optimizer.learning_rate.value={rates}", "optimizer.batch_tokens.value=512,1024")
+    axes = (f"optimizer.learning_rate.value={rates}", "optimizer.batch_tokens.value=512,1024")
+    plan = plan_of("tokens=125e3", *axes)
     plan = replace(plan, pace={trunk.name: Pace(0.06, 0.0, 0.0) for trunk in plan.trunks})
     console = Console(width=60, file=io.StringIO())
     console.print(plan.table())
