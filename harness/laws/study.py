@@ -38,7 +38,7 @@ from harness.laws.table.levels import budget_labels, level_values, shape_labels
 from harness.laws.table.pool import read_sources, sources
 from harness.laws.table.repeats import repeated, settings
 from harness.laws.table.repeats import sentence as repeats_sentence
-from harness.laws.table.rows import Cells, Rows
+from harness.laws.table.rows import SAME_LEVEL, Cells, Rows
 from harness.laws.table.table import Table
 from harness.laws.table.units import doubts
 from harness.laws.tuning.doubt import by_tuning, found_beside
@@ -242,13 +242,12 @@ def _notes(table: Table, fit: Fit) -> list[str]:
     if fit.rows.cluster is None:
         notes.append("The table names no trunk or cluster column, so its rows count as independent.")
     epochs = table.spare("epochs")
-    if epochs is not None and (epochs > 1 + 1e-9).any():
+    if epochs is not None and (epochs > 1 + 1e-9).any() and "unique_tokens" not in fit.form.uses:
         notes.append("Some cells repeat their data (epochs above 1), which this law counts as fresh tokens.")
     if table.excluded:
         many = "1 row is" if len(table.excluded) == 1 else f"{len(table.excluded)} rows are"
         notes.append(f"{many} left out, listed under source.excluded.")
     return notes
-
 
 
 def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
@@ -266,7 +265,6 @@ def _choices(config: FitConfig, fit: Fit) -> dict[str, Any]:
         "draw_tolerance": DRAW_TOLERANCE if fit.draws else None,
         "interval_method": fit.interval_method,
     }
-
 
 
 def _many(rows: int) -> str:
@@ -300,7 +298,10 @@ def _residuals(cells: Cells, fit: Fit) -> list[dict[str, Any]]:
 def _bands(cells: Cells, fit: Fit) -> dict[str, Any]:
     """Curves over tokens, one a shape, and over params, one a budget, with the interval of a new run."""
     rows = fit.rows
-    if rows.others or not rows.knows("params", "tokens"):  # a curve would need a path through them
+    fresh_R = rows.others.get("unique_tokens", rows.tokens)
+    once = np.allclose(fresh_R, np.minimum(rows.tokens, fresh_R.max()), rtol=SAME_LEVEL)
+    # a curve needs a path through what else a law counts, and one corpus gives that
+    if rows.others.keys() - {"unique_tokens"} or not once or not rows.knows("params", "tokens"):
         return {"kind": "none for this law", "by_tokens": [], "by_params": []}
     shapes = _some(level_values(rows.params, cells.shape_R))
     budgets = _some(level_values(rows.tokens, cells.budget_R))
@@ -314,6 +315,8 @@ def _bands(cells: Cells, fit: Fit) -> dict[str, Any]:
         at = {"params": params, "tokens": tokens}
         if "flops" in fit.form.uses:  # C is that of the shapes nearby, not a multiple of N D that all share
             at["flops"] = np.exp(np.interp(np.log(params), log_params_S, log_kappa_S)) * params * tokens
+        if "unique_tokens" in fit.form.uses:
+            at["unique_tokens"] = np.minimum(tokens, fresh_R.max())
         low_X, high_X = fit.predict_interval(**at)
         return {
             "params": params,

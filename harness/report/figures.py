@@ -139,12 +139,12 @@ def loss_by_params(sweep: SweepFiles) -> Figure:
     """Loss against N, one fitted line with its interval a token budget."""
     assert sweep.fit is not None
     points = cell_points(sweep)
-    budgets = sorted(band["tokens"] for band in sweep.fit["bands"]["by_params"])
+    drawn = sorted(sweep.fit["bands"]["by_params"], key=lambda band: float(band["tokens"]))
+    budgets = [float(band["tokens"]) for band in drawn] or sorted(set(points.tokens))
     labels = budget_labels(budgets)
     nearest = [int(np.argmin([abs(np.log(tokens / budget)) for budget in budgets])) for tokens in points.tokens]
     points["budget"] = [labels[number] for number in nearest]
-    drawn = sorted(sweep.fit["bands"]["by_params"], key=lambda band: float(band["tokens"]))
-    bands = trusted(sweep, _band_rows(drawn, "params", [("budget", label) for label in labels]))
+    bands = trusted(sweep, _band_rows(drawn, "params", "budget", labels if drawn else []))
     x = style.log_axis("params", params_title(sweep), style.padded(points.params), alt.X)
     scale = alt.Scale(domain=labels, range=style.ramp(style.BUDGET_RAMP, len(labels)))
     legend = alt.Legend(title="token budget", symbolType="circle", symbolSize=70, symbolOpacity=1)
@@ -240,9 +240,12 @@ def _triple(curve: dict[str, Any]) -> dict[str, Any]:
     return {key: np.array([np.nan] * many if value is None else value, float) for key, value in columns.items()}
 
 
-def _band_rows(bands: list[dict[str, Any]], along: str, names: list[tuple[str, str]]) -> pd.DataFrame:
+def _band_rows(bands: list[dict[str, Any]], along: str, key: str, names: list[str]) -> pd.DataFrame:
+    """The curves of `bands`, each by its name in the column `key`; a law that has none gives no row."""
+    if not bands:
+        return pd.DataFrame({column: np.empty(0) for column in (along, "predicted", "low", "high", key)})
     parts = []
-    for band, (key, name) in zip(bands, names, strict=True):
+    for band, name in zip(bands, names, strict=True):
         curve = _triple({"value": band["predicted"], "low": band.get("low"), "high": band.get("high")})
         parts.append(pd.DataFrame({along: band[along], **curve, key: name}))
     return pd.concat(parts, ignore_index=True)
@@ -253,8 +256,8 @@ def _bands_of_shapes(sweep: SweepFiles, points: pd.DataFrame) -> pd.DataFrame:
     assert sweep.fit is not None
     params = points.groupby("shape").params.first()
     bands = sweep.fit["bands"]["by_tokens"]
-    names = [("shape", str((np.log(params / band["params"])).abs().idxmin())) for band in bands]
-    return trusted(sweep, _band_rows(bands, "tokens", names))
+    names = [str((np.log(params / band["params"])).abs().idxmin()) for band in bands]
+    return trusted(sweep, _band_rows(bands, "tokens", "shape", names))
 
 
 def _banded(
