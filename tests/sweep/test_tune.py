@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,15 +299,22 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(trained, tmp_path):
     assert {name: (killed.run(name) / "run.json").stat().st_mtime_ns for name in done} == times
 
 
-def test_its_rules_are_found_written_and_used(trained, corpus, tmp_path):
-    """The losses of the cells are replaced by those of a known bowl."""
-    line, folder = trained
-    content = read_sweep(folder)
-    for number, cell in enumerate(content["cells"]):
+@pytest.fixture
+def bowl(trained, tmp_path):
+    """A copy whose cells have the losses of a known bowl."""
+    line, whole = trained
+    folder = SweepFolder(tmp_path / "bowl")
+    shutil.copytree(whole.path, folder.path, ignore=shutil.ignore_patterns("trunks"))
+    for number, cell in enumerate(read_sweep(folder)["cells"]):
         record = read_record(folder.run(cell["cell"]))
         loss = known_loss(record, cell, number)
         (folder.run(cell["cell"]) / "run.json").write_text(json.dumps(record | {"loss": loss}))
     write_table(folder)
+    return line, folder
+
+
+def test_its_rules_are_found_written_and_used(bowl):
+    line, folder = bowl
     found, said = fitted(folder.path, PRESENT)
     assert said[0].startswith(f"rules: {folder.path}/tune.yaml, for optimizer=tuned optimizer.rules=")
     rules = yaml.safe_load((folder.path / "tune.yaml").read_text())["optimizer"]
@@ -320,9 +328,9 @@ def test_its_rules_are_found_written_and_used(trained, corpus, tmp_path):
     assert job.optimizer.learning_rate.value == rules["learning_rate"]["value"]
 
 
-def test_a_minimum_at_an_end_is_followed(trained):
-    """Of the bowl of the test before, as if less had been tried."""
-    line, folder = trained
+def test_a_minimum_at_an_end_is_followed(bowl):
+    """Of the bowl, as if less had been tried."""
+    line, folder = bowl
     of_sweep = [word for word in line[1:] if word != "rounds=1"]
     places = places_of(trunks_of(*of_sweep, vocab_size=257))  # bytes, and an end
     points = {place: first_points(place, True) for place in places}
