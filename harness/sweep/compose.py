@@ -153,15 +153,17 @@ def _split(
     names: list[str | None] = []
     jobs: list[TrainConfig] = []
 
-    def composed(own: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
+    def merged(own: Sequence[str]) -> list[list[str]]:
         overrides = parser.parse_overrides([*(beside(lines, own) if grids else lines), *own])
-        merged = merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
-        each = composed_once(merged, parser) if grids else (compose("train", overrides) for overrides in merged)
-        return merged, list(map(to_config, each))
+        return merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
 
-    for name, own in variants.items() or [(None, own) for own in grids or [[]]]:
-        with naming(name, own, without=lambda: composed([])) if name else contextlib.nullcontext():
-            more, of_variant = composed(own)
+    def composed(*products: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
+        each = [overrides for own in products for overrides in merged(own)]
+        return each, list(map(to_config, composed_once(each, parser)))
+
+    for name, products in [(name, [own]) for name, own in variants.items()] or [(None, grids or [[]])]:
+        with naming(name, products[0], without=lambda: composed([])) if name else contextlib.nullcontext():
+            more, of_variant = composed(*products)
         for overrides, job in zip(more, of_variant, strict=True):
             if grids and job in jobs:  # of two grids that meet
                 continue

@@ -54,18 +54,23 @@ def axes_of_grids(grids: Sequence[Sequence[str]]) -> list[str]:
 
 
 def composed_once(batch: Sequence[Sequence[str]], parser: OverridesParser) -> Iterator[Any]:
-    """The configuration of each job of a product, composed once: what differs between them is set in copies of it.
+    """The configuration of each job of a batch; of those that override the same keys the first is composed, and what
+    differs between them is set in copies of it.
 
     Hydra takes a tenth of a second or two for each, and sets the keys last too. A group is composed.
     """
     groups = GlobalHydra.instance().config_loader().list_groups("")
-    first = compose("train", list(batch[0]))
+    composed: dict[tuple[str, ...], tuple[Sequence[str], Any]] = {}
     for overrides in batch:
-        config, pairs = copy.deepcopy(first), zip(batch[0], overrides, strict=True)
-        changed = [line for before, line in pairs if line != before]
+        keys = tuple(map(key_of, overrides))
+        if keys not in composed:
+            composed[keys] = overrides, compose("train", list(overrides))
+        first, config = composed[keys]
+        changed = [line for before, line in zip(first, overrides, strict=True) if line != before]
         if any(line.startswith(("+", "~", "hydra")) or key_of(line) in groups for line in changed):
             yield compose("train", list(overrides))
             continue
+        config = copy.deepcopy(config)
         for override in parser.parse_overrides(changed):
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         yield config
