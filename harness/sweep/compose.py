@@ -158,10 +158,11 @@ def _split(
         return merge_budgets(BasicSweeper.split_arguments(overrides, None)[0])
 
     def composed(*products: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
-        each = [overrides for own in products for overrides in merged(own)]
-        return each, list(map(to_config, composed_once(each, parser)))
+        of_each = [overrides for own in products for overrides in merged(own)]
+        return of_each, list(map(to_config, composed_once(of_each, parser)))
 
-    for name, products in [(name, [own]) for name, own in variants.items()] or [(None, grids or [[]])]:
+    each: list[tuple[str | None, list[list[str]]]] = [(name, [own]) for name, own in variants.items()]
+    for name, products in each or [(None, grids or [[]])]:
         with naming(name, products[0], without=lambda: composed([])) if name else contextlib.nullcontext():
             more, of_variant = composed(*products)
         for overrides, job in zip(more, of_variant, strict=True):

@@ -4,6 +4,7 @@ Shapes as in forms/base.py, and F full parameters: E, then A_k and p_k of each t
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -26,7 +27,7 @@ class PowerSum:
     uses: tuple[str, ...]
     full: tuple[str | float, ...]
 
-    @property
+    @cached_property
     def internal(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(entry for entry in self.full if isinstance(entry, str)))
 
@@ -42,12 +43,16 @@ class PowerSum:
     def bounded_below(self) -> tuple[str, ...]:
         return (("E",) if self.full[0] == "E" else ()) + self.coefficients
 
+    @cached_property
     def _map(self) -> Array:
         return np.array([[float(entry == name) for name in self.internal] for entry in self.full])
 
+    @cached_property
+    def _fixed(self) -> Array:
+        return np.array([0.0 if isinstance(entry, str) else entry for entry in self.full])
+
     def _full(self, theta_MP: Array) -> Array:
-        fixed_F = [0.0 if isinstance(entry, str) else entry for entry in self.full]
-        return theta_MP @ self._map().T + fixed_F
+        return theta_MP @ self._map.T + self._fixed
 
     def _terms(self, theta_MP: Array, at: Variables) -> tuple[Array, Array, Array, Array]:
         """E (M, 1), each term's share of the sum (M, K, R), log of the sum (M, R) and gamma (M, 1)."""
@@ -78,7 +83,7 @@ class PowerSum:
         f_MR, part_MR, floor_MR, _, power_MFR = self._inner(theta_MP, at)
         J_MFR = part_MR[:, None] * power_MFR
         J_MFR[:, 0] = floor_MR
-        return f_MR, (self._map().T @ J_MFR).transpose(0, 2, 1)
+        return f_MR, (self._map.T @ J_MFR).transpose(0, 2, 1)
 
     def second(self, gradient_MRP: Array, weight_MR: Array, at: Variables, theta_MP: Array) -> Array:
         _, part_MR, _, log_sum_MFR, power_MFR = self._inner(theta_MP, at)
@@ -96,7 +101,7 @@ class PowerSum:
         mixed_MF = (log_sum_MFR @ weighted_MR[..., None])[..., 0]
         H_MFF[:, -1] += mixed_MF
         H_MFF[:, :, -1] += mixed_MF
-        map_FP = self._map()
+        map_FP = self._map
         return map_FP.T @ H_MFF @ map_FP - (gradient_MRP * weight_MR[..., None]).transpose(0, 2, 1) @ gradient_MRP
 
     def starts(self, relative_R: Array, at: Variables) -> Array:
