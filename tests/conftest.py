@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from hypothesis import settings
 from untraced import untrace
 
@@ -18,7 +19,10 @@ from harness.sweep.compose import compose_sweep
 
 gc.disable()  # until all tests are imported
 untrace(ConfigLoaderImpl, "load_configuration")
+untrace(ConfigLoaderImpl, "list_groups")
 untrace(OverridesParser, "parse_overrides")
+for name in ("missing_keys", "resolve", "to_object", "to_yaml", "to_container", "update", "merge", "create"):
+    untrace(OmegaConf, name)
 
 
 def pytest_collection_finish():
