@@ -6,8 +6,8 @@ import pytest
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from hypothesis import settings
+from omegaconf import OmegaConf
 from untraced import untrace
 
 from harness.config import TrainConfig
