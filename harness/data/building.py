@@ -161,7 +161,8 @@ def _append(
         encoded = mixture.mixed(encoded, Piece("", [], duplicates, place))
     end = np.array(encoder.end_of_text, manifest["dtype"]).tobytes()
     begun, read, committed = manifest["train"], list[int](), time.monotonic()
-    with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), Meter() as meter:
+    meter = Meter(doing="writing" if mixture else "tokenizing")
+    with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), meter:
         for piece, ids in encoded:
             read += piece.digests
             if not piece.last:
@@ -187,9 +188,8 @@ def _append(
             if ended:
                 break
             of_corpus = train.documents / documents.documents if documents.documents and not mixture else 0.0
-            meter.update(
-                max(train.tokens / wanted, of_corpus), train.tokens - begun["tokens"], train.bytes - begun["bytes"]
-            )
+            there = train.tokens + (mixture.ahead if mixture else 0)
+            meter.update(max(there / wanted, of_corpus), there - begun["tokens"], train.bytes - begun["bytes"])
     return manifest
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Raise it when texts change: stores of before are then other ones.
 REVISION = 1
-# Documents are written so many at a time, or as many as have keys and values of so many bytes.
-BLOCK, KEPT_BYTES = 512, 2**29
+# Documents are written so many at a time, or as many as take so much memory.
+BLOCK, MOST_BYTES = 512, 2**29
 STREAM = 5  # beside those of language.py and facts.py
 
 
@@ -54,11 +54,13 @@ class Mixture:
     """Documents of a corpus and of a model side by side, so that these have `share` of the tokens.
 
     documents, tokens   how many the model has written of what was given out so far, ends of text included
+    ahead               tokens that it has written beyond these
     """
 
     def __init__(self, data: DataConfig, encoder: Tokenizer, manifest: dict[str, Any]) -> None:
         self.share, self.seed, self.encoder = float(data.generated or 0), data.seed, encoder
         self.documents, self.tokens = manifest.get("generated", (0, 0))
+        self.ahead = 0
         self.of_corpus = manifest["train"]["tokens"] - self.tokens
         self.model = _model(data, encoder)
 
@@ -84,14 +86,17 @@ class Mixture:
         """The model's documents from that of number `documents` on."""
         block, skipped = divmod(self.documents, block_documents(self.model))
         for number in itertools.count(block):
-            yield from write_block(self.model, self.encoder, self.seed, number)[skipped:]
-            skipped = 0
+            documents = write_block(self.model, self.encoder, self.seed, number)[skipped:]
+            self.ahead, skipped = sum(len(ids) + 1 for ids in documents), 0
+            for ids in documents:
+                self.ahead -= len(ids) + 1
+                yield ids
 
 
 def block_documents(model: GPT) -> int:
-    """How many documents are a block."""
+    """How many documents are a block, by their keys and values in float32 and three rows of logits in float64."""
     config = model.config
-    return max(1, min(BLOCK, KEPT_BYTES // (8 * config.depth * config.width * config.seq_len)))
+    return max(1, min(BLOCK, MOST_BYTES // (8 * config.depth * config.width * config.seq_len + 24 * model.vocab_size)))
 
 
 def write_block(model: GPT, encoder: Tokenizer, seed: int, block: int) -> list[np.ndarray]:
