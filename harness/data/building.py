@@ -171,7 +171,8 @@ def _append(
                 raise UserError(f"{manifest['source']} has no documents to train on: take a larger corpus")
             train = writer.extent
             ended = piece.last or train.tokens >= wanted
-            if ended or time.monotonic() - committed > COMMIT_SECONDS:
+            within = mixture is not None and mixture.ahead > 0  # a block, most of which would be written again
+            if ended or time.monotonic() - committed > COMMIT_SECONDS and not within:
                 keeper.append(np.array(read, DIGEST), b"", 0, documents=len(read))
                 read = []
                 manifest = manifest | {

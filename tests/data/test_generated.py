@@ -1,5 +1,6 @@
 """Text that a kept model writes in the place of a part of what trains, and the same text to validate on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,18 @@ def test_a_store_that_grows_has_the_bytes_of_one_that_was_built_at_once(data, sh
     again, grew = grown(replace(data, generated=share), 100, 1_000, 2_500)
     assert [ids.tolist() for ids in once] == [ids.tolist() for ids in again]
     assert grew == {**manifest, "generated": grew["generated"]} and tuple(grew["generated"]) == manifest["generated"]
+
+
+def test_what_is_committed_is_whole_blocks(data, monkeypatch):
+    """So that one that is killed writes no block again but that which it was in."""
+    commits, write = [], building.write_atomically
+    monkeypatch.setattr(building, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(
+        building, "write_atomically", lambda path, text: (commits.append(json.loads(text)), write(path, text))
+    )
+    grown(replace(data, generated=1.0), 2_500)
+    assert [manifest["generated"][0] for manifest in commits[:-1]] == [32 * n for n in range(1, len(commits))]
+    assert len(commits) > 3
 
 
 def test_a_corpus_that_ends_ends_its_half(data):
