@@ -189,7 +189,7 @@ def _append(
             if ended:
                 break
             of_corpus = train.documents / documents.documents if documents.documents and not mixture else 0.0
-            there = train.tokens + (mixture.ahead if mixture else 0)
+            there = min(wanted, train.tokens + mixture.ahead) if mixture else train.tokens
             meter.update(max(there / wanted, of_corpus), there - begun["tokens"], train.bytes - begun["bytes"])
     return manifest
 
