@@ -59,9 +59,9 @@ def replacement(evidence: Evidence, variant: str) -> Measured:
         tokens = float(runs["tokens"].mean())
         value, low, high = found
         rows.append(Row(f"{name}, {tokens / 1e6:.2g} M tokens", value, low, high, (name, budget) == (variant, last)))
-        points.append({"series": name, "x": tokens, "y": value, "low": low, "high": high})
+        points.append({"series": name, "x": tokens / 1e6, "y": value, "low": low, "high": high})
     lines = [{key: point[key] for key in ("series", "x", "y")} for point in points]
-    panel = Panel("training tokens of a variant", f"tokens of {baseline} that one is worth", "", points, lines)
+    panel = Panel("training tokens of a variant (millions)", f"tokens of {baseline} that one is worth", "", points, lines)
     own = next((row for row in rows if row.decides), None)
     if own is None:
         doubts = [f"{variant} has a single run there, or losses too far beyond those of {baseline}"]
