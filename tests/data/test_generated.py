@@ -16,6 +16,7 @@ from harness.data.tokens import prepare, recipe_of
 from harness.errors import UserError
 from harness.model import GPT, ModelConfig, initialize
 from harness.model.kept import load_model, save_model
+from harness.sweep.run import train
 
 BYTES = TokenizerConfig(kind="bytes")
 TEXTS = [f"the {number} words of document {number} are not many" for number in range(100)]
@@ -111,6 +112,16 @@ def test_a_corpus_that_ends_ends_its_half(data):
     _, manifest = grown(replace(data, generated=0.5), 10**6)
     assert manifest["exhausted"] and manifest["documents_read"] == 100
     assert manifest["generated"][1] == pytest.approx(manifest["train"]["tokens"] / 2, rel=0.1)
+
+
+def test_a_cell_that_was_trained_writes(corpus, tmp_path):
+    trained = ["tokens=10e3", "save_model=true", "tracking=none", "name=generator", f"output_directory={tmp_path}"]
+    assert train([*corpus, *trained]) == 0
+    path = dict(argument.split("=") for argument in corpus)["data.path"]
+    data = DataConfig(source="files", path=path, validation_tokens=4000, store_directory=str(tmp_path / "stores"))
+    documents, manifest = grown(replace(data, generated=0.5, generator=str(tmp_path / "generator")), 3_000)
+    written, tokens = manifest["generated"]
+    assert written >= 2 and tokens == pytest.approx(1_500, abs=max(map(len, documents)))
 
 
 def test_the_recipe_is_of_the_weights_the_share_and_the_seed(data, tmp_path):

@@ -61,7 +61,8 @@ def replacement(evidence: Evidence, variant: str) -> Measured:
         rows.append(Row(f"{name}, {tokens / 1e6:.2g} M tokens", value, low, high, (name, budget) == (variant, last)))
         points.append({"series": name, "x": tokens / 1e6, "y": value, "low": low, "high": high})
     lines = [{key: point[key] for key in ("series", "x", "y")} for point in points]
-    panel = Panel("training tokens of a variant (millions)", f"tokens of {baseline} that one is worth", "", points, lines)
+    axes = "training tokens of a variant (millions)", f"tokens of {baseline} that one is worth"
+    panel = Panel(*axes, "", points, lines)
     own = next((row for row in rows if row.decides), None)
     if own is None:
         doubts = [f"{variant} has a single run there, or losses too far beyond those of {baseline}"]
