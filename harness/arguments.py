@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.files import homeless
 
 # Keys of all scripts whose values are paths; a comma is one of their letters, and makes no axis.
-PATHS = ("output_directory", "data.path", "data.store_directory", "optimizer.rules", "runs", "out")
+PATHS = ("output_directory", "data.path", "data.generator", "data.store_directory", "optimizer.rules", "runs", "out")
 # Groups of conf/, whose entries may have names that Hydra's grammar takes for a number or for true.
 GROUPS = ("model", "data", "tokenizer", "optimizer", "schedule", "tracking", "sweep", "size", "hydra/launcher")
 NO_TEXT = re.compile(r"[+-]?(\d|\.\d|inf$|nan$)[\w.+-]*|true|false", re.ASCII | re.IGNORECASE)

@@ -12,15 +12,16 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from harness.data import corpus, tokenizer
 from harness.data.corruption import corrupted
 from harness.data.digests import DigestSet
-from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place, data_config, named
+from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Piece, Place, data_config, named
 from harness.data.encoding import encode_all
+from harness.data.generated import Mixture
 from harness.data.meter import Meter, told_once_slow
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, token_dtype
@@ -52,7 +53,8 @@ def grow(
             manifest = _begin(data, tokenizer_config, manifest, documents, folder, processes)
         encoder = stored_tokenizer(tokenizer_config, folder, manifest)
         try:
-            manifest = _append(documents, encoder, manifest, folder, wanted, processes)
+            mixture = Mixture(data, encoder, manifest) if manifest["recipe"].get("generated") else None
+            manifest = _append(documents, encoder, mixture, manifest, folder, wanted, processes)
         except Changed as error:
             raise UserError(
                 f"the corpus behind token store {folder} has changed since it was built: set data.revision, or delete "
@@ -137,34 +139,30 @@ def set_aside(
     }
 
 
-class Piece(NamedTuple):
-    """A document to train on and what was read up to it; the last piece is the end of the corpus.
-
-    digests     of the documents read since the piece before, its own the last of them
-    duplicates  all that were left out so far
-    """
-
-    text: str
-    digests: list[int]
-    duplicates: int
-    place: Place
-    last: bool = False
-
-
 def _append(
-    documents: Corpus, encoder: Tokenizer, manifest: dict[str, Any], folder: Path, wanted: int, processes: int
+    documents: Corpus,
+    encoder: Tokenizer,
+    mixture: Mixture | None,
+    manifest: dict[str, Any],
+    folder: Path,
+    wanted: int,
+    processes: int,
 ) -> dict[str, Any]:
     apart = apart_of(manifest)
     digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
-    pieces = _pieces(documents, np.array(digests), apart, Place(*manifest["place"]), manifest["duplicates"])
+    place, duplicates = Place(*manifest["place"]), manifest["duplicates"]
+    pieces = _pieces(documents, np.array(digests), apart, place, duplicates)
     if worse := manifest["recipe"].get("corrupted"):
         pieces = _corrupted(pieces, worse)
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
+    if mixture is not None:
+        encoded = mixture.mixed(encoded, Piece("", [], duplicates, place))
     end = np.array(encoder.end_of_text, manifest["dtype"]).tobytes()
     begun, read, committed = manifest["train"], list[int](), time.monotonic()
-    with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), Meter() as meter:
+    meter = Meter(doing="writing" if mixture else "tokenizing")
+    with contextlib.closing(writer), contextlib.closing(keeper), contextlib.closing(encoded), meter:
         for piece, ids in encoded:
             read += piece.digests
             if not piece.last:
@@ -173,7 +171,8 @@ def _append(
                 raise UserError(f"{manifest['source']} has no documents to train on: take a larger corpus")
             train = writer.extent
             ended = piece.last or train.tokens >= wanted
-            if ended or time.monotonic() - committed > COMMIT_SECONDS:
+            within = mixture is not None and mixture.ahead > 0  # a block, most of which would be written again
+            if ended or time.monotonic() - committed > COMMIT_SECONDS and not within:
                 keeper.append(np.array(read, DIGEST), b"", 0, documents=len(read))
                 read = []
                 manifest = manifest | {
@@ -183,15 +182,15 @@ def _append(
                     "documents_read": keeper.extent.documents - apart,
                     "place": piece.place,
                     "exhausted": piece.last,
+                    **({"generated": (mixture.documents, mixture.tokens)} if mixture else {}),
                 }
                 write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
                 committed = time.monotonic()
             if ended:
                 break
-            of_corpus = train.documents / documents.documents if documents.documents else 0.0
-            meter.update(
-                max(train.tokens / wanted, of_corpus), train.tokens - begun["tokens"], train.bytes - begun["bytes"]
-            )
+            of_corpus = train.documents / documents.documents if documents.documents and not mixture else 0.0
+            there = min(wanted, train.tokens + mixture.ahead) if mixture else train.tokens
+            meter.update(max(there / wanted, of_corpus), there - begun["tokens"], train.bytes - begun["bytes"])
     return manifest
 
 

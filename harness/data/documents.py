@@ -36,10 +36,12 @@ class DataConfig:
     symbols: int = 1024  # synthetic, facts: how many the language has, the end of text included
     tail: float = 2.5  # synthetic, facts: the exponent of Zipf's law, by which words, or facts, are rarer and rarer
     ranks: int = 32_768  # facts: how many that law tells apart
-    seed: int = 0  # synthetic, facts: which language of that kind, and its texts
+    seed: int = 0  # synthetic, facts: which language of that kind, and its texts; generated: which texts of the model
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
+    generated: float | None = None  # of the tokens that train, the share that a model of ours has written
+    generator: str | None = None  # generated: that model, the folder of a cell or of a sweep of one, save_model=true
     unique_tokens: int | None = None  # train on the first so many tokens alone, with repeat=true again and again
     store_directory: str = ".cache/tokens"  # where token stores are kept
 
@@ -67,9 +69,22 @@ class DataConfig:
             raise UserError("data.store_directory is empty: name a folder for token stores, such as .cache/tokens")
         if self.corrupted is not None and not 0 <= self.corrupted <= 1:
             raise UserError(f"data.corrupted={self.corrupted:g} is no share of the words: give 0 to 1")
+        if self.generated is not None:
+            self._check_generated(self.generated)
         for key in ("validation_tokens", "unique_tokens"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
+
+    def _check_generated(self, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise UserError(f"data.generated={share:g} is no share of the tokens: give 0 to 1")
+        if share and self.source == "facts":
+            raise UserError(f"data.generated={share:g} would break the rows of data.source=facts: leave it out")
+        if share and not self.generator:
+            raise UserError(
+                f"data.generated={share:g} wants a model that writes: give data.generator=outputs/NAME, the folder of "
+                "one that was trained with save_model=true"
+            )
 
     def _check_language(self) -> None:
         least = {"synthetic": 512, "facts": 32}[self.source]
@@ -91,7 +106,8 @@ class DataConfig:
 
 
 # Keys of what trains, which a corpus has no use for that is only read.
-KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "corrupted", "unique_tokens")]
+OF_TRAINING = ("repeat", "corrupted", "generated", "generator", "unique_tokens")
+KEYS = [field.name for field in fields(DataConfig) if field.name not in OF_TRAINING]
 WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "seed")
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
@@ -144,6 +160,20 @@ class Document(NamedTuple):
     digest: int
     aside: bool
     place: Place = START
+
+
+class Piece(NamedTuple):
+    """A document to train on and what was read up to it; the last piece is the end of the corpus.
+
+    digests     of the documents read since the piece before, its own the last of them
+    duplicates  all that were left out so far
+    """
+
+    text: str
+    digests: list[int]
+    duplicates: int
+    place: Place
+    last: bool = False
 
 
 class Changed(Exception):

@@ -223,7 +223,7 @@ class TrunkRun:
             raise
         seconds = time.perf_counter() - start
         if self.trunk.job.save_model:
-            checkpoint.save_model(folder / "model.pt", trainer.model)
+            checkpoint.save_model(folder / "model.pt", trainer.model, self.store.manifest["tokenizer_hash"])
         if not result.loss < uniform:
             why = f"the validation loss {result.loss:.4g} is no better than a uniform guess, {uniform:.4g}"
             self.record(cell, "diverged", result, seconds, why)

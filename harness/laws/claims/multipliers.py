@@ -8,9 +8,11 @@ from scipy import special
 
 from harness.errors import UserError
 from harness.laws.claims.measured import Evidence, Measured, Row
+from harness.laws.claims.replacement import replacement
 from harness.laws.noise.intervals import TAILS
 
 OF_COMPARISON = "compare."
+REPLACES = "replaces"  # of the run table, where the others are of compare.json
 # Of a variant of compare.json, in the words of a sentence; those below `multiplier` first.
 MULTIPLIERS = {
     "equal_tokens": "multiplier at equal params and tokens",
@@ -19,12 +21,15 @@ MULTIPLIERS = {
     "per_decade": "growth of the multiplier a decade of compute",
     "params": "multiplier of params",
     "tokens": "multiplier of tokens",
+    REPLACES: "tokens of the baseline that do what one of the variant does",
 }
 
 
 def multiplier(evidence: Evidence, name: str) -> Measured:
     """A number of one variant of compare.json, beside the same of the others."""
     variant, key = parts(name)
+    if key == REPLACES:
+        return replacement(evidence, variant)
     content = evidence.content("compare")
     if variant not in content["variants"]:
         raise UserError(f"claim.quantity={name} names no variant: compare.json has {', '.join(content['variants'])}")
