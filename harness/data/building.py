@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from harness.data.digests import DigestSet
 from harness.data.documents import START, Changed, Corpus, DataConfig, Document, Place, data_config, named
 from harness.data.encoding import encode_all
 from harness.data.meter import Meter, told_once_slow
+from harness.data.tasks import with_tasks
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, token_dtype
 from harness.errors import UserError
@@ -92,6 +93,8 @@ def corpus_of_tokenizer(data: DataConfig, tokenizer_config: TokenizerConfig) -> 
         return None
     other = data_config("tokenizer.data", tokenizer_config.data, data)
     with named("tokenizer.data"):
+        if other.source == "tasks":
+            raise UserError("data.source=tasks only validates: name a text")
         return None if corpus.identity(other) == corpus.identity(data) else other
 
 
@@ -158,7 +161,9 @@ def _append(
     digests = open_tokens(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     pieces = _pieces(documents, np.array(digests), apart, Place(*manifest["place"]), manifest["duplicates"])
     if worse := manifest["recipe"].get("corrupted"):
-        pieces = _corrupted(pieces, worse)
+        pieces = _changed(pieces, corrupted, worse)
+    if share := manifest["recipe"].get("tasks"):
+        pieces = _changed(pieces, with_tasks, share)
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
@@ -195,9 +200,9 @@ def _append(
     return manifest
 
 
-def _corrupted(pieces: Iterator[Piece], share: float) -> Iterator[Piece]:
+def _changed(pieces: Iterator[Piece], change: Callable[[str, float, int], str], share: float) -> Iterator[Piece]:
     for piece in pieces:
-        yield piece if piece.last else piece._replace(text=corrupted(piece.text, share, piece.digests[-1]))
+        yield piece if piece.last else piece._replace(text=change(piece.text, share, piece.digests[-1]))
 
 
 def apart_of(manifest: dict[str, Any]) -> int:
