@@ -16,6 +16,7 @@ from harness.data.tokens import prepare, recipe_of
 from harness.errors import UserError
 from harness.model.config import ModelConfig
 from harness.sweep.compose import compose_sweep
+from harness.sweep.texts import stated_tasks
 
 BYTES = TokenizerConfig(kind="bytes")
 TEXT = "The state of the Union is strong. " * 40
@@ -137,6 +138,7 @@ def test_a_text_of_a_task_has_each_line_at_a_multiple_of_its_tokens(corpus_of):
     assert [bytes(line[:-1].astype(np.uint8)).decode() for line in lines] == validating("addition", 3)
     assert (lines[:, -1] == np.where(np.arange(192) % 64 == 63, 256, ord("\n"))).all()
     assert text.trained(data, store) == 0
+    assert stated_tasks({"sums": text}) == {"sums": {"task": "addition", "tokens": 4, "symbols": 10}}
     assert identity(DataConfig(source="tasks", task="addition", seed=2)) == {
         "source": "tasks", "task": "addition", "seed": 2, "lines": 1,
     }  # fmt: skip

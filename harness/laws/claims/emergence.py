@@ -9,6 +9,7 @@ to nine tenths of the way. Shapes: K trunks, X budgets.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,9 @@ class Curves:
         exact_X = self.share_X[EXACT]
         return len(exact_X) >= LEAST_BUDGETS and exact_X.min() < OFF and exact_X.max() > ON
 
-    def width(self, name: str) -> float:
-        return logistic_width(self.x_X, self.share_X[name])
+    @cached_property
+    def widths(self) -> dict[str, float]:
+        return {name: logistic_width(self.x_X, share_X) for name, share_X in self.share_X.items()}
 
 
 def logistic_width(x_X: Array, share_X: Array) -> float:
@@ -57,20 +59,25 @@ def logistic_width(x_X: Array, share_X: Array) -> float:
     def off_X(theta: Array) -> Array:
         return np.asarray(special.expit((x_X - theta[0]) / theta[1]) - share_X)
 
+    def slope_X2(theta: Array) -> Array:
+        z_X = (x_X - theta[0]) / theta[1]
+        share_X = special.expit(z_X)
+        return -(share_X * (1 - share_X))[:, None] * np.stack([np.ones_like(z_X), z_X], axis=1) / theta[1]
+
     bounds = ((x_X.min() - WIDEST, NARROWEST / WIDTH), (x_X.max() + WIDEST, WIDEST / WIDTH))
     middle = x_X[np.abs(share_X - 0.5).argmin()]
     starts = ((middle, width / WIDTH) for width in (0.1, 0.4, 1.6))
-    fits = [optimize.least_squares(off_X, start, bounds=bounds, x_scale=(1.0, 0.1)) for start in starts]
+    fits = [optimize.least_squares(off_X, start, slope_X2, bounds, x_scale=(1.0, 0.1)) for start in starts]
     return WIDTH * float(min(fits, key=lambda fit: fit.cost).x[1])
 
 
 def curves_of(table: Table, name: str, tokens: int, symbols: int) -> list[Curves]:
     """The curves of a task of `tokens` that may be `symbols` each, a trunk each."""
-    flops_R, loss_R = table.numbers("flops"), table.numbers(f"loss_{name}")
-    accuracy_R, exact_R = table.numbers(f"accuracy_{name}"), table.numbers(f"exact_{name}")
+    flops_R, loss_R = table.numbers("flops"), table.numbers(f"loss_{name}", positive=False)
+    accuracy_R, exact_R = (table.numbers(f"{key}_{name}", positive=False) for key in ("accuracy", "exact"))
     trunk_R, found = table.frame["trunk"].to_numpy(), []
     for trunk in dict.fromkeys(trunk_R):
-        rows = np.flatnonzero((trunk_R == trunk) & np.isfinite(exact_R))
+        rows = np.flatnonzero(trunk_R == trunk)
         rows = rows[np.argsort(flops_R[rows])]
         right_X = accuracy_R[rows]
         shares = {
@@ -101,7 +108,7 @@ class Ratio:
 
 def ratio(curves: list[Curves], name: str) -> Ratio:
     """Of the trunks that have seen the task switch on."""
-    log_2K = np.log([[each.width(which) for each in curves] for which in (name, LOSS)])
+    log_2K = np.log([[each.widths[which] for each in curves] for which in (name, LOSS)])
     exact, loss = np.exp(log_2K.mean(1)).tolist()
     return Ratio(log_2K[0] - log_2K[1], (exact, loss))
 
