@@ -55,10 +55,18 @@ def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
         "The measured number (blue) with its 95 % interval, beside others of the same kind; the band is the range in "
         "which the claim holds."
     )
-    caption += " Above, what it comes from." if len(parts) > 1 else " Left, what it comes from." if parts else ""
-    numbers = _numbers(content)
-    chart: Any = alt.vconcat(alt.hconcat(*parts), numbers) if len(parts) > 1 else alt.hconcat(*parts, numbers)
+    where = ("", "Left", "Above", "Before it")[min(len(parts), 3)]
+    caption += f" {where}, what it comes from." if where else ""
+    parts.append(_numbers(content))
+    chart: Any = alt.hconcat(*parts) if len(parts) < 3 else alt.vconcat(*_pairs(parts))  # as wide as the page
     return Figure(name, "The claim", caption, chart.resolve_scale(color="independent"))
+
+
+def _pairs(parts: Sequence[Any]) -> list[Any]:
+    """Rows of two; the numbers, which are last, have colours of their own."""
+    *rows, last = [parts[first : first + 2] for first in range(0, len(parts), 2)]
+    numbers = alt.hconcat(*last).resolve_scale(color="independent") if len(last) > 1 else last[0]
+    return [*(alt.hconcat(*row) for row in rows), numbers]
 
 
 def _numbers(content: Mapping[str, Any]) -> Any:

@@ -102,8 +102,8 @@ class Ratio:
         half = float(special.stdtrit(trunks - 1, 1 - tails)) * float(self.log_K.std(ddof=1)) / math.sqrt(trunks)
         return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
-    def row(self, label: str) -> Row:
-        return Row(f"{label}: {self.widths[0]:.2f} over {self.widths[1]:.2f} decades", *self.ends())
+    def __str__(self) -> str:
+        return f"{self.widths[0]:.2f} over {self.widths[1]:.2f} decades in {len(self.log_K)} trunks"
 
 
 def ratio(curves: list[Curves], name: str) -> Ratio:
@@ -127,14 +127,13 @@ def emergence(evidence: Evidence) -> Measured:
         on = [each for each in curves if each.switches_on]
         if len(on) < LEAST_TRUNKS:
             most = max((float(each.share_X[EXACT].max(initial=0.0)) for each in curves), default=0.0)
-            never.append(f"{name} switches on in {len(on)} of {len(curves)}, to {most:.0%} at most")
+            never.append(f"{name} switches on in {len(on)} of {len(curves)}, with {most:.1%} right at most")
             continue
         ratios[name] = ratio(on, EXACT)
-        rows += [ratio(on, which).row(f"{name}, {which}") for which in on[0].share_X if which != LOSS]
+        rows += [Row(f"{name}, {which}", *ratio(on, which).ends()) for which in on[0].share_X if which != LOSS]
     method = (
-        "logistic curves of least squares in log FLOPs, two a trunk and task; geometric mean over the "
-        + ", ".join(f"{len(each.log_K)} trunks of {name}" for name, each in ratios.items())
-        + "; Student's t over trunks" + "".join(f"; {each}" for each in never)
+        "logistic curves of least squares in log FLOPs, geometric means and Student's t over trunks; "
+        + "; ".join([*(f"{name} {each}" for name, each in ratios.items()), *never])
     )  # fmt: skip
     first, *others = panels
     if not ratios:

@@ -32,11 +32,11 @@ def test_widths_are_those_of_the_curves(tmp_path):
     assert (found.estimate, found.low, found.high) == pytest.approx((0.9, 0.9, 0.9), rel=1e-4)
     assert not found.doubts and [row.decides for row in found.rows] == [False] * 6 + [True]
     exact, accuracy, power, *_ = found.rows
-    assert exact.label == "copying, exact match: 0.20 over 0.50 decades"
+    assert exact.label == "copying, exact match"
     assert (exact.estimate, accuracy.estimate) == pytest.approx((0.4, 0.6), rel=1e-4)
     # accuracy^7 of a logistic of .3 decades, with a guess of 1/26, is near one of .25
-    assert power.label.startswith("copying, accuracy^7: ") and power.estimate == pytest.approx(0.45, abs=0.06)
-    assert "4 trunks of copying, 4 trunks of brackets" in found.method
+    assert power.label == "copying, accuracy^7" and power.estimate == pytest.approx(0.45, abs=0.06)
+    assert "copying 0.20 over 0.50 decades in 4 trunks; brackets 0.45 over 0.50 decades in 4 trunks" in found.method
 
 
 def test_the_interval_is_that_of_trunks():
@@ -59,11 +59,11 @@ def test_a_task_that_never_switches_on_is_named_and_decides_nothing(tmp_path):
     rows = with_task(rows, "addition", 10, guessed, guessed, guessed)
     found = measure("emergence", Evidence(sweep(tmp_path / "e", rows, copying=COPYING, addition=(4, 10))))
     assert found.estimate == pytest.approx(0.4, rel=1e-4)
-    assert found.method.endswith("; addition switches on in 0 of 4, to 0% at most")
+    assert found.method.endswith("; addition switches on in 0 of 4, with 0.0% right at most")
     assert [panel.y for panel in (found.panel, *found.panels)] == ["copying", "addition"]
     alone = measure("emergence", Evidence(sweep(tmp_path / "a", rows, addition=(4, 10))))
     assert alone.estimate is None and alone.doubts == [
-        "no task switches on in 3 trunks: addition switches on in 0 of 4, to 0% at most"
+        "no task switches on in 3 trunks: addition switches on in 0 of 4, with 0.0% right at most"
     ]
 
 
@@ -76,7 +76,7 @@ def test_trunks_that_end_before_or_begin_after_do_not_count(tmp_path):
     )
     rows = with_task(rows, "copying", 26, exact, fallen, fallen)
     found = measure("emergence", Evidence(sweep(tmp_path / "e", rows, copying=COPYING)))
-    assert found.estimate == pytest.approx(0.4, rel=1e-4) and "3 trunks of copying" in found.method
+    assert found.estimate == pytest.approx(0.4, rel=1e-4) and "0.50 decades in 3 trunks" in found.method
 
 
 def test_the_figure_has_a_panel_a_task_and_a_line_a_trunk(tmp_path):
@@ -93,6 +93,9 @@ def test_the_figure_has_a_panel_a_task_and_a_line_a_trunk(tmp_path):
     content = {"rule": {"low": None, "high": 0.5}, "panel": vars(found.panel), "rows": numbers}
     drawn = figure(content).chart.to_dict()["hconcat"][0]["layer"]
     assert [layer["encoding"]["detail"]["field"] for layer in drawn] == ["line"]
+    above, below = figure(content | {"panels": [vars(found.panel)] * 2}).chart.to_dict()["vconcat"]
+    assert [len(row["hconcat"]) for row in (above, below)] == [2, 2]
+    assert below["resolve"]["scale"]["color"] == "independent"  # those of the numbers are others
 
 
 def test_a_sweep_without_tasks_is_refused(tmp_path):
