@@ -9,7 +9,9 @@ from scipy.special import expit
 
 # Those of conf/sweep/emergence.yaml.
 SHAPES = ((96, 0), (96, 1), (64, 0), (64, 1), (48, 0), (48, 1), (32, 0), (32, 1), (24, 0), (16, 0))
-BUDGETS = (62.5e3, 88e3, 125e3, 150e3, 177e3, 210e3, 250e3, 300e3, 354e3, 500e3, 707e3, 1.0e6, 1.41e6, 2.0e6)
+BUDGETS = (
+    62.5e3, 88e3, 125e3, 150e3, 177e3, 210e3, 250e3, 300e3, 354e3, 420e3, 500e3, 595e3, 707e3, 1.0e6, 1.41e6, 2.0e6,
+)  # fmt: skip
 WIDTH = 2 * math.log(9)  # of a logistic curve, from a tenth to nine tenths
 
 

@@ -83,7 +83,7 @@ def test_the_figure_has_a_panel_a_task_and_a_line_a_trunk(tmp_path):
     rows = of_widths(rows_of(SHAPES), "copying", 26, 0.2, 0.3, 0.5)
     found = measure("emergence", Evidence(sweep(tmp_path / "e", rows, copying=COPYING)))
     lines = found.panel.lines
-    assert len(lines) == 3 * 4 * 14 and len({line["line"] for line in lines}) == 12
+    assert len(lines) == 3 * 4 * 16 and len({line["line"] for line in lines}) == 12
     first = {line["series"]: line["y"] for line in reversed(lines)}
     # at 62,500 tokens, .602 decades below the middle: what guessing gives, and its loss, with what came off
     gone = 1 / (1 + 81 ** (0.602060 / 0.5))
