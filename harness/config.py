@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from harness.data.corpus import DataConfig, facts_of
+from harness.data.tasks import LINE_TOKENS
 from harness.data.texts import texts_of
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
@@ -197,6 +198,7 @@ class TrainConfig:
             part.check()
         if self.data.source == "facts":
             self._check_facts()
+        self._check_tasks()
         check_texts(list(texts_of(self.validation, self.data)))
         if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
             raise UserError(
@@ -231,6 +233,26 @@ class TrainConfig:
             raise UserError(
                 f"data.validation_tokens={self.data.validation_tokens} is not the {language.facts} facts of "
                 f"data.ranks={self.data.ranks}, each once, and a target more: set it to {whole}"
+            )
+
+    def _check_tasks(self) -> None:
+        """Raises UserError where lines of tasks would not be what trains, or are cut or told apart otherwise."""
+        if self.data.source == "tasks":
+            raise UserError("data.source=tasks only validates: train on a text with data.tasks=0.3")
+        names = [name for name, text in texts_of(self.validation, self.data).items() if text.source == "tasks"]
+        kind, seq_len = self.tokenizer.kind, self.model.seq_len
+        if names and kind != "bytes":
+            raise UserError(
+                f"validation.{names[0]} is read a token a byte, not by tokenizer.kind={kind}: set tokenizer=bytes"
+            )
+        if names and seq_len % LINE_TOKENS:
+            raise UserError(
+                f"validation.{names[0]} has lines of {LINE_TOKENS} tokens, which model.seq_len={seq_len} would cut: "
+                f"take a multiple of {LINE_TOKENS}"
+            )
+        if self.data.tasks and kind == "identity":
+            raise UserError(
+                f"data.tasks={self.data.tasks:g} is text, for which tokenizer.kind=identity has no ids: set it to null"
             )
 
     def _check_measured(self) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ COLUMNS = (
 )  # fmt: skip
 # What a cell's loss is told by; of a further text with its name behind, as in loss_code.
 OF_TEXT = ("loss", "loss_se", "loss_parts", "bits_per_byte")
+# The same where the text is lines of a task: of its answers, the loss, the tokens that are right, and whole answers.
+OF_TASK = ("loss", "loss_se", "accuracy", "exact")
 # Of a record, not of the table: the same of each text by name, with the recipe that says which text that is.
 TEXTS = "validation"
 # In sweep.yaml, the text whose losses are those of the cells, where these train on different corpora.
@@ -37,6 +39,9 @@ COMPARED_ON = "compared_on"
 # In sweep.yaml, where the text is of a known entropy: the loss of the best predictor, `nats` of the very tokens that
 # validate and `expected` of endless text.
 FLOOR = "floor"
+# In sweep.yaml, the texts that are lines of a task, by name: `task`, the `tokens` of an answer, and how many `symbols`
+# each may be.
+TASKS = "tasks"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.
@@ -77,9 +82,9 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_atomically(folder / "run.json", json.dumps(content, indent=1) + "\n")
 
 
-def text_columns(names: Iterable[str]) -> list[str]:
-    """The columns of further texts."""
-    return [f"{column}_{name}" for name in names for column in OF_TEXT]
+def text_columns(names: Iterable[str], tasks: Collection[str] = ()) -> list[str]:
+    """The columns of further texts, of which those named in `tasks` are lines of a task."""
+    return [f"{column}_{name}" for name in names for column in (OF_TASK if name in tasks else OF_TEXT)]
 
 
 def check_texts(names: Sequence[str]) -> None:
@@ -99,7 +104,12 @@ def text_losses(record: Mapping[str, Any], recipes: Mapping[str, str] | None = N
     texts = record.get(TEXTS) or {}
     wanted = {name: text["recipe"] for name, text in texts.items()} if recipes is None else recipes
     known = {name: texts[name] for name, recipe in wanted.items() if texts.get(name, {}).get("recipe") == recipe}
-    return {f"{column}_{name}": known.get(name, {}).get(column) for name in wanted for column in OF_TEXT}
+    tasks = [name for name, text in known.items() if "exact" in text]
+    return {
+        f"{column}_{name}": known.get(name, {}).get(column)
+        for name in wanted
+        for column in (OF_TASK if name in tasks else OF_TEXT)
+    }
 
 
 def as_compared(record: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def as_compared(record: Mapping[str, Any], content: Mapping[str, Any]) -> dict[s
     if name is None:
         return dict(record)
     losses = text_losses(record, {name: recipes_of(content).get(name, "")})
-    return dict(record) | {column: losses[f"{column}_{name}"] for column in OF_TEXT}
+    return dict(record) | {column: losses.get(f"{column}_{name}") for column in OF_TEXT}
 
 
 def lacking(record: Mapping[str, Any], recipes: Mapping[str, str]) -> list[str]:
@@ -265,7 +275,7 @@ def write_rows(path: Path, content: Mapping[str, Any], records: Mapping[str, dic
         if (record := records.get(cell["cell"])) is not None
     ]
     text = io.StringIO()
-    columns = [*COLUMNS, *text_columns(texts), *(axis for axis in axes if axis not in COLUMNS)]
+    columns = [*COLUMNS, *text_columns(texts, tasks_of(content)), *(axis for axis in axes if axis not in COLUMNS)]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -288,6 +298,12 @@ def recipes_of(content: Mapping[str, Any]) -> dict[str, str]:
     """The further texts of a sweep, by name, and the recipe of each; content: that of sweep.yaml."""
     texts = content.get(TEXTS)
     return {str(name): str(recipe) for name, recipe in texts.items()} if isinstance(texts, dict) else {}
+
+
+def tasks_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The texts of a sweep that are lines of a task, by name; content: that of sweep.yaml."""
+    tasks = content.get(TASKS)
+    return dict(tasks) if isinstance(tasks, dict) else {}
 
 
 def variant_of(cell: Mapping[str, Any], axes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from harness.data.documents import START, Changed, Corpus, DataConfig, Document,
 from harness.data.encoding import encode_all
 from harness.data.generated import Mixture
 from harness.data.meter import Meter, told_once_slow
+from harness.data.tasks import with_tasks
 from harness.data.token_file import Extent, TokenWriter, damaged, open_tokens
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, token_dtype
 from harness.errors import UserError
@@ -94,6 +95,8 @@ def corpus_of_tokenizer(data: DataConfig, tokenizer_config: TokenizerConfig) -> 
         return None
     other = data_config("tokenizer.data", tokenizer_config.data, data)
     with named("tokenizer.data"):
+        if other.source == "tasks":
+            raise UserError("data.source=tasks only validates: name a text")
         return None if corpus.identity(other) == corpus.identity(data) else other
 
 
@@ -153,7 +156,9 @@ def _append(
     place, duplicates = Place(*manifest["place"]), manifest["duplicates"]
     pieces = _pieces(documents, np.array(digests), apart, place, duplicates)
     if worse := manifest["recipe"].get("corrupted"):
-        pieces = _corrupted(pieces, worse)
+        pieces = _changed(pieces, corrupted, worse)
+    if share := manifest["recipe"].get("tasks"):
+        pieces = _changed(pieces, with_tasks, share)
     writer = TokenWriter(folder / "train.bin", np.dtype(manifest["dtype"]), Extent(**manifest["train"]))
     keeper = TokenWriter(folder / "digests.bin", DIGEST, Extent(**manifest["digests"]))
     encoded = encode_all(pieces, encoder, processes)
@@ -194,9 +199,9 @@ def _append(
     return manifest
 
 
-def _corrupted(pieces: Iterator[Piece], share: float) -> Iterator[Piece]:
+def _changed(pieces: Iterator[Piece], change: Callable[[str, float, int], str], share: float) -> Iterator[Piece]:
     for piece in pieces:
-        yield piece if piece.last else piece._replace(text=corrupted(piece.text, share, piece.digests[-1]))
+        yield piece if piece.last else piece._replace(text=change(piece.text, share, piece.digests[-1]))
 
 
 def apart_of(manifest: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import facts, language, local_files
+from harness.data import facts, language, local_files, tasks
 from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
@@ -43,6 +43,8 @@ def identity(data: DataConfig) -> dict[str, Any]:
     if data.source == "facts":
         of_facts = {"symbols": data.symbols, "tail": float(data.tail), "ranks": data.ranks, "seed": data.seed}
         return {"source": "facts", **of_facts, "language": facts.REVISION}
+    if data.source == "tasks":
+        return {"source": "tasks", "task": data.task, "seed": data.seed, "lines": tasks.REVISION}
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}
@@ -65,6 +67,8 @@ def describe(data: DataConfig) -> str:
         return f"synthetic text of {data.symbols} symbols, tail {data.tail:g}, seed {data.seed}"
     if data.source == "facts":
         return f"facts of {data.ranks} ranks, tail {data.tail:g}, seed {data.seed}"
+    if data.source == "tasks":
+        return f"lines of {data.task}, seed {data.seed}"
     return f"{data.source} {data.path}"
 
 
@@ -79,6 +83,8 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
         return language.GeneratedCorpus(language_of(data), identity(data))
     if data.source == "facts":
         return language.GeneratedCorpus(facts_of(data), identity(data))
+    if data.source == "tasks":
+        return tasks.TaskCorpus(tasks.TASKS[str(data.task)], data.seed)
     if data.source == "disk":
         return FiniteCorpus(_load_from_disk(data), data)
     found = _found(data)

@@ -12,8 +12,9 @@ import numpy as np
 
 from harness.errors import UserError
 
-SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts")
+SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts", "tasks")
 EXAMPLE = "{source: files, path: texts/*.txt}"
+TASK_NAMES = ("copying", "addition", "brackets")  # of harness/data/tasks.py
 SAMPLE_BY = ("document", "paragraph", "line")
 
 
@@ -22,7 +23,8 @@ class DataConfig:
     """Where documents come from, and how many of their tokens validate."""
 
     # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
-    # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent)
+    # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent) | tasks (what
+    # validates of one exact task)
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
@@ -36,10 +38,14 @@ class DataConfig:
     symbols: int = 1024  # synthetic, facts: how many the language has, the end of text included
     tail: float = 2.5  # synthetic, facts: the exponent of Zipf's law, by which words, or facts, are rarer and rarer
     ranks: int = 32_768  # facts: how many that law tells apart
-    seed: int = 0  # synthetic, facts: which language of that kind, and its texts; generated: which texts of the model
+    # synthetic, facts: which language of that kind, and its texts; tasks: which of those held out; generated: which of
+    # the model's texts
+    seed: int = 0
+    task: str | None = None  # tasks: copying, addition or brackets
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
+    tasks: float | None = None  # of the bytes that train, the share that are lines of exact tasks, behind each document
     generated: float | None = None  # of the tokens that train, the share that a model of ours has written
     generator: str | None = None  # generated: that model, the folder of a cell or of a sweep of one, save_model=true
     unique_tokens: int | None = None  # train on the first so many tokens alone, with repeat=true again and again
@@ -49,6 +55,7 @@ class DataConfig:
         if self.source not in SOURCES:
             raise UserError(f"data.source={self.source} is unknown: choose one of {', '.join(SOURCES)}")
         needed = {"package": ("name", "path"), "hub": ("name",), "files": ("path",), "disk": ("path",)}
+        needed |= {"tasks": ("task",)}
         for key in needed.get(self.source, ()):
             if not getattr(self, key):
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
@@ -71,6 +78,10 @@ class DataConfig:
             raise UserError(f"data.corrupted={self.corrupted:g} is no share of the words: give 0 to 1")
         if self.generated is not None:
             self._check_generated(self.generated)
+        if self.tasks is not None and not 0 <= self.tasks < 1:
+            raise UserError(f"data.tasks={self.tasks:g} is no share that leaves some text: give 0 to below 1")
+        if self.task is not None and self.task not in TASK_NAMES:
+            raise UserError(f"data.task={self.task} is unknown: choose one of {', '.join(TASK_NAMES)}")
         for key in ("validation_tokens", "unique_tokens"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
@@ -106,7 +117,7 @@ class DataConfig:
 
 
 # Keys of what trains, which a corpus has no use for that is only read.
-OF_TRAINING = ("repeat", "corrupted", "generated", "generator", "unique_tokens")
+OF_TRAINING = ("repeat", "corrupted", "tasks", "generated", "generator", "unique_tokens")
 KEYS = [field.name for field in fields(DataConfig) if field.name not in OF_TRAINING]
 WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "seed")
 # The group in a message, and no file of that name.

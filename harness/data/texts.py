@@ -19,6 +19,7 @@ import numpy as np
 from harness.data import building, corpus
 from harness.data.documents import DataConfig, data_config, named
 from harness.data.encoding import cores
+from harness.data.tasks import TASKS, Task
 from harness.data.token_file import Extent, open_tokens
 from harness.data.tokenizer import Tokenizer, TokenizerConfig
 from harness.data.tokens import SCHEMA, TokenStore, disk_errors, hash_of, locked, read_manifest, whole_rows
@@ -34,6 +35,7 @@ class Text:
     """
     validation        ids of whole documents, each followed by the end of text
     bytes_per_token   bytes of UTF-8 text per token of them, ends of text counted as tokens
+    task              that whose lines they are, of which the answers alone count
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Text:
     bytes_per_token: float
     recipe_hash: str
     manifest: dict[str, Any]
+    task: Task | None = None
 
     def evaluated(self, seq_len: int) -> np.ndarray:
         """The tokens that every loss is taken on, and one target more."""
@@ -136,6 +139,7 @@ def _open(text: DataConfig, corpora: Corpora, tokenizer: TokenizerConfig, proces
         bytes_per_token=manifest["bytes_per_token"],
         recipe_hash=manifest["recipe_hash"],
         manifest=manifest,
+        task=TASKS[str(text.task)] if text.source == "tasks" else None,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from harness.data import building, corpus, corruption, generated
+from harness.data import building, corpus, corruption, generated, tasks
 from harness.data.documents import DataConfig
 from harness.data.encoding import cores
 from harness.data.token_file import Extent, damaged, open_tokens
@@ -106,6 +106,8 @@ def recipe_of(data: DataConfig, tokenizer_config: TokenizerConfig) -> tuple[dict
         recipe |= {"corrupted": data.corrupted, "corruption": corruption.REVISION}
     if data.generated:
         recipe["generated"] = generated.recipe(data)
+    if data.tasks:
+        recipe |= {"tasks": data.tasks, "lines": tasks.REVISION}
     if data.unique_tokens is not None:
         recipe["unique_tokens"] = data.unique_tokens
     if (other := building.corpus_of_tokenizer(data, tokenizer_config)) is not None:

@@ -55,10 +55,18 @@ def figure(content: Mapping[str, Any], name: str = NAME) -> Figure:
         "The measured number (blue) with its 95 % interval, beside others of the same kind; the band is the range in "
         "which the claim holds."
     )
-    caption += " Above, what it comes from." if len(parts) > 1 else " Left, what it comes from." if parts else ""
-    numbers = _numbers(content)
-    chart: Any = alt.vconcat(alt.hconcat(*parts), numbers) if len(parts) > 1 else alt.hconcat(*parts, numbers)
+    where = ("", "Left", "Above", "Before it")[min(len(parts), 3)]
+    caption += f" {where}, what it comes from." if where else ""
+    parts.append(_numbers(content))
+    chart: Any = alt.hconcat(*parts) if len(parts) < 3 else alt.vconcat(*_pairs(parts))  # as wide as the page
     return Figure(name, "The claim", caption, chart.resolve_scale(color="independent"))
+
+
+def _pairs(parts: Sequence[Any]) -> list[Any]:
+    """Rows of two; the numbers, which are last, have colours of their own."""
+    *rows, last = [parts[first : first + 2] for first in range(0, len(parts), 2)]
+    numbers = alt.hconcat(*last).resolve_scale(color="independent") if len(last) > 1 else last[0]
+    return [*(alt.hconcat(*row) for row in rows), numbers]
 
 
 def _numbers(content: Mapping[str, Any]) -> Any:
@@ -99,7 +107,7 @@ def _panel(panel: Mapping[str, Any], names: Sequence[str]) -> Any:
     scale = alt.Scale(domain=list(names), range=colours)
     legend = alt.Legend(title=panel["series"] or None, orient="bottom", columns=2)
     colour = alt.Color("series:N", sort=list(names), scale=scale, legend=legend)
-    large = max(points["x"].max(), lines["x"].max()) >= 1e7
+    large = max([*points["x"], *lines["x"]]) >= 1e7
     domain = style.padded([*points["x"], *lines["x"]])
     x = style.log_axis("x", panel["x"], domain, alt.X, label="power" if large else "plain", most=6)
     y = alt.Y("y:Q", title=panel["y"], scale=alt.Scale(zero=False))
@@ -109,13 +117,20 @@ def _panel(panel: Mapping[str, Any], names: Sequence[str]) -> Any:
             points[end] = points[end].astype(float).fillna(least if end == "low" else most).clip(least, most)
         shown = pd.concat([lines["y"], *(points[key] for key in ("y", "low", "high") if key in points)])
         y = style.log_axis("y", panel["y"], style.padded(shown), alt.Y, label="plain")
-    drawn = [alt.Chart(lines).mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour)] if len(lines) else []
+    drawn = [_lines(lines).encode(x, y, colour)] if len(lines) else []
     if "low" in points:
         low = alt.Y("low:Q", title=y["title"], scale=y["scale"], axis=y["axis"])
         drawn.append(alt.Chart(points).mark_rule(strokeWidth=1.5, clip=True).encode(x, low, alt.Y2("high"), colour))
     marks = alt.Chart(points).mark_point(size=46, filled=True, opacity=1, clip=True)
     drawn += [marks.encode(x, y, colour)] if len(points) else []
     return alt.layer(*drawn).properties(width=WIDTH, height=PANEL_HEIGHT)
+
+
+def _lines(lines: pd.DataFrame) -> Any:
+    """A line a series, or where it has several, one for each value of `line`."""
+    if "line" not in lines:
+        return alt.Chart(lines).mark_line(strokeWidth=1.8, clip=True)
+    return alt.Chart(lines).mark_line(strokeWidth=1, clip=True, opacity=0.8).encode(detail="line:N")
 
 
 def write_claims(folder: Path, sweeps: Sequence[str]) -> Path:

@@ -22,6 +22,7 @@ from harness.grid import Trunk, check_ranks, check_splits, check_unique
 from harness.records import (
     COMPARED_ON,
     FLOOR,
+    TASKS,
     TEXTS,
     SweepFolder,
     check_schema,
@@ -59,7 +60,7 @@ from harness.sweep.snapshot import disk_bytes, snapshot
 from harness.sweep.stage import preparing
 from harness.sweep.stated import check_stated, check_statement, statement
 from harness.sweep.tasks import launch_tasks, most_tasks, tasks_of
-from harness.sweep.texts import check_compared, complete, open_all
+from harness.sweep.texts import check_compared, complete, open_all, stated_tasks
 from harness.training.checkpoint import newest_step
 from harness.training.device import resolve
 from harness.training.memory import memory_of
@@ -247,6 +248,7 @@ def sweep_file(
         **statement(sweep.jobs[0]),
         **({"axes": sweep.axes} if sweep.axes else {}),
         **({TEXTS: {name: text.recipe_hash for name, text in texts.items()}} if texts else {}),
+        **({TASKS: tasks} if (tasks := stated_tasks(texts)) else {}),
         **({FLOOR: dict(floor)} if floor else {}),
         **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),
         **plan.machine,

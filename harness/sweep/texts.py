@@ -106,6 +106,14 @@ def _line(name: str, text: Text, corpora: Corpora) -> str:
     return said
 
 
+def stated_tasks(texts: Mapping[str, Text]) -> dict[str, dict[str, Any]]:
+    """What sweep.yaml says of the texts that are lines of a task, by name."""
+    tasks = {name: text.task for name, text in texts.items() if text.task is not None}
+    return {
+        name: {"task": task.name, "tokens": task.answer_tokens, "symbols": task.symbols} for name, task in tasks.items()
+    }
+
+
 def check_compared(folder: SweepFolder, trunks: Sequence[Trunk], texts: Mapping[str, Text]) -> None:
     """Raises UserError where cells have finished that can have no loss on the text that corpora are compared on."""
     name, text = next(iter(texts.items()))

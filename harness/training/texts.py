@@ -9,6 +9,7 @@ from harness.grid import Cell, Trunk
 from harness.model.make import Model
 from harness.records import COLUMNS, TEXTS, SweepFolder, lacking, read_record, write_record
 from harness.training import checkpoint
+from harness.training.answers import evaluate_answers
 from harness.training.claim import claimed
 from harness.training.device import Device, configure_process
 from harness.training.evaluation import evaluate
@@ -21,8 +22,12 @@ def evaluate_texts(model: Model, texts: Mapping[str, Text], device: Device) -> L
     """What a record holds of each text, by its name; raises Stopped between two batches."""
     seq_len, found = model.config.seq_len, Losses()
     for name, text in texts.items():
-        result = evaluate(model, text.evaluated(seq_len), seq_len, text.bytes_per_token, device)
-        found[name] = {"recipe": text.recipe_hash, **result.columns()}
+        tokens = text.evaluated(seq_len)
+        if text.task is None:
+            columns = evaluate(model, tokens, seq_len, text.bytes_per_token, device).columns()
+        else:
+            columns = evaluate_answers(model, tokens, seq_len, text.task, device).columns()
+        found[name] = {"recipe": text.recipe_hash, **columns}
         device.release()
     return found
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import re
 import struct
 import xml.etree.ElementTree as ET
@@ -394,23 +393,3 @@ def test_a_coupled_headline_has_its_gamma(tmp_path, rows):
     page = (directory / "report.html").read_text()
     assert "B / D<sup>β</sup>)<sup>γ</sup>" in page
     assert "0.700" in page and "0.610" in page
-
-
-@pytest.mark.parametrize(("law", "lines"), [("width_depth", 0), ("chinchilla_repeated", 6)])
-def test_a_law_of_more_than_params_and_tokens_has_a_report(tmp_path, rows, law, lines):
-    """With a line a shape where all tell of one corpus, here of 2e6 tokens; a path through shapes is not known."""
-    once = [{**row, "unique_tokens": min(row["tokens"], 2e6), "epochs": max(1.0, row["tokens"] / 2e6)} for row in rows]
-    directory = write_sweep(tmp_path / law, once)
-    found = write_study(FitConfig(runs=str(directory), law=law, bootstrap=0))
-    by_tokens = found["bands"]["by_tokens"]
-    assert len(by_tokens) == lines
-    if lines:  # what is worth U at 2e6 tokens is worth less than 2 U at 4e6
-        by_name, band = found["fit"]["estimates"], by_tokens[-1]
-        of_params = by_name["A"] * band["params"] ** -by_name["alpha"]
-        worth = 2e6 * (1 + by_name["R"] * (1 - math.exp(-(band["tokens"][-1] / 2e6 - 1) / by_name["R"])))
-        expected = by_name["E"] + of_params + by_name["B"] * worth ** -by_name["beta"]
-        assert band["predicted"][-1] == pytest.approx(expected)
-        assert not any("counts as fresh tokens" in note for note in found["notes"])
-    drawn = specifications(draw(read(directory)))
-    marks = [layer["mark"]["type"] for layer in layers_of(drawn["loss_by_params"])]
-    assert "point" in marks

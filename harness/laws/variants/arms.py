@@ -23,6 +23,7 @@ FIRST = ("variant", "source")
 RUN = ("width", "depth", "seed")
 # Another text to train on is another floor.
 DATA = ("data", "dataset", "train_set")
+OF_LOSSES = ("loss", "bits_per_byte", "accuracy_", "exact_")
 LEAST_ROWS = 3
 # A column with more values than rows over this tells cells apart, not variants.
 ROWS_A_VALUE = 3
@@ -64,7 +65,7 @@ def _may_be_setting(table: Table, name: str) -> bool:
     """Whether a column can name variants: a known setting, an axis of a sweep, or few texts in somebody's table."""
     if name in (*FIRST, *ALIKE):
         return True
-    if name in TEXTS or name in COLUMNS or name in RUN or name.startswith(("loss", "bits_per_byte")):
+    if name in TEXTS or name in COLUMNS or name in RUN or name.startswith(OF_LOSSES):
         return False
     few = table.frame[name].map(str).nunique() * ROWS_A_VALUE <= len(table.frame)
     return few and (table.own or not pd.api.types.is_numeric_dtype(table.frame[name]))
