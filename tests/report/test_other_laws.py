@@ -14,8 +14,8 @@ from harness.report.page import draw
 @pytest.mark.parametrize(("law", "lines"), [("width_depth", 0), ("chinchilla_repeated", 6)])
 def test_a_law_of_more_than_params_and_tokens_has_a_report(tmp_path, law, lines):
     """With a line a shape where all tell of one corpus, here of 2e6 tokens; a path through shapes is not known."""
-    once = [{**row, "unique_tokens": min(row["tokens"], 2e6), "epochs": max(1.0, row["tokens"] / 2e6)} for row in make_rows()]
-    directory = write_sweep(tmp_path / law, once)
+    seen = [{"unique_tokens": min(row["tokens"], 2e6), "epochs": max(1.0, row["tokens"] / 2e6)} for row in make_rows()]
+    directory = write_sweep(tmp_path / law, [row | more for row, more in zip(make_rows(), seen, strict=True)])
     found = write_study(FitConfig(runs=str(directory), law=law, bootstrap=0))
     by_tokens = found["bands"]["by_tokens"]
     assert len(by_tokens) == lines
