@@ -14,7 +14,7 @@ import check_environment  # noqa: F401
 
 # isort: split
 from harness.commands import run_script
-from harness.sweep.target import after_training, claims, command, folder_of_claims
+from harness.sweep.target import after_training, before_training, claims, command, folder_of_claims
 
 SCRIPTS = Path("scripts")
 
@@ -24,9 +24,12 @@ def script(name: str, arguments: list[str]) -> list[str]:
 
 
 def train_fit_report(arguments: list[str]) -> int:
-    """Trains a sweep, then fits or compares and reports it in its own folder; the status of the last that failed."""
+    """Trains a sweep, before it the model that writes its text, then fits or compares and reports it in its own folder;
+    the status of the last that failed."""
     from harness.sweep.run import train_sweep  # imports torch
 
+    if (before := before_training(arguments)) and (status := subprocess.call(script("train", before))):
+        return status
     status, folder = train_sweep(arguments)
     following, lines = after_training(folder) if folder else ([], [])
     for line in lines:

@@ -49,6 +49,21 @@ def command(target: str, environment: Mapping[str, str]) -> list[str]:
     return [f"runs={folder}", *of_script]
 
 
+def before_training(arguments: Sequence[str]) -> list[str] | None:
+    """The arguments of train.py for the model that writes a sweep's text, where that is an entry of conf/sweep of which
+    no weights are there yet; None where nothing is to be trained before. Raises UserError."""
+    plain = [word for word in arguments if word not in ("-m", "--multirun") and not is_axis(word)]
+    with configuration():
+        config = compose("train", known_keys("train", [quoted(settled(word)) for word in plain]))
+        generator = config.data.generator
+    folder = Path(expanded(str(generator)))
+    known = generator is not None and CONF.joinpath("sweep", f"{folder.name}.yaml").is_file()
+    if not known or any(folder.glob("runs/*/model.pt")):
+        return None
+    alike = [word for word in plain if key_of(word) in ("size", "hydra/launcher", "device", "precision", "tracking")]
+    return ["-m", f"+sweep={folder.name}", f"output_directory={folder.parent}", *alike]
+
+
 def after_training(folder: Path) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The scripts that follow a sweep's training, each with its arguments, and lines to say before.
 

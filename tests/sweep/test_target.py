@@ -216,3 +216,18 @@ def test_settings_alone_are_tuned_where_each_has_three_values(tmp_path):
         found, lines = target.after_training(tmp_path)
         assert [name for name, _ in found] == scripts and bool(lines) == (scripts == ["report"])
         assert {tuple(arguments) for _, arguments in found} == {(f"runs={tmp_path}",)}
+
+
+def test_the_model_that_writes_a_sweep_s_text_is_trained_before(tmp_path):
+    where = f"output_directory={tmp_path}"
+    line = ["-m", "+sweep=synthetic_data", "hydra/launcher=basic", "shape=w32-d2,w48-d2", where]
+    of_model = ["-m", "+sweep=generator", where, "hydra/launcher=basic"]
+    assert target.before_training(line) == of_model
+    assert target.before_training([*line, "+size=gpu"]) == [*of_model, "+size=gpu"]
+    # a model of somebody's own says itself how it is trained, and other sweeps have none
+    assert target.before_training([*line, f"data.generator={tmp_path}/mine"]) is None
+    assert target.before_training(["-m", "+sweep=cpu"]) is None
+    kept = tmp_path / "generator" / "runs" / "w48-d2-t2M-s0-1" / "model.pt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert target.before_training(line) is None
