@@ -1,6 +1,6 @@
 """How tuned is enough? Step Law's runs fitted with the best of k random settings at each size.
 
-    python tests/laws/how_tuned.py [DRAWS]
+    python tests/laws/how_tuned.py [DRAWS [docs/how_tuned.png]]
 
 Of every draw: the gap of the best loss to the fitted minimum, the exponents and their certificate, and the error on the
 quarter of most compute. Of k independent settings the best lies above a minimum of p settings by a height that falls as
@@ -10,8 +10,10 @@ k^(-2/p).
 import sys
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import pandas as pd
+import vl_convert
 from reproduce import FOLDER
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,6 +21,8 @@ from rich.table import Table
 
 from harness.laws import fit, tune
 from harness.laws.tune import Tuned
+from harness.report import style
+from harness.report.render import VEGA_LITE
 
 SETTINGS, COUNTS, DRAWS = ["lr", "batch_sequences"], (1, 2, 4, 8, 16, 32, 47), 100
 WITHIN = 4.0
@@ -81,5 +85,31 @@ def main(draws: int, folder: Path = FOLDER, console: Console | None = None) -> d
     return found
 
 
+def draw(found: dict[int, pd.DataFrame], path: Path) -> None:
+    """The gap, a mean with its line, and the exponents, medians with 95 % of the draws, against k as a picture."""
+    gaps = {count: 100 * float(each["gap"].mean()) for count, each in found.items()}
+    settings = effective(gaps)
+    scale = np.exp(np.mean([np.log(gap * count ** (2 / settings)) for count, gap in gaps.items() if 2 <= count <= 16]))
+    power = [{"k": count, "gap": scale * count ** (-2 / settings)} for count in gaps]
+    k = alt.X("k:Q", title="settings tried at each size, k", scale=alt.Scale(type="log"), axis=alt.Axis(values=[*gaps]))
+    gap = alt.Y("gap:Q", title="loss above the fitted minimum (%)", scale=alt.Scale(type="log"))
+    points = alt.Chart(pd.DataFrame({"k": [*gaps], "gap": [*gaps.values()]})).encode(k, gap)
+    ruled = alt.Chart(pd.DataFrame(power)).mark_line(color=style.INK, strokeDash=[4, 3]).encode(k, gap)
+    panels = [(points.mark_point(filled=True, size=60) + ruled).properties(width=260, height=240)]
+    for name in ("alpha", "beta", "a"):
+        ends = [each[name].quantile([0.025, 0.5, 0.975]).tolist() for each in found.values()]
+        low, middle, high = zip(*ends, strict=True)
+        bands = alt.Chart(pd.DataFrame({"k": [*found], "low": low, "middle": middle, "high": high})).encode(k)
+        y = alt.Scale(domain=(0, 1.5), clamp=True)
+        area = bands.mark_area(opacity=0.25).encode(alt.Y("low:Q", title=name, scale=y), alt.Y2("high"))
+        line = bands.mark_line(point=True).encode(alt.Y("middle:Q", scale=y))
+        panels.append((area + line).properties(width=180, height=240))
+    words = f"The gap to the fitted minimum falls as k^(-2/{settings:.1f}) with the settings tried; exponents narrow."
+    spec = style.specification(alt.hconcat(*panels, spacing=14), words)
+    path.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=1.5))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else DRAWS)
+    all_draws = main(int(sys.argv[1]) if len(sys.argv) > 1 else DRAWS)
+    if len(sys.argv) > 2:
+        draw(all_draws, Path(sys.argv[2]))
