@@ -11,7 +11,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from harness.data.corpus import DataConfig, facts_of
+from harness.data.corpus import DataConfig, facts_of, manifold_of
 from harness.data.texts import texts_of
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
@@ -195,8 +195,8 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
             part.check()
-        if self.data.source == "facts":
-            self._check_facts()
+        if self.data.source in ("facts", "manifold"):
+            self._check_weighed()
         check_texts(list(texts_of(self.validation, self.data)))
         if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
             raise UserError(
@@ -213,13 +213,17 @@ class TrainConfig:
                         "its token budgets: set it to 0, or take schedule=cosine"
                     )
 
-    def _check_facts(self) -> None:
-        """Raises UserError where rows are not facts, or not all facts validate."""
+    def _check_weighed(self) -> None:
+        """Raises UserError where rows are not facts or points, or not whole ones validate."""
         if (self.tokenizer.kind, self.tokenizer.vocab_size) != ("identity", self.data.symbols):
             raise UserError(
                 f"tokenizer.kind={self.tokenizer.kind} with tokenizer.vocab_size={self.tokenizer.vocab_size} takes "
-                f"data.source=facts apart otherwise than into its {self.data.symbols} symbols: set tokenizer=identity"
+                f"data.source={self.data.source} apart otherwise than into its {self.data.symbols} symbols: set "
+                "tokenizer=identity"
             )
+        if self.data.source == "manifold":
+            self._check_points()
+            return
         language = facts_of(self.data)
         if self.model.seq_len != language.document_tokens:
             raise UserError(
@@ -231,6 +235,21 @@ class TrainConfig:
             raise UserError(
                 f"data.validation_tokens={self.data.validation_tokens} is not the {language.facts} facts of "
                 f"data.ranks={self.data.ranks}, each once, and a target more: set it to {whole}"
+            )
+
+    def _check_points(self) -> None:
+        points = manifold_of(self.data)
+        if self.model.seq_len != points.document_tokens:
+            raise UserError(
+                f"model.seq_len={self.model.seq_len} is not that of a point of data.dimension={self.data.dimension}, "
+                f"which is to be alone in its sequence: set it to {points.document_tokens}"
+            )
+        count, rest = divmod(self.data.validation_tokens - 1, points.point_tokens)
+        if rest or not count:
+            raise UserError(
+                f"data.validation_tokens={self.data.validation_tokens} is not whole points of data.dimension="
+                f"{self.data.dimension}, each with all its answers, and a target more: set it to "
+                f"{max(1, count) * points.point_tokens + 1}"
             )
 
     def _check_measured(self) -> None:

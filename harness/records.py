@@ -37,6 +37,8 @@ COMPARED_ON = "compared_on"
 # In sweep.yaml, where the text is of a known entropy: the loss of the best predictor, `nats` of the very tokens that
 # validate and `expected` of endless text.
 FLOOR = "floor"
+# Likewise of each dimension of data=manifold, where a sweep has several.
+FLOORS = "floors"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import UserError
 
-SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts")
+SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts", "manifold")
 EXAMPLE = "{source: files, path: texts/*.txt}"
 SAMPLE_BY = ("document", "paragraph", "line")
 
@@ -23,6 +23,7 @@ class DataConfig:
 
     # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
     # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent)
+    # | manifold (points of a known dimension with answers)
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
@@ -33,10 +34,11 @@ class DataConfig:
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
-    symbols: int = 1024  # synthetic, facts: how many the language has, the end of text included
+    symbols: int = 1024  # synthetic, facts, manifold: how many the language has, the end of text included
     tail: float = 2.5  # synthetic, facts: the exponent of Zipf's law, by which words, or facts, are rarer and rarer
     ranks: int = 32_768  # facts: how many that law tells apart
-    seed: int = 0  # synthetic, facts: which language of that kind, and its texts
+    dimension: int = 4  # manifold: how many coordinates a point has
+    seed: int = 0  # synthetic, facts, manifold: which language of that kind, and its texts
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
@@ -50,7 +52,7 @@ class DataConfig:
         for key in needed.get(self.source, ()):
             if not getattr(self, key):
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
-        if self.source in ("synthetic", "facts"):
+        if self.source in ("synthetic", "facts", "manifold"):
             self._check_language()
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
@@ -72,7 +74,7 @@ class DataConfig:
                 raise UserError(f"data.{key}={getattr(self, key)} must be at least 1")
 
     def _check_language(self) -> None:
-        least = {"synthetic": 512, "facts": 32}[self.source]
+        least = {"synthetic": 512, "facts": 32, "manifold": 33}[self.source]
         if not least <= self.symbols <= 20_000:
             raise UserError(f"data.symbols={self.symbols} must be {least} to 20000: correct it")
         if self.source == "facts" and not 1.1 <= self.tail <= 3:
@@ -81,6 +83,11 @@ class DataConfig:
             raise UserError(f"data.tail={self.tail:g} must be 1 to 3: correct it")
         if self.source == "facts" and not 1000 <= self.ranks <= 10_000_000:
             raise UserError(f"data.ranks={self.ranks} must be 1000 to 10000000: correct it")
+        if self.source == "manifold" and not 1 <= self.dimension <= (self.symbols - 17) // 16:
+            raise UserError(
+                f"data.dimension={self.dimension} must be 1 to {(self.symbols - 17) // 16}, for which data.symbols="
+                f"{self.symbols} has 16 levels each: correct it, or raise data.symbols"
+            )
         if self.seed < 0:
             raise UserError(f"data.seed={self.seed} must be 0 or more: correct it")
 
@@ -92,7 +99,7 @@ class DataConfig:
 
 # Keys of what trains, which a corpus has no use for that is only read.
 KEYS = [field.name for field in fields(DataConfig) if field.name not in ("repeat", "corrupted", "unique_tokens")]
-WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "seed")
+WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "dimension", "seed")
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
 
