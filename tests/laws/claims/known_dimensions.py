@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from known_sweep import cell, write_cells
 
-WIDTHS, SEEDS, BUDGETS = (4, 8, 12, 16), (0, 1), (3e6, 6e6)
+# Width and seed, as in conf/sweep/manifold.yaml.
+TRUNKS = ((12, 0), (8, 0), (8, 1), (6, 0), (4, 0), (4, 1))
+BUDGETS = (3e6, 6e6)
 
 
 def sweep(folder: Path, exponents: dict[int, float], noise: float = 0.0, draw: int = 0, lacks: float = 0.0) -> Path:
@@ -16,7 +18,7 @@ def sweep(folder: Path, exponents: dict[int, float], noise: float = 0.0, draw: i
     """
     generator = np.random.default_rng(draw)
     rows = []
-    for (dimension, alpha), width, seed, tokens in product(exponents.items(), WIDTHS, SEEDS, BUDGETS):
+    for (dimension, alpha), (width, seed), tokens in product(exponents.items(), TRUNKS, BUDGETS):
         row = cell(width, 1, tokens, lambda row: 0.0, seed)
         excess = 0.1 * (row["params_non_embedding"] / 1e3) ** -alpha + lacks * 6e6 / tokens
         loss = 1.8 + dimension / 1e3 + excess * np.exp(noise * generator.standard_normal())
