@@ -27,6 +27,7 @@ LEAST_SHAPES, CURVE_POINTS = 3, 31
 # Params limit a loss where twice the tokens move the exponent by this part of 4/d at most.
 STAYS = 0.1
 EXCESS = "loss above the floor (nats)"
+FARTHEST, LOWEST = "the farthest from 1, either way", "the lowest"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,6 @@ def against_dimension(evidence: Evidence) -> Measured:
         ]
     panel, panels = _exponents(own), [_losses(own)]
     doubts = [doubt for budgets in found for doubt in _doubts(budgets)]
-    if any(row.low is None or row.low <= 0 for row in ratios):  # a factor of what may be 0 is none
-        return Measured(words, method, None, None, None, [*ratios, *beside], panel, doubts, panels=panels)
     number, lowest = farthest(ratios)
     rows = [*ratios, number, lowest, *beside]
     return Measured(words, method, number.estimate, number.low, number.high, rows, panel, doubts, panels=panels)
@@ -128,15 +127,18 @@ def farthest(ratios: list[Row]) -> tuple[Row, Row]:
     """The largest factor away from 1, either way, which decides, and the lowest ratio.
 
     The end of an interval that any of several may err beyond is widened so that together they err as often as one
-    (Bonferroni, Student's t taken for a normal in the log).
+    (Bonferroni, Student's t taken for a normal in the log). Without intervals where one of the ratios may be 0.
     """
+    if any(row.low is None or row.low <= 0 for row in ratios):
+        sizes = [max(row.estimate, 1 / row.estimate) for row in ratios]
+        return Row(FARTHEST, max(sizes), None, None, True), Row(LOWEST, min(row.estimate for row in ratios), None, None)
     wider = special.ndtri(1 - TAILS[0] / len(ratios)) / special.ndtri(1 - TAILS[0])
     value_K, low_K, high_K = (np.log([getattr(row, name) for row in ratios]) for name in ("estimate", "low", "high"))
     below_K, above_K = value_K - wider * (value_K - low_K), value_K + wider * (high_K - value_K)
     least_K = np.where((below_K <= 0) & (above_K >= 0), 0.0, np.minimum(np.abs(below_K), np.abs(above_K)))
     most = np.maximum(np.abs(low_K), np.abs(high_K)).max()
-    factor = _row("the farthest from 1, either way", np.abs(value_K).max(), least_K.max(), most)
-    return replace(factor, decides=True), _row("the lowest", value_K.min(), low_K.min(), above_K.min())
+    factor = _row(FARTHEST, np.abs(value_K).max(), least_K.max(), most)
+    return replace(factor, decides=True), _row(LOWEST, value_K.min(), low_K.min(), above_K.min())
 
 
 def _row(label: str, value: float, low: float, high: float) -> Row:

@@ -2,8 +2,8 @@
 
     python tests/laws/claims/dimension_coverage.py [tables]
 
-Excesses of known powers of the params, with noise of 5 %; a line for each set of ratios of the exponents to 4/d. Where an
-exponent may be 0 there is no number.
+Excesses of known powers of the params, with noise of 5 %; a line for each set of ratios of the exponents to 4/d. Where
+an exponent may be 0 there is no interval.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main(tables: int) -> None:
         for table in range(tables):
             with tempfile.TemporaryDirectory() as folder:
                 found = measure("dimension", Evidence(sweep(Path(folder) / "sweep", exponents, NOISE, table)))
-            if found.estimate is None:
+            if found.low is None:
                 none += 1
                 continue
             (own,) = (row for row in found.rows if row.label == "the lowest")
@@ -38,7 +38,7 @@ def main(tables: int) -> None:
             widths.append(found.high / found.low)
         share, lowest = inside / len(widths), bounded / len(widths)
         told = f"{share:.1%} inside, high over low {np.median(widths):.2f} in the median; the lowest {lowest:.1%}"
-        print(f"{name}: {told} inside; {none} of {tables} without a number", flush=True)
+        print(f"{name}: {told} inside; {none} of {tables} without one", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,9 @@ def test_ends_that_any_of_several_may_err_beyond_are_wider():
     assert (lowest.estimate, lowest.low, lowest.high) == pytest.approx((0.8, 0.8 / 1.1, 0.8 * wider), rel=1e-4)
     # an interval that holds 1 has a factor of 1 at its lower end
     assert farthest([Row("a", 1.02, 0.9, 1.15)])[0].low == 1.0
+    # and one that may be 0 has none
+    factor, lowest = farthest([Row("a", 0.5, -0.1, 1.1), Row("b", 1.5, 1.4, 1.6)])
+    assert (factor.estimate, factor.low, factor.high, lowest.estimate, lowest.high) == (2.0, None, None, 0.5, None)
 
 
 def test_verdict_is_written(tmp_path):
