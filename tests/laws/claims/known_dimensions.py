@@ -7,7 +7,7 @@ import numpy as np
 from known_sweep import cell, write_cells
 
 # Width and seed, as in conf/sweep/manifold.yaml.
-TRUNKS = ((12, 0), (8, 0), (8, 1), (6, 0), (4, 0), (4, 1))
+TRUNKS = ((16, 0), (12, 0), (8, 0), (8, 1), (6, 0), (6, 1))
 BUDGETS = (3e6, 6e6)
 
 

@@ -19,28 +19,28 @@ CLAIM = {"text": "Exponents are 4/d.", "quantity": "dimension", "rule": {"low": 
 def test_exponents_are_those_of_the_excess_over_4_by_d(tmp_path):
     """1.1 of 4/d at d = 4, .8 at 8, 1.2 at 16: the farthest is 1/.8 = 1.25."""
     known = {4: 1.1, 8: 0.8 * 0.5, 16: 1.2 * 0.25}
-    found = measure("dimension", Evidence(sweep(tmp_path / "a", known, noise=1e-6)))
+    found = measure("dimension", Evidence(sweep(tmp_path / "a", known, noise=1e-4)))
     assert not found.doubts
     of = {row.label: row for row in found.rows}
     for dimension, ratio in ((4, 1.1), (8, 0.8), (16, 1.2)):
-        assert of[f"d = {dimension}, N = params_non_embedding"].estimate == pytest.approx(ratio, abs=1e-3)
+        assert of[f"d = {dimension}, N = params_non_embedding"].estimate == pytest.approx(ratio, abs=2e-3)
         # nothing here depends on tokens
-        assert of[f"d = {dimension}, 3e+06 tokens"].estimate == pytest.approx(ratio, abs=1e-3)
-    assert found.estimate == pytest.approx(1.25, abs=1e-3)
+        assert of[f"d = {dimension}, 3e+06 tokens"].estimate == pytest.approx(ratio, abs=2e-3)
+    assert found.estimate == pytest.approx(1.25, abs=2e-3)
     assert [row.label for row in found.rows if row.decides] == ["the farthest from 1, either way"]
-    assert of["the lowest"].estimate == pytest.approx(0.8, abs=1e-3)
-    # params with the head of 1024 grow as 12 w^2 + 1024 w: from w = 4 to 12 by 3.3, not 9
+    assert of["the lowest"].estimate == pytest.approx(0.8, abs=2e-3)
+    # params with the head of 1024 grow as 12 w^2 + 1024 w: from w = 6 to 16 by 3, not 7
     assert of["d = 4, N = params_with_head"].estimate > 1.5
 
 
 def test_interval_has_the_noise_of_the_cells_and_the_figure_the_curve(tmp_path):
-    """10 % of the excess in 6 cells whose log N has a standard deviation of .80: .1 / .80 / sqrt(6) = .051."""
+    """10 % of the excess in 6 cells whose log N has a standard deviation of .71: .1 / .71 / sqrt(6) = .057."""
     known = {4: 1.0, 16: 0.25}
     found = measure("dimension", Evidence(sweep(tmp_path / "a", known, noise=0.1, draw=3)))
     (row,) = (row for row in found.rows if row.label == "d = 4, N = params_non_embedding")
     assert row.low < 1 < row.high
     # Student's t with 4 degrees of freedom is 2.78; the noise of 6 cells is known to a half
-    assert 0.4 * 2 * 2.78 * 0.051 < row.high - row.low < 2 * 2 * 2.78 * 0.051
+    assert 0.4 * 2 * 2.78 * 0.057 < row.high - row.low < 2 * 2 * 2.78 * 0.057
     assert [point["x"] for point in found.panel.points] == [4, 16]
     for point in found.panel.points:
         assert point["low"] < 4 / point["x"] < point["high"] and point["low"] < point["y"] < point["high"]
@@ -58,14 +58,14 @@ def test_interval_has_the_noise_of_the_cells_and_the_figure_the_curve(tmp_path):
 
 def test_an_exponent_that_moves_with_tokens_decides_nothing(tmp_path):
     """.1 nats at 1,000 params, and a twentieth of that more at the larger budget, a tenth at the smaller one."""
-    found = measure("dimension", Evidence(sweep(tmp_path / "a", {4: 1.0, 8: 0.1}, noise=1e-6, lacks=0.005)))
+    found = measure("dimension", Evidence(sweep(tmp_path / "a", {4: 1.0, 8: 0.1}, noise=1e-4, lacks=0.005)))
     of = {row.label: row.estimate for row in found.rows}
     larger, smaller = of["d = 4, N = params_non_embedding"], of["d = 4, 3e+06 tokens"]
-    # between w4 and w12, of 192 and 1728 params, it falls from .521 + .005 to .0579 + .005, ln(.526 / .0629) / ln 9 =
-    # .966, and from .521 + .01 to .0579 + .01: .936
-    assert (larger, smaller) == (pytest.approx(0.966, abs=0.01), pytest.approx(0.936, abs=0.01))
+    # between w6 and w16, of 432 and 3072 params, it falls from .2315 + .005 to .0326 + .005, ln(.2365 / .0376) /
+    # ln(7.11) = .938, and from .2315 + .01 to .0326 + .01: .885
+    assert (larger, smaller) == (pytest.approx(0.938, abs=0.01), pytest.approx(0.885, abs=0.015))
     assert found.doubts == []
-    found = measure("dimension", Evidence(sweep(tmp_path / "b", {4: 1.0, 8: 0.1}, noise=1e-6, lacks=0.03)))
+    found = measure("dimension", Evidence(sweep(tmp_path / "b", {4: 1.0, 8: 0.1}, noise=1e-4, lacks=0.03)))
     (doubt,) = found.doubts
     assert doubt.startswith("tokens still limit d = 4: twice as many move its exponent by +0.1")
     assert found.estimate is not None and found.low is not None
