@@ -11,8 +11,8 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from harness.data.corpus import DataConfig, facts_of
-from harness.data.tasks import LINE_TOKENS
+from harness.data.corpus import DataConfig
+from harness.data.suited import check_suited
 from harness.data.texts import texts_of
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import LONGEST_SEQUENCE, WINDOW_TOKENS
@@ -196,9 +196,7 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} must lie between 0 and 2147483647")
         for part in (self.model, self.data, self.tokenizer, self.optimizer, self.schedule, self.tracking):
             part.check()
-        if self.data.source == "facts":
-            self._check_facts()
-        self._check_tasks()
+        check_suited(self.data, self.tokenizer, self.model.seq_len, self.validation)
         check_texts(list(texts_of(self.validation, self.data)))
         if self.model.seq_len > LONGEST_SEQUENCE and WINDOW_TOKENS % self.model.seq_len:
             raise UserError(
@@ -214,46 +212,6 @@ class TrainConfig:
                         f"optimizer.{name}.tokens_exponent={rule.tokens_exponent:g} makes the trunk depend on "
                         "its token budgets: set it to 0, or take schedule=cosine"
                     )
-
-    def _check_facts(self) -> None:
-        """Raises UserError where rows are not facts, or not all facts validate."""
-        if (self.tokenizer.kind, self.tokenizer.vocab_size) != ("identity", self.data.symbols):
-            raise UserError(
-                f"tokenizer.kind={self.tokenizer.kind} with tokenizer.vocab_size={self.tokenizer.vocab_size} takes "
-                f"data.source=facts apart otherwise than into its {self.data.symbols} symbols: set tokenizer=identity"
-            )
-        language = facts_of(self.data)
-        if self.model.seq_len != language.document_tokens:
-            raise UserError(
-                f"model.seq_len={self.model.seq_len} is not that of a fact of data.source=facts, which is to be alone "
-                f"in its sequence: set it to {language.document_tokens}"
-            )
-        whole = language.facts * language.document_tokens + 1
-        if self.data.validation_tokens != whole:
-            raise UserError(
-                f"data.validation_tokens={self.data.validation_tokens} is not the {language.facts} facts of "
-                f"data.ranks={self.data.ranks}, each once, and a target more: set it to {whole}"
-            )
-
-    def _check_tasks(self) -> None:
-        """Raises UserError where lines of tasks would not be what trains, or are cut or told apart otherwise."""
-        if self.data.source == "tasks":
-            raise UserError("data.source=tasks only validates: train on a text with data.tasks=0.3")
-        names = [name for name, text in texts_of(self.validation, self.data).items() if text.source == "tasks"]
-        kind, seq_len = self.tokenizer.kind, self.model.seq_len
-        if names and kind != "bytes":
-            raise UserError(
-                f"validation.{names[0]} is read a token a byte, not by tokenizer.kind={kind}: set tokenizer=bytes"
-            )
-        if names and seq_len % LINE_TOKENS:
-            raise UserError(
-                f"validation.{names[0]} has lines of {LINE_TOKENS} tokens, which model.seq_len={seq_len} would cut: "
-                f"take a multiple of {LINE_TOKENS}"
-            )
-        if self.data.tasks and kind == "identity":
-            raise UserError(
-                f"data.tasks={self.data.tasks:g} is text, for which tokenizer.kind=identity has no ids: set it to null"
-            )
 
     def _check_measured(self) -> None:
         """Raises UserError where optimizer.rules were measured with what is not trained here."""

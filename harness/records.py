@@ -42,6 +42,8 @@ FLOOR = "floor"
 # In sweep.yaml, the texts that are lines of a task, by name: `task`, the `tokens` of an answer, and how many `symbols`
 # each may be.
 TASKS = "tasks"
+# Likewise of each dimension of data=manifold, where a sweep has several.
+FLOORS = "floors"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import facts, language, local_files, tasks
+from harness.data import facts, language, local_files, manifold, tasks
 from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
@@ -45,6 +45,9 @@ def identity(data: DataConfig) -> dict[str, Any]:
         return {"source": "facts", **of_facts, "language": facts.REVISION}
     if data.source == "tasks":
         return {"source": "tasks", "task": data.task, "seed": data.seed, "lines": tasks.REVISION}
+    if data.source == "manifold":
+        of_points = {"symbols": data.symbols, "dimension": data.dimension, "seed": data.seed}
+        return {"source": "manifold", **of_points, "language": manifold.REVISION}
     if data.source == "disk":
         files = _disk_files(data)
         return {"source": "disk", "text_field": data.text_field, "content": local_files.fingerprint(files)}
@@ -69,6 +72,8 @@ def describe(data: DataConfig) -> str:
         return f"facts of {data.ranks} ranks, tail {data.tail:g}, seed {data.seed}"
     if data.source == "tasks":
         return f"lines of {data.task}, seed {data.seed}"
+    if data.source == "manifold":
+        return f"points in {data.dimension} dimensions, seed {data.seed}"
     return f"{data.source} {data.path}"
 
 
@@ -85,6 +90,8 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
         return language.GeneratedCorpus(facts_of(data), identity(data))
     if data.source == "tasks":
         return tasks.TaskCorpus(tasks.TASKS[str(data.task)], data.seed)
+    if data.source == "manifold":
+        return language.GeneratedCorpus(manifold_of(data), identity(data))
     if data.source == "disk":
         return FiniteCorpus(_load_from_disk(data), data)
     found = _found(data)
@@ -101,8 +108,15 @@ def facts_of(data: DataConfig) -> facts.Facts:
     return facts.Facts(data.symbols, data.tail, data.ranks, data.seed)
 
 
+def manifold_of(data: DataConfig) -> manifold.Manifold:
+    """That of a corpus of points."""
+    return manifold.Manifold(data.symbols, data.dimension, data.seed)
+
+
 def weights_of(data: DataConfig, tokens: int) -> np.ndarray | None:
     """What the loss at each of the `tokens` that validate counts, (tokens,); None where all count alike."""
+    if data.source == "manifold":
+        return manifold_of(data).weights(tokens)
     return facts_of(data).weights(tokens) if data.source == "facts" else None
 
 

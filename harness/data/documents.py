@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import UserError
 
-SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts", "tasks")
+SOURCES = ("package", "hub", "files", "disk", "synthetic", "facts", "manifold", "tasks")
 EXAMPLE = "{source: files, path: texts/*.txt}"
 TASK_NAMES = ("copying", "addition", "brackets")  # of harness/data/tasks.py
 SAMPLE_BY = ("document", "paragraph", "line")
@@ -23,8 +23,8 @@ class DataConfig:
     """Where documents come from, and how many of their tokens validate."""
 
     # package (text files in an installed Python package) | hub (streamed) | files | disk (made by save_to_disk)
-    # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent) | tasks (what
-    # validates of one exact task)
+    # | synthetic (a language of known entropy, without end) | facts (one of a known data exponent)
+    # | manifold (points of a known dimension with answers) | tasks (what validates of one exact task)
     source: str = "package"
     name: str | None = None  # package: its name; hub: the dataset's
     path: str | None = None  # package: a glob inside it; files: a file, a glob or a folder; disk: the directory
@@ -35,11 +35,12 @@ class DataConfig:
     sample_by: str = "document"  # text files: what a document is, the whole document, a paragraph or a line
     separator: str | None = None  # files: what stands between the documents of a text; \n and \t are what they mean
     document_characters: int | None = None  # files: longer documents are cut into pieces of so many, at spaces
-    symbols: int = 1024  # synthetic, facts: how many the language has, the end of text included
+    symbols: int = 1024  # synthetic, facts, manifold: how many the language has, the end of text included
     tail: float = 2.5  # synthetic, facts: the exponent of Zipf's law, by which words, or facts, are rarer and rarer
     ranks: int = 32_768  # facts: how many that law tells apart
-    # synthetic, facts: which language of that kind, and its texts; tasks: which of those held out; generated: which of
-    # the model's texts
+    dimension: int = 4  # manifold: how many coordinates a point has
+    # synthetic, facts, manifold: which language of that kind, and its texts; tasks: which of those held out; generated:
+    # which of the model's texts
     seed: int = 0
     task: str | None = None  # tasks: copying, addition or brackets
     validation_tokens: int = 200_000  # at least so many tokens validate
@@ -59,7 +60,7 @@ class DataConfig:
         for key in needed.get(self.source, ()):
             if not getattr(self, key):
                 raise UserError(f"data.{key} is not set, and data.source={self.source} needs it: set data.{key}=...")
-        if self.source in ("synthetic", "facts"):
+        if self.source in ("synthetic", "facts", "manifold"):
             self._check_language()
         if self.sample_by not in SAMPLE_BY:
             raise UserError(f"data.sample_by={self.sample_by} is unknown: choose one of {', '.join(SAMPLE_BY)}")
@@ -89,8 +90,8 @@ class DataConfig:
     def _check_generated(self, share: float) -> None:
         if not 0 <= share <= 1:
             raise UserError(f"data.generated={share:g} is no share of the tokens: give 0 to 1")
-        if share and self.source == "facts":
-            raise UserError(f"data.generated={share:g} would break the rows of data.source=facts: leave it out")
+        if share and self.source in ("facts", "manifold"):
+            raise UserError(f"data.generated={share:g} would break the rows of data.source={self.source}: leave it out")
         if share and not self.generator:
             raise UserError(
                 f"data.generated={share:g} wants a model that writes: give data.generator=outputs/NAME, the folder of "
@@ -98,7 +99,7 @@ class DataConfig:
             )
 
     def _check_language(self) -> None:
-        least = {"synthetic": 512, "facts": 32}[self.source]
+        least = {"synthetic": 512, "facts": 32, "manifold": 33}[self.source]
         if not least <= self.symbols <= 20_000:
             raise UserError(f"data.symbols={self.symbols} must be {least} to 20000: correct it")
         if self.source == "facts" and not 1.1 <= self.tail <= 3:
@@ -107,6 +108,11 @@ class DataConfig:
             raise UserError(f"data.tail={self.tail:g} must be 1 to 3: correct it")
         if self.source == "facts" and not 1000 <= self.ranks <= 10_000_000:
             raise UserError(f"data.ranks={self.ranks} must be 1000 to 10000000: correct it")
+        if self.source == "manifold" and not 1 <= self.dimension <= (self.symbols - 17) // 16:
+            raise UserError(
+                f"data.dimension={self.dimension} must be 1 to {(self.symbols - 17) // 16}, for which data.symbols="
+                f"{self.symbols} has 16 levels each: correct it, or raise data.symbols"
+            )
         if self.seed < 0:
             raise UserError(f"data.seed={self.seed} must be 0 or more: correct it")
 
@@ -119,7 +125,7 @@ class DataConfig:
 # Keys of what trains, which a corpus has no use for that is only read.
 OF_TRAINING = ("repeat", "corrupted", "tasks", "generated", "generator", "unique_tokens")
 KEYS = [field.name for field in fields(DataConfig) if field.name not in OF_TRAINING]
-WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "seed")
+WHOLE = ("validation_tokens", "document_characters", "symbols", "ranks", "dimension", "seed")
 # The group in a message, and no file of that name.
 OF_DATA = re.compile(rf"(?<![\w/.=-])data(?==|\.(?:{'|'.join(KEYS)})\b)")
 

@@ -79,6 +79,8 @@ def texts_of(validation: Any, data: DataConfig) -> dict[str, DataConfig]:
     for name, text in found.items():
         if text.source == "facts":
             raise UserError(f"validation.{name} is of facts, whose losses count by weights: train on them, data=facts")
+        if text.source == "manifold":
+            raise UserError(f"validation.{name} is of points, whose losses count by weights: train on data=manifold")
     return found
 
 

@@ -1,6 +1,7 @@
 """Several corpora in one sweep: what they must share for their losses to be compared."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.config import TrainConfig
 from harness.data.documents import DataConfig
@@ -41,9 +42,22 @@ def corpora_of(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> list
 
 
 def several(jobs: Sequence[TrainConfig]) -> bool:
-    """Whether the jobs of a sweep train on, or validate on, different corpora; raises UserError."""
+    """Whether the jobs of a sweep train on, or validate on, different corpora; raises UserError.
+
+    Points of several dimensions are tasks apart, each with a floor of its own, whose losses nobody compares.
+    """
+    if len(tasks_apart(jobs)) > 1:
+        return False
     found = {key_of(job): job for job in jobs}.values()
     return len(found) > 1 and len({recipe_of(job.data, job.tokenizer)[1] for job in found}) > 1
+
+
+def tasks_apart(jobs: Sequence[TrainConfig]) -> dict[int, TrainConfig]:
+    """A job of each dimension of data=manifold, where all train on that and nothing else of it differs; else empty."""
+    alike = {repr(replace(job.data, dimension=1, validation_tokens=1)) for job in jobs}
+    if len(alike) > 1 or jobs[0].data.source != "manifold":
+        return {}
+    return {job.data.dimension: job for job in jobs}
 
 
 def check_tokenizers(stores: Iterable[TokenStore]) -> None:

@@ -1,11 +1,11 @@
-"""The loss that no model of a sweep can beat, where its text is of a known entropy; of facts, how it comes near."""
+"""The loss that no model of a sweep can beat, where its text is of a known entropy, and how it comes near."""
 
 from collections.abc import Sequence
 
 from harness.config import TrainConfig
-from harness.data.corpus import facts_of, language_of
+from harness.data.corpus import facts_of, language_of, manifold_of
 from harness.data.tokens import TokenStore
-from harness.sweep.corpora import several
+from harness.sweep.corpora import several, tasks_apart
 from harness.training.stores import Stores, store_of
 
 
@@ -17,6 +17,8 @@ def known_floor(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> dic
     evaluated on the same.
     """
     first = jobs[0]
+    if first.data.source == "manifold":
+        return floor_of_points(first) if len(tasks_apart(jobs)) == 1 else None
     if first.data.source == "facts" and not several(jobs):
         return {"nats": 0.0, "expected": 0.0, "exponent": facts_of(first.data).exponent}
     ids = (first.tokenizer.kind, first.tokenizer.vocab_size)
@@ -26,3 +28,19 @@ def known_floor(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> dic
         return None
     language, evaluated = language_of(first.data), store_of(stores, first).evaluated(first.model.seq_len)
     return {"nats": language.loss(evaluated), "expected": language.entropy()}
+
+
+def floor_of_points(job: TrainConfig) -> dict[str, float]:
+    """The mean entropy of the answers at the very points that validate, and at as many that train; an exponent beside.
+
+    The exponent is that of the params by which the squared error of a piecewise linear function falls.
+    """
+    task = manifold_of(job.data)
+    points = task.points_aside(job.data.validation_tokens)
+    return {"nats": task.entropy(points), "expected": task.expected_entropy, "exponent": task.exponent}
+
+
+def floors_by_dimension(jobs: Sequence[TrainConfig]) -> dict[int, dict[str, float]]:
+    """Those of data=manifold in several dimensions; empty where the jobs have one, or another text."""
+    apart = tasks_apart(jobs)
+    return {dimension: floor_of_points(job) for dimension, job in apart.items()} if len(apart) > 1 else {}

@@ -22,6 +22,7 @@ from harness.grid import Trunk, check_ranks, check_splits, check_unique
 from harness.records import (
     COMPARED_ON,
     FLOOR,
+    FLOORS,
     TASKS,
     TEXTS,
     SweepFolder,
@@ -49,7 +50,7 @@ from harness.sweep.compose import (
 )
 from harness.sweep.coordinates import write_coordinates
 from harness.sweep.corpora import corpora_of, several
-from harness.sweep.floor import known_floor
+from harness.sweep.floor import floors_by_dimension, known_floor
 from harness.sweep.launch import launch_all
 from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
@@ -250,6 +251,7 @@ def sweep_file(
         **({TEXTS: {name: text.recipe_hash for name, text in texts.items()}} if texts else {}),
         **({TASKS: tasks} if (tasks := stated_tasks(texts)) else {}),
         **({FLOOR: dict(floor)} if floor else {}),
+        **({FLOORS: floors} if (floors := floors_by_dimension(sweep.jobs)) else {}),
         **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),
         **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]

@@ -338,7 +338,7 @@ def test_configuration_files_fit_their_dataclasses():
         data.check()
     names = {path.stem for path in (CONF / "data").glob("*.yaml")}
     hubs = {"fineweb_edu", "tinystories", "wikitext103", "openwebtext", "c4"}
-    assert names == hubs | {"sotu", "files", "disk", "synthetic", "facts"}
+    assert names == hubs | {"sotu", "files", "disk", "synthetic", "facts", "manifold"}
     for path in (CONF / "tokenizer").glob("*.yaml"):
         merged = OmegaConf.merge(OmegaConf.structured(TokenizerConfig), OmegaConf.load(path))
         config = OmegaConf.create({"data": OmegaConf.structured(DataConfig), "tokenizer": merged})

@@ -39,7 +39,7 @@ def test_lengths_that_differ_have_no_floor_in_common(tmp_path):
     assert floor_of(tmp_path, "-m", "model.seq_len=64,128")[2] is None
 
 
-@pytest.mark.parametrize("name", ["floor", "facts"])
+@pytest.mark.parametrize("name", ["floor", "facts", "manifold"])
 def test_a_gpu_grid_has_as_many_ids_as_its_language(name):
     """Else it would end without a floor."""
     for job in compose_sweep(["-m", f"+sweep={name}", "+size=gpu", "tracking=none"]).jobs:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.laws.claims.aspect import by_aspect
 from harness.laws.claims.beyond import extrapolation
+from harness.laws.claims.dimension import against_dimension
 from harness.laws.claims.emergence import emergence
 from harness.laws.claims.entropy import above_floor
 from harness.laws.claims.exponent import above_exponent
@@ -39,6 +40,7 @@ QUANTITIES = {
     "aspect": Quantity(None, by_aspect),
     "transfer": Quantity(None, transfer),
     "emergence": Quantity(None, emergence),
+    "dimension": Quantity(None, against_dimension),
     "extrapolation": Quantity("fit", extrapolation),
     "floor": Quantity("fit", above_floor),
     "exponent": Quantity("fit", above_exponent),
