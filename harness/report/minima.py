@@ -23,8 +23,9 @@ def write_minima(tuned: Tuned, path: Path) -> None:
     """Writes the figure as `path` with the endings .svg and .png."""
     figure = minima(tuned)
     spec = style.specification(figure.chart, f"{figure.title}. {figure.caption}")
-    write_atomically(path.with_suffix(".svg"), vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
-    write_atomically(path.with_suffix(".png"), vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    write_atomically(path.with_suffix(".svg"), svg)
+    write_atomically(path.with_suffix(".png"), vl_convert.svg_to_png(svg, scale=2))
 
 
 def minima(tuned: Tuned) -> Figure:

@@ -44,8 +44,9 @@ def write_report(path: Path) -> Path:
     if quoted:
         make_folder(path / "paper")
     for name, spec in specs.items():
-        write_atomically(folder / f"{name}.svg", vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
-        write_atomically(folder / f"{name}.png", vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=2))
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+        write_atomically(folder / f"{name}.svg", svg)
+        write_atomically(folder / f"{name}.png", vl_convert.svg_to_png(svg, scale=2))
     for name in {*FIGURES, *OF_VARIANTS, CLAIM, COORDINATES, collapse.NAME} - set(specs):
         for kind in ("svg", "png"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)

@@ -62,14 +62,16 @@ def effective(gaps: dict[int, float]) -> float:
     return float(-2 / slope)
 
 
-def main(draws: int, folder: Path = FOLDER, console: Console | None = None) -> dict[int, pd.DataFrame]:
+def main(
+    draws: int, folder: Path = FOLDER, console: Console | None = None, counts: tuple[int, ...] = COUNTS
+) -> dict[int, pd.DataFrame]:
     console = console or Console(width=130)
     runs = pd.read_csv(folder / "step_law" / "runs.csv")
     least = floors(tune(runs, SETTINGS, within=WITHIN))
     generator = np.random.default_rng(0)
     found = {}
     table = Table("k", "gap", *SHOWN, "certified", "largest quarter", box=SIMPLE_HEAD)
-    for count in COUNTS:
+    for count in counts:
         found[count] = pd.DataFrame([judged(best_of(runs, count, generator), least) for _ in range(draws)])
         middle = found[count][list(SHOWN)].quantile([0.025, 0.5, 0.975])
         shown = [f"{m:.3f} ({low:.3f}-{high:.3f})" for low, m, high in (middle[name] for name in SHOWN)]

@@ -23,7 +23,7 @@ def test_the_best_of_k_settings_of_a_bowl_tells_how_many_they_are():
 
 def test_more_settings_come_nearer_to_the_minimum(published):
     text = io.StringIO()
-    found = main(4, published, Console(file=text, width=130))
+    found = main(4, published, Console(file=text, width=130), (1, 4, 16, 47))
     gaps = [found[count]["gap"].mean() for count in (1, 4, 16, 47)]
     assert gaps[0] > 0.02 and gaps[0] > 3 * gaps[1] > 9 * gaps[2] and 0 < gaps[3] < 0.001
     # the best of all lies below the fitted minimum: its noise was chosen too
