@@ -284,9 +284,12 @@ def sweep_file(
 
 
 def store_line(store: TokenStore) -> str:
-    manifest = store.manifest
+    manifest, recipe = store.manifest, store.manifest["recipe"]
+    shares = {"of the words changed": recipe.get("corrupted"), "lines of tasks": recipe.get("tasks")}
+    shares["written by a model"] = recipe.get("generated", {}).get("share")
+    changes = "".join(f" ({share:.0%} {words})" for words, share in shares.items() if share)
     return (
-        f"tokens: {manifest['source']}, {len(store.train):,} to train on and "
+        f"tokens: {manifest['source']}, {len(store.train):,} to train on{changes} and "
         f"{manifest['recipe']['validation_tokens']:,} to validate, vocabulary {store.vocab_size}, "
         f"{store.bytes_per_token:.2f} bytes a token"
         + (f"; skipped: {manifest['skipped']}" if "skipped" in manifest else "")

@@ -9,6 +9,7 @@ from harness.data.corruption import corrupted
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import prepare
 from harness.errors import UserError
+from harness.sweep.run import store_line
 
 TEXT = "  one two\n\nthree four  five six\tseven eight nine ten "
 
@@ -54,6 +55,8 @@ def test_only_what_trains_is_corrupted(corpus_of):
     assert worse.recipe_hash != clean.recipe_hash
     first = [bytes(np.asarray(store.train[store.train < 256], np.uint8)).decode() for store in (clean, worse)]
     assert first[0] != first[1]
+    assert " to train on (50% of the words changed) and 200 to validate" in store_line(worse)
+    assert " to train on and 200 to validate" in store_line(clean)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4])
