@@ -13,7 +13,10 @@ def check_suited(data: DataConfig, tokenizer: TokenizerConfig, seq_len: int, val
     """Raises UserError where facts, points or lines of tasks are cut, told apart otherwise, or validate in part."""
     if data.source in ("facts", "manifold"):
         _check_symbols(data, tokenizer)
-        (_check_facts if data.source == "facts" else _check_points)(data, seq_len)
+        if data.source == "facts":
+            _check_facts(data, seq_len)
+        else:
+            _check_points(data, seq_len)
     _check_tasks(data, tokenizer, seq_len, validation)
 
 
@@ -25,13 +28,17 @@ def _check_symbols(data: DataConfig, tokenizer: TokenizerConfig) -> None:
         )
 
 
+def _check_alone(document: str, tokens: int, seq_len: int) -> None:
+    if seq_len != tokens:
+        raise UserError(
+            f"model.seq_len={seq_len} is not that of {document}, which is to be alone in its sequence: set it to "
+            f"{tokens}"
+        )
+
+
 def _check_facts(data: DataConfig, seq_len: int) -> None:
     language = facts_of(data)
-    if seq_len != language.document_tokens:
-        raise UserError(
-            f"model.seq_len={seq_len} is not that of a fact of data.source=facts, which is to be alone in its "
-            f"sequence: set it to {language.document_tokens}"
-        )
+    _check_alone("a fact of data.source=facts", language.document_tokens, seq_len)
     whole = language.facts * language.document_tokens + 1
     if data.validation_tokens != whole:
         raise UserError(
@@ -42,11 +49,7 @@ def _check_facts(data: DataConfig, seq_len: int) -> None:
 
 def _check_points(data: DataConfig, seq_len: int) -> None:
     points = manifold_of(data)
-    if seq_len != points.document_tokens:
-        raise UserError(
-            f"model.seq_len={seq_len} is not that of a point of data.dimension={data.dimension}, which is to be alone "
-            f"in its sequence: set it to {points.document_tokens}"
-        )
+    _check_alone(f"a point of data.dimension={data.dimension}", points.document_tokens, seq_len)
     count, rest = divmod(data.validation_tokens - 1, points.point_tokens)
     if rest or not count:
         raise UserError(
