@@ -44,6 +44,9 @@ FLOOR = "floor"
 TASKS = "tasks"
 # Likewise of each dimension of data=manifold, where a sweep has several.
 FLOORS = "floors"
+# In sweep.yaml, where symbols are inserted into a text in several shares, by the corpus as the column `data` names it:
+# the `share`, and the `nats` a token that they add to (1 - share) of the text's own entropy.
+INSERTED = "inserted"
 # Columns that, where they are an axis, say which entry of conf/ was chosen: two entries may have one name.
 CHOSEN = ("optimizer", "schedule", "data")
 # Axes of which, where they are numbers, a comparison takes the best for each variant.

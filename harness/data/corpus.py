@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import facts, language, local_files, manifold, tasks
+from harness.data import facts, insertion, language, local_files, manifold, tasks
 from harness.data.cutting import in_shell, marker_of, way_to_cut
 from harness.data.documents import (
     NOTHING_READ,
@@ -34,6 +34,11 @@ EXAMINED_TEXTS = 1000
 
 def identity(data: DataConfig) -> dict[str, Any]:
     """What decides the documents and their order. Raises UserError where a local source cannot be read."""
+    changes = {"inserted": float(data.inserted), "insertion": insertion.REVISION} if data.inserted else {}
+    return _source(data) | changes
+
+
+def _source(data: DataConfig) -> dict[str, Any]:
     if data.source == "hub":
         keys = ("source", "name", "config", "split", "revision", "text_field")
         return {key: getattr(data, key) for key in keys}
@@ -82,6 +87,11 @@ def open_corpus(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
 
     Raises UserError where the corpus is missing, unreachable, unreadable or empty.
     """
+    found = _open(data, revision, cache)
+    return insertion.WithSymbols(found, data.inserted) if data.inserted else found
+
+
+def _open(data: DataConfig, revision: str | None, cache: Path) -> Corpus:
     if data.source == "hub":
         return StreamedCorpus(data, resolve_revision(data, revision), cache)
     if data.source == "synthetic":

@@ -45,6 +45,7 @@ class DataConfig:
     task: str | None = None  # tasks: copying, addition or brackets
     validation_tokens: int = 200_000  # at least so many tokens validate
     repeat: bool = False  # whether training may see a token more than once
+    inserted: float | None = None  # of the tokens, the share that are symbols drawn at random, wherever it is read
     corrupted: float | None = None  # of the words that train, the share in whose place stand others
     tasks: float | None = None  # of the bytes that train, the share that are lines of exact tasks, behind each document
     generated: float | None = None  # of the tokens that train, the share that a model of ours has written
@@ -75,6 +76,8 @@ class DataConfig:
             raise UserError(f"data.document_characters={self.document_characters} must be at least 1")
         if not self.store_directory:
             raise UserError("data.store_directory is empty: name a folder for token stores, such as .cache/tokens")
+        if self.inserted is not None:
+            self._check_inserted(self.inserted)
         if self.corrupted is not None and not 0 <= self.corrupted <= 1:
             raise UserError(f"data.corrupted={self.corrupted:g} is no share of the words: give 0 to 1")
         if self.generated is not None:
@@ -97,6 +100,15 @@ class DataConfig:
                 f"data.generated={share:g} wants a model that writes: give data.generator=outputs/NAME, the folder of "
                 "one that was trained with save_model=true"
             )
+
+    def _check_inserted(self, share: float) -> None:
+        if not 0 <= share < 1:
+            raise UserError(f"data.inserted={share:g} is no share that leaves some text: give 0 to below 1")
+        if share and self.source == "tasks":
+            raise UserError(f"data.inserted={share:g} would break the lines of data.source=tasks: leave it out")
+        for key in ("tasks", "generated"):
+            if share and getattr(self, key):
+                raise UserError(f"data.inserted={share:g} and data.{key} both add to the text: keep one")
 
     def _check_language(self) -> None:
         least = {"synthetic": 512, "facts": 32, "manifold": 33}[self.source]
@@ -140,7 +152,7 @@ def data_config(label: str, given: Any, data: DataConfig) -> DataConfig:
     for key, value in given.items():
         if key not in KEYS:
             raise UserError(f"{label}.{key} is no key of a corpus that is only read: choose of {', '.join(KEYS)}")
-        kind = int | float if key == "tail" else int if key in WHOLE else str
+        kind = int | float if key in ("tail", "inserted") else int if key in WHOLE else str
         free = value is None and getattr(DataConfig, key) is None
         if not free and (isinstance(value, bool) or not isinstance(value, kind)):
             raise UserError(f"{label}.{key}={value} is no {'text' if kind is str else 'number'}: correct it")

@@ -10,7 +10,7 @@ from harness.errors import UserError
 
 
 def check_suited(data: DataConfig, tokenizer: TokenizerConfig, seq_len: int, validation: Any) -> None:
-    """Raises UserError where facts, points or lines of tasks are cut, told apart otherwise, or validate in part."""
+    """Raises UserError where facts, points, lines or symbols are cut, told apart otherwise, or validate in part."""
     if data.source in ("facts", "manifold"):
         _check_symbols(data, tokenizer)
         if data.source == "facts":
@@ -18,6 +18,13 @@ def check_suited(data: DataConfig, tokenizer: TokenizerConfig, seq_len: int, val
         else:
             _check_points(data, seq_len)
     _check_tasks(data, tokenizer, seq_len, validation)
+    texts = {f"validation.{name}": text for name, text in texts_of(validation, data).items()}
+    for label, corpus in {"data": data, **texts}.items():
+        if corpus.inserted and tokenizer.kind != "bytes":
+            raise UserError(
+                f"{label}.inserted={corpus.inserted:g} is of symbols that tokenizer.kind={tokenizer.kind} would join "
+                "with others, or has no ids for: set tokenizer=bytes"
+            )
 
 
 def _check_symbols(data: DataConfig, tokenizer: TokenizerConfig) -> None:

@@ -44,9 +44,10 @@ def corpora_of(jobs: Sequence[TrainConfig], stores: TokenStore | Stores) -> list
 def several(jobs: Sequence[TrainConfig]) -> bool:
     """Whether the jobs of a sweep train on, or validate on, different corpora; raises UserError.
 
-    Points of several dimensions are tasks apart, each with a floor of its own, whose losses nobody compares.
+    Points of several dimensions are tasks apart, each with a floor of its own, whose losses nobody compares; so is a
+    text with other shares of symbols inserted.
     """
-    if len(tasks_apart(jobs)) > 1:
+    if len(tasks_apart(jobs)) > 1 or len(shares_apart(jobs)) > 1:
         return False
     found = {key_of(job): job for job in jobs}.values()
     return len(found) > 1 and len({recipe_of(job.data, job.tokenizer)[1] for job in found}) > 1
@@ -58,6 +59,13 @@ def tasks_apart(jobs: Sequence[TrainConfig]) -> dict[int, TrainConfig]:
     if len(alike) > 1 or jobs[0].data.source != "manifold":
         return {}
     return {job.data.dimension: job for job in jobs}
+
+
+def shares_apart(jobs: Sequence[TrainConfig]) -> dict[float, TrainConfig]:
+    """A job of each share of symbols that are inserted, where nothing else of the corpus differs; else empty."""
+    if len({repr(replace(job.data, inserted=None)) for job in jobs}) > 1:
+        return {}
+    return {job.data.inserted or 0.0: job for job in jobs}
 
 
 def check_tokenizers(stores: Iterable[TokenStore]) -> None:

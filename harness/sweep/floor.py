@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from harness.config import TrainConfig
 from harness.data.corpus import facts_of, language_of, manifold_of
-from harness.data.tokens import TokenStore
-from harness.sweep.corpora import several, tasks_apart
+from harness.data.insertion import inserted_nats
+from harness.data.tokens import TokenStore, recipe_of
+from harness.sweep.corpora import several, shares_apart, tasks_apart
 from harness.training.stores import Stores, store_of
 
 
@@ -44,3 +45,13 @@ def floors_by_dimension(jobs: Sequence[TrainConfig]) -> dict[int, dict[str, floa
     """Those of data=manifold in several dimensions; empty where the jobs have one, or another text."""
     apart = tasks_apart(jobs)
     return {dimension: floor_of_points(job) for dimension, job in apart.items()} if len(apart) > 1 else {}
+
+
+def inserted_by_corpus(jobs: Sequence[TrainConfig]) -> dict[str, dict[str, float]]:
+    """Of a text with several shares of symbols: each share, and the nats a token that they add beside (1 - share) of
+    the text's own entropy, by the corpus as the run table names it; empty where the jobs have one share."""
+    apart = shares_apart(jobs)
+    if len(apart) < 2:
+        return {}
+    hashes = {share: recipe_of(job.data, job.tokenizer)[1] for share, job in apart.items()}
+    return {hashes[share]: {"share": share, "nats": inserted_nats(share)} for share in sorted(apart)}

@@ -23,6 +23,7 @@ from harness.records import (
     COMPARED_ON,
     FLOOR,
     FLOORS,
+    INSERTED,
     TASKS,
     TEXTS,
     SweepFolder,
@@ -50,7 +51,7 @@ from harness.sweep.compose import (
 )
 from harness.sweep.coordinates import write_coordinates
 from harness.sweep.corpora import corpora_of, several
-from harness.sweep.floor import floors_by_dimension, known_floor
+from harness.sweep.floor import floors_by_dimension, inserted_by_corpus, known_floor
 from harness.sweep.launch import launch_all
 from harness.sweep.namesake import check_coordinates, check_settings
 from harness.sweep.pace import measure
@@ -252,6 +253,7 @@ def sweep_file(
         **({TASKS: tasks} if (tasks := stated_tasks(texts)) else {}),
         **({FLOOR: dict(floor)} if floor else {}),
         **({FLOORS: floors} if (floors := floors_by_dimension(sweep.jobs)) else {}),
+        **({INSERTED: inserted} if (inserted := inserted_by_corpus(sweep.jobs)) else {}),
         **({COMPARED_ON: next(iter(texts))} if several(sweep.jobs) else {}),
         **plan.machine,
         "launches": [past for past in launches if past["started"] != launch["started"]]
@@ -287,6 +289,7 @@ def store_line(store: TokenStore) -> str:
     manifest, recipe = store.manifest, store.manifest["recipe"]
     shares = {"of the words changed": recipe.get("corrupted"), "lines of tasks": recipe.get("tasks")}
     shares["written by a model"] = recipe.get("generated", {}).get("share")
+    shares["symbols drawn at random"] = recipe["data"].get("inserted")
     changes = "".join(f" ({share:.0%} {words})" for words, share in shares.items() if share)
     return (
         f"tokens: {manifest['source']}, {len(store.train):,} to train on{changes} and "

@@ -153,7 +153,7 @@ def job() -> TrainConfig:
 COPYING = {"source": "tasks", "task": "copying"}
 TEXT_KEYS = (
     "source, name, path, config, split, revision, text_field, sample_by, separator, document_characters, symbols, "
-    "tail, ranks, dimension, seed, task, validation_tokens, store_directory"
+    "tail, ranks, dimension, seed, task, validation_tokens, inserted, store_directory"
 )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.laws.compare import Comparison, compare_table
 from harness.laws.fit import Fit, fit_rows
-from harness.laws.settings import FitConfig
+from harness.laws.settings import CompareConfig, FitConfig
 from harness.laws.table.entry import Prepared, prepared
 from harness.laws.table.pool import read_sources
 from harness.laws.table.rows import read_rows
@@ -82,6 +83,11 @@ class Evidence:
         columns = replace(self.ready.columns, params=params)
         rows = read_rows(self.ready.table, columns, law)
         return fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, str(self.folder))
+
+    def comparison(self) -> Comparison:
+        """The variants under the stated law, as scripts/compare.py sets them side by side; raises UserError."""
+        config = CompareConfig(runs=str(self.folder))
+        return compare_table(read_sources(config.runs, config.columns.target, config.columns.cluster), config)
 
     def content(self, name: str) -> dict[str, Any]:
         """fit.json or compare.json; raises UserError where it is missing, or of other cells."""

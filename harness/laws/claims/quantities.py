@@ -15,6 +15,7 @@ from harness.laws.claims.emergence import emergence
 from harness.laws.claims.entropy import above_floor
 from harness.laws.claims.exponent import above_exponent
 from harness.laws.claims.functions import by_counting, half_size, trained_on
+from harness.laws.claims.insertion import insertion
 from harness.laws.claims.measured import Evidence, Measured, Row
 from harness.laws.claims.multipliers import MULTIPLIERS, drift, is_multiplier, multiplier
 from harness.laws.claims.transfer import transfer
@@ -44,6 +45,7 @@ QUANTITIES = {
     "extrapolation": Quantity("fit", extrapolation),
     "floor": Quantity("fit", above_floor),
     "exponent": Quantity("fit", above_exponent),
+    "insertion": Quantity("compare", insertion),
     "compare.drift": Quantity("compare", drift),
 }
 
