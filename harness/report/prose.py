@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from harness.records import axes_of
+from harness.records import FLOORS, INSERTED, axes_of
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.fields import Field, doubtful, estimate, number
 from harness.report.inputs import SweepFiles
@@ -159,9 +159,11 @@ def training(sweep: SweepFiles) -> list[str]:
         )
     elif schedule.get("name") == "cosine":
         sentences.append("Every cell is a run of its own under a cosine schedule matched to its token budget.")
+    apart = sweep.content.get(FLOORS) or sweep.content.get(INSERTED)
+    same = "is the same for all cells that train on the same text" if apart else "is the same for all cells"
     sentences.append(
         "Loss is the validation cross-entropy in nats per token at the end of a cell, on one fixed set of tokens that "
-        "is the same for all cells. FLOPs are three times the forward pass, full attention and head included. "
+        f"{same}. FLOPs are three times the forward pass, full attention and head included. "
         "params_with_head counts the non-embedding parameters and vocabulary × width for the head."
     )
     return sentences

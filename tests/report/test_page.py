@@ -6,6 +6,7 @@ import re
 import struct
 import xml.etree.ElementTree as ET
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.laws.settings import FitConfig
 from harness.laws.study import write_study
 from harness.report.inputs import read
 from harness.report.page import FIGURES, draw, render, specifications, write_report
+from harness.report.prose import training
 
 
 class Elements(HTMLParser):
@@ -78,6 +80,14 @@ def test_javascript_stands_in_the_page_once(page):
     assert len([script for script in scripts if "window.vegaEmbed" in script]) == 1
     assert len(scripts) == len(FIGURES) + 2
     assert len(page) < 3_000_000
+
+
+@pytest.mark.parametrize("key", ["floors", "inserted"])
+def test_texts_apart_are_not_said_to_validate_on_the_same_tokens(finished, key):
+    sweep = read(finished)
+    alike, apart = training(sweep), training(replace(sweep, content=sweep.content | {key: {"a": {}}}))
+    assert any("one fixed set of tokens that is the same for all cells. FLOPs" in said for said in alike)
+    assert any("the same for all cells that train on the same text. FLOPs" in said for said in apart)
 
 
 def test_every_headline_number_is_in_the_page(page):
