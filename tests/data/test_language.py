@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from counting import excess, left
 
 from harness.data.documents import DataConfig
 from harness.data.language import ANSWERS, Language
@@ -102,6 +103,18 @@ def test_mean_loss_of_much_text_is_the_entropy():
     error = math.sqrt((squares / count - (total / count) ** 2) / count)
     assert count > 7_000_000 and error < 1e-3
     assert total / count == pytest.approx(language.entropy(), abs=3 * error)
+
+
+def test_a_learner_that_counts_has_the_exponent_of_the_tail_left():
+    """Twice the text leaves 2^-(1 - 1/2.5) = .66 of it; of no text at all what even guesses have above the entropy."""
+    found = left(Language(1024, 2.5, 0), (500_000, 1_000_000, 2_000_000, 4_000_000))
+    ratios = np.divide(found[1:], found[:-1])
+    assert ratios == pytest.approx([2**-0.6] * 3, abs=0.02)
+    assert 0.0012 < found[-1] < 0.0022
+    nothing = excess(Language(1024, 2.5, 0), np.zeros((767, ANSWERS)))
+    words, answers = Language(1024, 2.5, 0).probabilities
+    known = sum(float(-(p * np.log(p)).sum()) for p in (words, answers))
+    assert nothing == pytest.approx((np.log(256) + np.log(767) - known) / (2 + 1 / 512), rel=1e-9)
 
 
 def test_store_is_the_language_and_grows_by_appending(tmp_path, monkeypatch):
