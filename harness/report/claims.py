@@ -29,6 +29,7 @@ class Section:
     verdict: str
     sentence: str
     method: str
+    beside: str
     figure: Figure | None
 
 
@@ -42,6 +43,7 @@ def section(sweep: str, content: Mapping[str, Any], name: str = NAME) -> Section
         content["verdict"],
         f"{VERDICTS[content['verdict']]}: {content['reason']}. Measured: {said}",
         f"{content['quantity']}: {content['method']}.",
+        content.get("beside", ""),
         figure(content, name) if content["estimate"] is not None else None,
     )
 

@@ -54,6 +54,13 @@ def test_the_report_tells_claim_number_rule_and_verdict(claiming):
     assert {"claim.svg", "claim.png"} <= {file.name for file in (claiming / "figures").iterdir()}
 
 
+def test_what_stands_beside_a_claim_is_told(claiming):
+    (claiming / "claim.json").write_text(json.dumps(CLAIM | {"beside": "what repeats cost: P <0.02>"}))
+    page.write_report(claiming)
+    assert "Beside it, what repeats cost: P <0.02>." in text_of((claiming / "report.html").read_text())
+    assert "Beside it" in text_of(write_claims(claiming.parent, ["shape"]).read_text())
+
+
 def test_a_report_without_a_claim_has_no_such_figure(claiming):
     assert 'data-chart="claim"' in (claiming / "report.html").read_text()
     (claiming / "claim.json").unlink()
