@@ -79,6 +79,18 @@ def test_the_page_of_all_claims_names_what_is_missing(claiming):
     assert 'href="shape/report.html"' in found.read_text()
 
 
+def test_numbers_of_very_different_size_stand_on_a_log_axis():
+    """1,030 is 541 times the least, 1.904; .0087 is 8.7 times .001."""
+
+    def scales(content):
+        layers = section("x", content).figure.chart.to_dict()["hconcat"][-1]["layer"]
+        return {layer["encoding"]["x"]["scale"].get("type", "linear") for layer in layers}
+
+    rows = [{"label": "R", "estimate": 2.7, "low": 1.904, "high": 1030.0, "decides": True}]
+    wide = CLAIM | {"rows": rows, "rule": {"low": 10, "high": None}}
+    assert (scales(wide), scales(CLAIM)) == ({"log"}, {"linear"})
+
+
 def test_the_figure_leaves_out_what_has_no_number():
     found = section("shape", CLAIM).figure
     assert found is not None
