@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.files import write_atomically
 from harness.laws.checks.agreement import disagreement
 from harness.laws.checks.collapse import by_curves
+from harness.laws.checks.epochs import by_epochs
 from harness.laws.checks.floor import by_floor
 from harness.laws.checks.misfit import by_noise, lack_of_fit, sentence
 from harness.laws.checks.moves import drops, move
@@ -134,7 +135,8 @@ def study(table: Table, config: FitConfig) -> dict[str, Any]:
         "notes": notes + text_notes + sentence(misfit) + doubtful + preferred + disagreements + kaplan_notes + skipped,
     }
     curves = None if many else by_curves(best, cells, repeat_R, sources(config.runs))
-    beside = {"floor": by_floor(best, table), "collapse": curves}
+    repeats = None if many else by_epochs(best, cells, config.bootstrap, config.seed)
+    beside = {"floor": by_floor(best, table), "epochs": repeats, "collapse": curves}
     return plain(content | tuned | {name: found for name, found in beside.items() if found})
 
 

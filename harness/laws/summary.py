@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.laws.checks import agreement, collapse, floor, validation
+from harness.laws.checks import agreement, collapse, epochs, floor, validation
 from harness.laws.display import seal
-from harness.laws.forms.repeated import REPEATS
+from harness.laws.forms.penalized import PENALTY
 from harness.laws.tuning import doubt
 
 MOST_WIDTH = 1000
-EXPONENTS = ("alpha", "beta", "gamma", "a", "E", *REPEATS)
+EXPONENTS = ("alpha", "beta", "gamma", "a", "E", *epochs.COSTS)
 
 
 def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
@@ -37,6 +37,8 @@ def show_briefly(study: dict[str, Any], console: Console, runs: str) -> None:
     say(seal(head["certificate"]))
     if known := floor.sentence(study.get("floor")):
         say(known)
+    if repeats := epochs.sentence(study.get("epochs")):
+        say(repeats)
     for entry in study["holdouts"][:1]:
         say(_hold_out(entry))
     for entry in study["moves"]:
@@ -72,7 +74,7 @@ def _counts(study: dict[str, Any]) -> Table:
     for title in ("", *(str(fit["params"] or "none") for fit in fits)):
         table.add_column(title, no_wrap=True)
     for key in (key for key in EXPONENTS if key in head["estimates"]):
-        table.add_row(key, *(_number(fit["estimates"][key], fit["intervals"][key]) for fit in fits))
+        table.add_row(key, *(_number(fit, key) for fit in fits))
     table.add_row("certified", *("yes" if fit["certificate"]["certified"] else "NO" for fit in fits))
     return table
 
@@ -91,6 +93,8 @@ def show(study: dict[str, Any], console: Console) -> None:
     console.print(seal(head["certificate"]), soft_wrap=True, markup=False)
     if known := floor.sentence(study.get("floor")):
         console.print(known, soft_wrap=True, markup=False)
+    if repeats := epochs.sentence(study.get("epochs")):
+        console.print(repeats, soft_wrap=True, markup=False)
     for entry in study["holdouts"]:
         console.print(_hold_out(entry), soft_wrap=True)
     for entry in study["moves"]:
@@ -124,7 +128,7 @@ def _by_text(study: dict[str, Any]) -> list[str]:
     lines = []
     for fit in (fit for fit in study["by_text"] if fit["target"] != study["fit"]["target"]):
         keys = [key for key in EXPONENTS if key in fit["estimates"]]
-        shown = ", ".join(f"{key} {_number(fit['estimates'][key], fit['intervals'][key])}" for key in keys)
+        shown = ", ".join(f"{key} {_number(fit, key)}" for key in keys)
         lines.append(f"L = {fit['target']}: {shown if fit['certificate']['certified'] else seal(fit['certificate'])}")
     return lines
 
@@ -210,11 +214,13 @@ def _exponents(study: dict[str, Any]) -> Table:
     others = [fit for fit in study["by_params"] if fit["params"] != head["params"]]
     others += [fit for fit in study["by_loss"] if fit["loss"] != head["loss"]]
     for fit in (head, *others):
-        cells = [_number(fit["estimates"][key], fit["intervals"][key]) for key in keys]
+        cells = [_number(fit, key) for key in keys]
         verdict = "yes" if fit["certificate"]["certified"] else "NO"
         table.add_row(fit["params"] or "none", fit["loss"], *cells, verdict, style="bold" if fit is head else None)
     return table
 
 
-def _number(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} " + ("none" if interval is None else f"{interval[0]:.3f}-{interval[1]:.3f}")
+def _number(fit: dict[str, Any], key: str) -> str:
+    value, interval = fit["estimates"][key], fit["intervals"][key]
+    form = ".3g" if key == PENALTY else ".3f"  # P may have any size
+    return f"{value:{form}} " + ("none" if interval is None else f"{interval[0]:{form}}-{interval[1]:{form}}")

@@ -17,6 +17,8 @@ from harness.report.render import javascript, rendered
 
 NAME = "claim"
 WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 270, 26, 230
+# Numbers that span a larger factor stand on a log axis.
+WIDE = 50
 VERDICTS = {"holds": "It holds", "fails": "It fails", "undecided": "It is undecided"}
 
 
@@ -29,6 +31,7 @@ class Section:
     verdict: str
     sentence: str
     method: str
+    beside: str
     figure: Figure | None
 
 
@@ -42,6 +45,7 @@ def section(sweep: str, content: Mapping[str, Any], name: str = NAME) -> Section
         content["verdict"],
         f"{VERDICTS[content['verdict']]}: {content['reason']}. Measured: {said}",
         f"{content['quantity']}: {content['method']}.",
+        content.get("beside", ""),
         figure(content, name) if content["estimate"] is not None else None,
     )
 
@@ -77,6 +81,9 @@ def _numbers(content: Mapping[str, Any]) -> Any:
     margin = 0.06 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 0.1
     domain = [min(values) - margin, max(values) + margin]
     x = alt.X("estimate:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(tickCount=6))
+    if min(values) > 0 and max(values) > WIDE * min(values):  # such as an R with an upper end of a thousand
+        domain = list(style.padded(values))
+        x = style.log_axis("estimate", "", (domain[0], domain[1]), alt.X, label="plain", most=6)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=alt.Axis(labelLimit=320, grid=False))
     colour = alt.Color(
         "decides:N", scale=alt.Scale(domain=["decides", "beside"], range=[style.FIT, style.FAINT]), legend=None
@@ -84,14 +91,14 @@ def _numbers(content: Mapping[str, Any]) -> Any:
     low, high = content["rule"]["low"], content["rule"]["high"]
     band = pd.DataFrame({"from": [domain[0] if low is None else low], "to": [domain[1] if high is None else high]})
     holds = alt.Chart(band).mark_rect(color=style.FIT, opacity=0.12).encode(
-        alt.X("from:Q", title=None, scale=x["scale"]), alt.X2("to")
+        alt.X("from:Q", title=None, scale=x["scale"], axis=x["axis"]), alt.X2("to")
     )  # fmt: skip
     base = alt.Chart(rows).encode(y, color=colour)
     tips = ["label:N", *(alt.Tooltip(f"{key}:Q", format=".4g") for key in ("estimate", "low", "high"))]
     whiskers = (
         base.transform_filter("datum.low !== null && datum.high !== null")
         .mark_rule(strokeWidth=2)
-        .encode(alt.X("low:Q", title=None, scale=x["scale"]), alt.X2("high"))
+        .encode(alt.X("low:Q", title=None, scale=x["scale"], axis=x["axis"]), alt.X2("high"))
     )
     points = base.mark_point(filled=True, size=60, opacity=1).encode(x, tooltip=tips)
     return alt.layer(holds, whiskers, points).properties(width=WIDTH, height=max(3, len(rows)) * ROW_HEIGHT)

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.laws.checks.epochs import COSTS
 from harness.report.style import scientific
 
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "a": "a = β/(α+β)", "E": "E", "A": "A", "B": "B"}
+SYMBOLS |= dict(zip(COSTS, COSTS, strict=True))
 PLACES = {"alpha": 3, "beta": 3, "gamma": 3, "a": 3, "E": 2}
 
 

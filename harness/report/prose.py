@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
+from harness.laws.checks.epochs import COSTS
 from harness.records import FLOORS, INSERTED, axes_of
 from harness.report.diagnostics import LOSS_NAMES
 from harness.report.fields import Field, doubtful, estimate, number
@@ -35,6 +36,7 @@ def headline(sweep: SweepFiles) -> Headline | None:
     fit = sweep.fit["fit"]
     names = (("α", "alpha"), ("β", "beta"), ("γ", "gamma"), ("a", "a"), ("E", "E"))
     parts = [(symbol, estimate(fit, key)) for symbol, key in names if key in fit["estimates"]]
+    parts += [(key, estimate(fit, key)) for key in COSTS if key in fit["estimates"]]
     seal = fit["certificate"]
     condition = "" if seal.get("condition") is None else f", condition number {number(seal['condition'])}"
     proof = (

@@ -7,9 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from harness.laws.noise.intervals import COEFFICIENTS
 from harness.report.diagnostics import LOSS_NAMES
-from harness.report.fields import SYMBOLS, Field, Table, doubtful, estimate, exponent, fit_rows, number, percent, seal
+from harness.report.epochs import by_epochs
+from harness.report.fields import (
+    PLACES,
+    SYMBOLS,
+    Field,
+    Table,
+    doubtful,
+    estimate,
+    exponent,
+    fit_rows,
+    number,
+    percent,
+    seal,
+)  # fmt: skip
 from harness.report.inputs import SweepFiles
 from harness.report.style import count, scientific
 from harness.report.texts import by_text
@@ -18,8 +30,8 @@ from harness.report.texts import by_text
 def tables(sweep: SweepFiles) -> list[Table]:
     """All tables that the sweep's files allow, in the order of the page."""
     makers: tuple[Callable[[SweepFiles], Table | None], ...] = (
-        _by_params, by_text, _accounting, _by_loss, _by_noise, _frontier, _ranking, _approaches, _kaplan, _holdouts,
-        _moves, _noise,
+        _by_params, by_text, _accounting, _by_loss, _by_noise, _frontier, by_epochs, _ranking, _approaches, _kaplan,
+        _holdouts, _moves, _noise,
     )  # fmt: skip
     found = [maker(sweep) for maker in makers] if sweep.fit else []
     return [table for table in found if table is not None and table.rows]
@@ -64,7 +76,7 @@ def _by_noise(sweep: SweepFiles) -> Table:
     keys = [key for key in SYMBOLS if key in head["estimates"]]
     rows = []
     for entry in sweep.fit.get("by_noise") or []:
-        shown = [_ends(entry["intervals"].get(key), None if key in COEFFICIENTS else 3) for key in keys]
+        shown = [_ends(entry["intervals"].get(key), 3 if key in PLACES else None) for key in keys]
         rows.append([Field(entry["noise"]), *(Field(text, doubtful(head)) for text in shown)])
     text = sweep.fit.get("validation_text")
     if rows and text:

@@ -54,6 +54,13 @@ def test_the_report_tells_claim_number_rule_and_verdict(claiming):
     assert {"claim.svg", "claim.png"} <= {file.name for file in (claiming / "figures").iterdir()}
 
 
+def test_what_stands_beside_a_claim_is_told(claiming):
+    (claiming / "claim.json").write_text(json.dumps(CLAIM | {"beside": "what repeats cost: P <0.02>"}))
+    page.write_report(claiming)
+    assert "Beside it, what repeats cost: P <0.02>." in text_of((claiming / "report.html").read_text())
+    assert "Beside it" in text_of(write_claims(claiming.parent, ["shape"]).read_text())
+
+
 def test_a_report_without_a_claim_has_no_such_figure(claiming):
     assert 'data-chart="claim"' in (claiming / "report.html").read_text()
     (claiming / "claim.json").unlink()
@@ -70,6 +77,18 @@ def test_the_page_of_all_claims_names_what_is_missing(claiming):
     assert "Not measured yet: isoflop." in text
     assert found.read_text().count('data-chart="claim-shape"') == 1
     assert 'href="shape/report.html"' in found.read_text()
+
+
+def test_numbers_of_very_different_size_stand_on_a_log_axis():
+    """1,030 is 541 times the least, 1.904; .0087 is 8.7 times .001."""
+
+    def scales(content):
+        layers = section("x", content).figure.chart.to_dict()["hconcat"][-1]["layer"]
+        return {layer["encoding"]["x"]["scale"].get("type", "linear") for layer in layers}
+
+    rows = [{"label": "R", "estimate": 2.7, "low": 1.904, "high": 1030.0, "decides": True}]
+    wide = CLAIM | {"rows": rows, "rule": {"low": 10, "high": None}}
+    assert (scales(wide), scales(CLAIM)) == ({"log"}, {"linear"})
 
 
 def test_the_figure_leaves_out_what_has_no_number():

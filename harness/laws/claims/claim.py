@@ -111,7 +111,7 @@ class Decided:
     def lines(self) -> list[str]:
         """What a person reads."""
         found = self.content
-        return [f"claim: {found['claim']}", sentence(found)]
+        return [f"claim: {found['claim']}", sentence(found), *filter(None, [found.get("beside")])]
 
 
 def sentence(content: Mapping[str, Any]) -> str:
@@ -163,6 +163,7 @@ def decide(folder: Path) -> Decided:
         "rows": [asdict(row) for row in found.rows],
         "panel": found.panel and asdict(found.panel),
         **({"panels": [asdict(panel) for panel in found.panels]} if found.panels else {}),
+        **({"beside": found.beside} if found.beside else {}),
         "sources": found.sources,
         "versions": versions(),
     }))  # fmt: skip

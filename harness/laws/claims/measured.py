@@ -57,6 +57,7 @@ class Measured:
     doubts: list[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)  # beside the first
+    beside: str = ""  # what else a reader should know, in a sentence
 
 
 @dataclass(frozen=True)

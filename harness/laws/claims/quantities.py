@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from harness.laws.checks import epochs
 from harness.laws.claims.aspect import by_aspect
 from harness.laws.claims.beyond import extrapolation
 from harness.laws.claims.dimension import against_dimension
@@ -106,8 +107,9 @@ def estimate(evidence: Evidence, name: str) -> Measured:
     rows += [_row(f"{key}, {fit['loss']}", fit, key) for fit in content["by_loss"] if fit["loss"] != head["loss"]]
     found, certificate = rows[0], head["certificate"]
     doubts = [] if certificate["certified"] else [f"the fit is not certified: {'; '.join(certificate['reasons'])}"]
+    beside = epochs.sentence(content.get("epochs")) if key in epochs.COSTS else ""
     return Measured(key, f"{head['predicts']}; {head['interval_method']}", found.estimate, found.low, found.high, rows,
-                    doubts=doubts)  # fmt: skip
+                    doubts=doubts, beside=beside)  # fmt: skip
 
 
 def _row(label: str, fit: dict[str, Any], key: str, decides: bool = False) -> Row:

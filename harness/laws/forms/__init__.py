@@ -3,6 +3,7 @@
 from harness.errors import UserError
 from harness.laws.forms.base import Array, Form, Variables, centred
 from harness.laws.forms.chinchilla import Chinchilla, PowerLaw
+from harness.laws.forms.penalized import Penalized
 from harness.laws.forms.repeated import DataConstrained, Repeated
 from harness.laws.forms.smooth import BrokenPowerLaw
 from harness.laws.forms.sums import Joint, PowerSum
@@ -44,6 +45,7 @@ _FORMS: tuple[Form, ...] = (
     ),
     Repeated(),
     DataConstrained(),
+    Penalized(),
     BrokenPowerLaw("broken_params", "params", "N"),
     BrokenPowerLaw("broken_tokens", "tokens", "D"),
     BrokenPowerLaw("broken_flops", "flops", "C"),

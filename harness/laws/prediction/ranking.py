@@ -38,9 +38,10 @@ def ranking(cells: Cells, fit: Fit) -> tuple[list[dict[str, Any]], Recommendatio
 
 
 def _carried(cells: Cells, fit: Fit, law: str) -> bool:
-    """Whether the table has the columns of a law; the slow ones are tried beside a law of the same variables only."""
+    """Whether the table has the columns of a law; the slow ones, and those that count repeats, are tried beside a law
+    of the same variables only."""
     form, rows, columns = FORMS[law], cells.rows, set(cells.table.frame.columns)
-    if isinstance(form, Smooth) and form.uses != fit.form.uses:
+    if (isinstance(form, Smooth) or "unique_tokens" in form.uses) and form.uses != fit.form.uses:
         return False
     return all(rows.knows(use) if use in VARIABLES else getattr(fit.columns, use) in columns for use in form.uses)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.laws.forms import Array, Form
+from harness.laws.forms.penalized import PENALTY
 from harness.laws.forms.repeated import REPEATS
 from harness.laws.solving.solver import Problem, Solution
 
@@ -113,11 +114,13 @@ def _identification(
     """Sentences that say which parameters the rows do not determine, and why."""
     form: Form = problem.form
     doubts = []
-    vanished = [name for name in at_bound if name in form.bounded_below]
+    vanished = [name for name in at_bound if name in form.bounded_below and name != PENALTY]
     if vanished:
         verb = "are" if len(vanished) > 1 else "is"
         doubts.append(f"{' and '.join(vanished)} {verb} at the lower bound 0")
-    doubts += [f"{name} is at a bound of its range" for name in at_bound if name not in vanished]
+    doubts += [f"{name} is at a bound of its range" for name in at_bound if name not in form.bounded_below]
+    if PENALTY in at_bound and PENALTY not in lost:
+        doubts.append(f"{PENALTY} is at the lower bound 0: in these rows repeats cost nothing, as in Chinchilla's law")
     if form.uses[:2] == ("params", "tokens"):
         log_ratio_R = np.diff(problem.at.x_KR[:2], axis=0)[0] + np.diff(problem.at.centre_K[:2])[0]
         low, high = np.exp([log_ratio_R.min(), log_ratio_R.max()])
@@ -126,9 +129,10 @@ def _identification(
             doubts.append(f"alpha and beta are not identified: all rows have {span}")
     unshown = [name for name in form.internal if name in REPEATS]
     unshown = [name for name in unshown if name in (*at_bound, *lost) or _endless(intervals.get(name))]
+    unshown += [PENALTY] if PENALTY in lost else []
     doubts = [doubt for doubt in doubts if doubt.split()[0] not in unshown]
     doubts += [f"{name} is not identified: these rows do not show what repeating costs" for name in unshown]
-    unseen = [name for name in lost if name not in (*at_bound, *REPEATS)]
+    unseen = [name for name in lost if name not in (*at_bound, *REPEATS, PENALTY)]
     if unseen and len(doubts) == 0:
         doubts.append(f"{' and '.join(unseen)} cannot be told apart: the curvature has not full rank")
     for name in EXPONENTS:

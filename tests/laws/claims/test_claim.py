@@ -81,6 +81,7 @@ def test_a_claim_of_an_optimum_needs_a_law_that_has_one():
         ("chinchilla_coupled", ["E", "A", "B", "alpha", "beta", "gamma", "a"]),
         ("kaplan_params", ["Nc", "alpha"]),
         ("chinchilla_repeated", ["E", "A", "B", "alpha", "beta", "a", "R"]),
+        ("chinchilla_penalized", ["E", "A", "B", "alpha", "beta", "a", "P"]),
     ],
 )
 def test_every_estimate_of_a_law_may_decide(law, names):
@@ -123,6 +124,26 @@ def test_claim_json_says_what_was_claimed_and_what_came(claiming):
     assert [(row["label"], row["decides"]) for row in said["rows"]] == [
         ("a, N = params_with_head", True), ("a, N = params_total", False)
     ]  # fmt: skip
+
+
+def test_a_claim_of_repeats_says_what_the_other_laws_make_of_them(grid):
+    """P beside R: of another quantity of the same law nothing is said."""
+    law = {"law": "chinchilla_repeated"}
+    text = (grid / "sweep.yaml").read_text().replace("chinchilla_coupled", "chinchilla_repeated")
+    fits = json.loads(json.dumps(content(2.7, 2.0, 6.1)).replace('"a"', '"R"'))
+    entry = {"law": "chinchilla_penalized", "costs": {"P": {"value": 0.02, "low": 0.01, "high": 0.03}}, "errors": {},
+             "rms_residual": 0.005, "errors_certified": True, "certified": True, "reasons": []}  # fmt: skip
+    written(grid, "fit", fits | {"epochs": [entry]}, **law)
+    stated = GIVEN | {"quantity": "fit.R", "rule": {"low": 10, "high": None}}
+    (grid / "sweep.yaml").write_text(text.replace("cells:", f"claim: {json.dumps(stated)}\ncells:", 1))
+    said = "what repeats cost: chinchilla_penalized P 0.020 (0.010 to 0.030), residuals 0.50%"
+    assert decide(grid).lines()[1:] == [
+        "fails: R 2.7 (2 to 6.1), rule at least 10: the whole interval lies outside the rule", said
+    ]  # fmt: skip
+    assert decide(grid).content["beside"] == said
+    written(grid, "fit", content(0.5, 0.46, 0.54) | {"epochs": [entry]}, **law)
+    (grid / "sweep.yaml").write_text(text.replace("cells:", f"claim: {json.dumps(GIVEN)}\ncells:", 1))
+    assert "beside" not in decide(grid).content
 
 
 def test_a_fit_of_other_cells_decides_nothing(claiming):

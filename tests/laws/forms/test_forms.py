@@ -62,6 +62,10 @@ TRUTHS = {
         1.7 + 0.6 * power(PARAMS_WORTH, 4e5, 0.35) + 0.9 * power(WORTH, 5e6, 0.4),
         {"E": 1.7, "alpha": 0.35, "beta": 0.4, "A": 0.6 * 4e5**0.35, "R_D": 4.0, "R_N": 6.0},
     ),
+    "chinchilla_penalized": (
+        1.7 + 0.6 * power(N, 4e5, 0.35) + 0.9 * power(D, 5e6, 0.4) + 0.02 * (D / U - 1) * N / U,
+        {"E": 1.7, "alpha": 0.35, "beta": 0.4, "A": 0.6 * 4e5**0.35, "B": 0.9 * 5e6**0.4, "P": 0.02},
+    ),
     "broken_tokens": (
         1.2 + 1.5 * power(D, 5e6, 0.1) * (1 + (D / 8e6) ** 4) ** (-0.5 / 4),
         {"E": 1.2, "alpha": 0.1, "beta": 0.6, "D1": 8e6, "f": 0.25},

@@ -31,7 +31,7 @@ def a_point(law, alpha, beta, E, logA):
     variables |= {"params": PARAMS, "tokens": TOKENS, "flops": 6 * PARAMS * TOKENS}
     at = centred(np.full(20, 1.3), *(variables[use] for use in form.uses))
     values = {"E": E, "A": logA, "intercept": logA, "alpha": alpha, "ratio": alpha, "B": -0.5, "beta": beta, "G": -0.7}
-    values |= {"gamma": 0.8, "R": 1.5, "R_D": 1.5, "R_N": 1.2, "break": 0.2, "width": -0.4}
+    values |= {"gamma": 0.8, "R": 1.5, "R_D": 1.5, "R_N": 1.2, "P": 0.3, "break": 0.2, "width": -0.4}
     return form, at, np.array([values[name] for name in form.internal])
 
 
