@@ -85,9 +85,9 @@ class Evidence:
         rows = read_rows(self.ready.table, columns, law)
         return fit_rows(rows, columns, law, config.loss, config.delta, config.bootstrap, config.seed, str(self.folder))
 
-    def comparison(self) -> Comparison:
+    def comparison(self, shared: list[str] | None = None) -> Comparison:
         """The variants under the stated law, as scripts/compare.py sets them side by side; raises UserError."""
-        config = CompareConfig(runs=str(self.folder))
+        config = CompareConfig(runs=str(self.folder), shared=shared)
         return compare_table(read_sources(config.runs, config.columns.target, config.columns.cluster), config)
 
     def content(self, name: str) -> dict[str, Any]:

@@ -24,27 +24,44 @@ def test_the_floor_rises_by_what_the_symbols_add(found):
     assert measured.low < part < measured.high and measured.high - measured.low < 0.01
     assert not measured.doubts
     assert measured.words == "floor of symbols above (1 - q) E of plain, over the 1.2555 nats of its symbols"
-    assert [(row.label, row.decides) for row in measured.rows] == [("symbols: 25% of the tokens, 1.2555 nats", True)]
+    # one set of exponents is not rejected, and tells more
+    own, shared = measured.rows
+    assert (own.label, own.decides) == ("symbols, exponents of its own", False)
+    assert (shared.label, shared.decides) == ("symbols, exponents of all", True)
+    assert own.estimate == pytest.approx(part, abs=0.01)
+    assert own.high - own.low > 1.5 * (shared.high - shared.low)
+    assert "an E of each, exponents of all; " in measured.method
 
 
 def test_less_its_symbols_a_text_has_one_curve(found):
-    """At w48-d2 and .6 M tokens 1 + (.25 (55296 / 1e5)^-.66 + .35 (.6 part)^-.63)^.69, of as many tokens of text."""
+    """At w48-d2 and T M tokens of text 1 + (.25 (55296 / 1e5)^-.66 + .35 T^-.63)^.69."""
     part, measured = found
     if part != 1.0:
         return
     points = {(each["series"], each["line"], round(each["x"])): each["y"] for each in measured.panel.lines}
     at = lambda text: 1 + (0.25 * 0.55296**-0.66 + 0.35 * text**-0.63) ** 0.69  # noqa: E731
-    assert points["plain", "w48-d2-s0", 600_000] == pytest.approx(at(0.6), rel=1e-3)
-    assert points["symbols", "w48-d2-s0", 450_000] == pytest.approx(at(0.45), rel=1e-3)
+    assert points["plain", "w48-d2-s0", 1_200_000] == pytest.approx(at(1.2), rel=1e-3)
+    assert points["symbols", "w48-d2-s0", 900_000] == pytest.approx(at(0.9), rel=1e-3)
     assert len(measured.panel.points) == 48
 
 
 def test_of_several_shares_the_most_decides(tmp_path):
     shares = {"plain": 0.0, "third": 0.3, "tenth": 0.1}
     measured = measure("insertion", Evidence(sweep(tmp_path / "sweep", noise=1e-4, shares=shares)))
-    assert [(row.label.split(":")[0], row.decides) for row in measured.rows] == [("third", True), ("tenth", False)]
-    assert [row.estimate for row in measured.rows] == [pytest.approx(1, abs=5e-3)] * 2
+    names = ["third, exponents of its own", "tenth, exponents of its own", "third, exponents of all",
+             "tenth, exponents of all"]  # fmt: skip
+    assert [(row.label, row.decides) for row in measured.rows] == list(zip(names, (0, 0, 1, 0), strict=True))
+    assert [row.estimate for row in measured.rows[2:]] == [pytest.approx(1, abs=5e-3)] * 2
     assert needed("insertion") == "compare"
+
+
+def test_exponents_that_differ_are_not_shared(tmp_path):
+    """Where wider models gain more from text with symbols, one set of exponents puts its floor elsewhere."""
+    measured = measure("insertion", Evidence(sweep(tmp_path / "sweep", noise=1e-4, alpha=0.9)))
+    own, shared = measured.rows
+    assert own.decides and own.estimate == pytest.approx(1, abs=0.01)
+    assert not shared.decides and abs(shared.estimate - 1) > 0.03
+    assert "an E of each, exponents of its own; " in measured.method
 
 
 def test_a_claim_is_decided_by_it(tmp_path):
