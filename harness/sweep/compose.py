@@ -53,7 +53,7 @@ ALLOCATOR = "expandable_segments:True"
 
 def set_environment() -> None:
     """That of this process and of every worker; what the user set of the allocator stays."""
-    collect_garbage()  # of a worker, which imports the script too
+    collect_garbage()  # of a worker
     os.environ.update(QUIET)
     if homeless():  # as in a container: caches have no other place
         os.environ.setdefault("HF_HOME", str(Path(".cache/huggingface").absolute()))
