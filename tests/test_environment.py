@@ -84,6 +84,17 @@ def test_a_worker_of_a_pool_does_not_search_what_it_imports_either(monkeypatch, 
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("4", "4")])
+def test_a_script_has_one_thread_of_openblas_unless_it_is_told_otherwise(check, monkeypatch, given, expected):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    monkeypatch.delitem(sys.modules, "check_environment")
+    import check_environment  # noqa: F401
+
+    assert os.environ["OPENBLAS_NUM_THREADS"] == expected
+
+
 BEGUN = f"import os, signal, sys; sys.path.append({str(ROOT / 'scripts')!r}); import check_environment\n"
 
 
