@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import weakref
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from harness.data.corpus import DataConfig
 from harness.data.synthetic import write_corpus
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
+from harness.laws.solving import solver
 from harness.sweep.compose import compose_sweep
+from harness.training.trainer import Trainer
 
 gc.disable()  # until all tests are imported
 torch.set_num_threads(1)  # for what a module sets up too
@@ -24,6 +27,8 @@ untrace(ConfigLoaderImpl, "list_groups")
 untrace(OverridesParser, "parse_overrides")
 for name in ("missing_keys", "resolve", "to_object", "to_yaml", "to_container", "update", "merge", "create"):
     untrace(OmegaConf, name)
+untrace(Trainer, "take", kind=lambda trainer, *_: weakref.ref(trainer))
+untrace(solver, "_descend", kind=lambda problem, *_: (problem.form.name, problem.loss.kind))
 
 
 def pytest_collection_finish():
