@@ -22,8 +22,10 @@ plan fit report compare claim forecast status sync view clean: .venv/installed
 
 # A third worker computes while others wait for servers and clusters. Each begins with a third of the files, of which
 # others take over what is left, so that what a file sets up is seldom set up twice. Bytecode is kept, whatever the
-# environment says: hundreds of processes would compile each file anew.
+# environment says: hundreds of processes would compile each file anew. Threads of OpenBLAS wait for each other, busily,
+# for many times what small matrices take one.
 test: export PYTHONDONTWRITEBYTECODE =
+test: export OPENBLAS_NUM_THREADS = 1
 test: .venv/tested
 	@$(PY) -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 

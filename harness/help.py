@@ -45,11 +45,11 @@ def _chooses(argument: str) -> bool:
 
 def page(name: str, overrides: list[str]) -> RenderableType:
     """The keys of conf/<name>.yaml as it is composed."""
-    chosen = compose(name, overrides, return_hydra_config=True).hydra.runtime.choices
+    config = compose(name, overrides, return_hydra_config=True)
+    chosen = config.hydra.runtime.choices
     mark = " (chosen)" if overrides else " (the default)"
-    config = compose(name, overrides)
     about = _schema_comments(config) or {key: comment for key, _, comment in _file_rows(name)}
-    keys = [str(key) for key in config]
+    keys = [str(key) for key in config if key != "hydra"]
     plain = [key for key in keys if not OmegaConf.is_dict(config[key])]
     parts = _section(f"conf/{name}.yaml", _rows(config, plain, "", about))
     for key in (key for key in keys if key not in plain):

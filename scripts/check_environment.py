@@ -52,6 +52,8 @@ for name in ("COLUMNS", "LINES"):
     if not re.fullmatch("[1-9][0-9]{0,4}", os.environ.get(name, "1")):
         del os.environ[name]
 gc.disable()  # until harness.commands.collect_garbage
+# The matrices of a fit are small: more threads wait for each other, busily, for minutes where others use the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.excepthook = hook
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)

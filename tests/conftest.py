@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import weakref
 
 import pytest
 import torch
@@ -15,14 +16,19 @@ from harness.data.corpus import DataConfig
 from harness.data.synthetic import write_corpus
 from harness.data.tokenizer import TokenizerConfig
 from harness.data.tokens import TokenStore, prepare
+from harness.laws.solving import solver
 from harness.sweep.compose import compose_sweep
+from harness.training.trainer import Trainer
 
 gc.disable()  # until all tests are imported
+torch.set_num_threads(1)  # for what a module sets up too
 untrace(ConfigLoaderImpl, "load_configuration")
 untrace(ConfigLoaderImpl, "list_groups")
 untrace(OverridesParser, "parse_overrides")
 for name in ("missing_keys", "resolve", "to_object", "to_yaml", "to_container", "update", "merge", "create"):
     untrace(OmegaConf, name)
+untrace(Trainer, "take", kind=lambda trainer, *_: weakref.ref(trainer))
+untrace(solver, "_descend", kind=lambda problem, *_: (problem.form.name, problem.loss.kind))
 
 
 def pytest_collection_finish():
@@ -39,10 +45,11 @@ settings.register_profile("long", max_examples=10_000)
 def as_at_the_start():
     """What the test before may have left of its process: signals that are ignored, as by a launcher that was stopped or
     under nohup, which every process that a test starts would ignore too; small numbers that are taken for 0; garbage
-    that is not collected."""
+    that is not collected; threads, which at these sizes only wait for each other."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_flush_denormal(False)
+    torch.set_num_threads(1)
     gc.enable()
 
 

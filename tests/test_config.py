@@ -106,3 +106,9 @@ def test_budgets_come_back_ascending_or_are_refused(values):
     else:
         with pytest.raises(UserError):
             config.budgets()
+
+
+def test_a_command_line_of_one_job_is_composed_once(compose, monkeypatch):
+    monkeypatch.setattr("harness.sweep.grids.compose", None)
+    job = compose("model.width=48", "model=llama", "tokens=[1e5,2e5]")
+    assert (job.model.width, job.model.family, list(job.tokens)) == (48, "llama", [1e5, 2e5])

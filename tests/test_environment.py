@@ -1,6 +1,8 @@
 """What a script says where its Python lacks the package or a module that it needs, and make where no wheel fits it."""
 
 import gc
+import importlib
+import multiprocessing
 import os
 import re
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import harness.sweep
 from harness.commands import run_script
 from harness.sweep.compose import set_environment
 
@@ -69,6 +72,27 @@ def test_what_is_imported_is_not_searched_for_garbage_and_what_follows_is(check,
     with pytest.raises(SystemExit) as ended:
         run_script(lambda arguments: 3 + gc.isenabled(), "fit")
     assert ended.value.code == 4
+
+
+@pytest.mark.parametrize("worker", [True, False])
+def test_a_worker_of_a_pool_does_not_search_what_it_imports_either(monkeypatch, worker):
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: worker or None)
+    gc.enable()
+    importlib.reload(harness.sweep)
+    assert gc.isenabled() == (not worker)
+    set_environment()
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("4", "4")])
+def test_a_script_has_one_thread_of_openblas_unless_it_is_told_otherwise(check, monkeypatch, given, expected):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    monkeypatch.delitem(sys.modules, "check_environment")
+    import check_environment  # noqa: F401
+
+    assert os.environ["OPENBLAS_NUM_THREADS"] == expected
 
 
 BEGUN = f"import os, signal, sys; sys.path.append({str(ROOT / 'scripts')!r}); import check_environment\n"

@@ -53,7 +53,7 @@ ALLOCATOR = "expandable_segments:True"
 
 def set_environment() -> None:
     """That of this process and of every worker; what the user set of the allocator stays."""
-    collect_garbage()  # of a worker, which imports the script too
+    collect_garbage()  # of a worker
     os.environ.update(QUIET)
     if homeless():  # as in a container: caches have no other place
         os.environ.setdefault("HF_HOME", str(Path(".cache/huggingface").absolute()))
@@ -122,7 +122,7 @@ def _composed(arguments: list[str]) -> Sweep:
     on_gpus = cluster and (slurm.device(cluster) if base.device == "auto" else base.device).startswith("cuda")
     if on_gpus and "device" not in axes and base.precision == "auto" and "precision" not in axes:
         lines.append("precision=bf16")  # on every node alike, whatever its GPUs have
-    batch, jobs, labels = _split(lines + settled_corpora(base, axes), base, parser, multirun)
+    batch, jobs, labels = _split(lines + settled_corpora(base, axes), base, fixed, parser, multirun)
     check_one_folder(jobs)
     if cluster:
         threads = max(job.threads * (1 if on_gpus else job.gpus) for job in jobs)
@@ -134,11 +134,11 @@ def _composed(arguments: list[str]) -> Sweep:
 
 
 def _split(
-    lines: Sequence[str], base: Any, parser: OverridesParser, multirun: bool
+    lines: Sequence[str], base: Any, fixed: Sequence[str], parser: OverridesParser, multirun: bool
 ) -> tuple[list[list[str]], tuple[TrainConfig, ...], tuple[Label, ...]]:
     """The jobs of a sweep's overrides, variant after variant: their own overrides, their configurations, their labels.
 
-    base: the configuration that they share.
+    base: the configuration that they share, of the overrides `fixed`.
     """
     grids = grids_of(base)
     axes = list(dict.fromkeys([*axes_in(beside(lines, []), parser), *axes_of_grids(grids)]))
@@ -159,7 +159,7 @@ def _split(
 
     def composed(*products: Sequence[str]) -> tuple[list[list[str]], list[TrainConfig]]:
         of_each = [overrides for own in products for overrides in merged(own)]
-        return of_each, list(map(to_config, composed_once(of_each, parser)))
+        return of_each, list(map(to_config, composed_once(of_each, parser, base, fixed)))
 
     each: list[tuple[str | None, list[list[str]]]] = [(name, [own]) for name, own in variants.items()]
     for name, products in each or [(None, grids or [[]])]:

@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from harness.commands import known_keys
 from harness.errors import UserError
@@ -53,14 +53,22 @@ def axes_of_grids(grids: Sequence[Sequence[str]]) -> list[str]:
     return [key for key in keys if key not in COORDINATES]
 
 
-def composed_once(batch: Sequence[Sequence[str]], parser: OverridesParser) -> Iterator[Any]:
+def composed_once(
+    batch: Sequence[Sequence[str]], parser: OverridesParser, base: Any, given: Sequence[str]
+) -> Iterator[Any]:
     """The configuration of each job of a batch; of those that override the same keys the first is composed, and what
     differs between them is set in copies of it.
 
-    Hydra takes a tenth of a second or two for each, and sets the keys last too. A group is composed.
+    base: what Hydra made of the overrides `given`, with a node of its own, which must not be among them. It takes a
+    tenth of a second or two for each, and sets the keys last too. A group is composed.
     """
     groups = GlobalHydra.instance().config_loader().list_groups("")
     composed: dict[tuple[str, ...], tuple[Sequence[str], Any]] = {}
+    if not any(line.lstrip("+~").startswith("hydra") for line in given):
+        config = copy.deepcopy(base)
+        with open_dict(config):
+            del config["hydra"]
+        composed[tuple(map(key_of, given))] = given, config
     for overrides in batch:
         keys = tuple(map(key_of, overrides))
         if keys not in composed:

@@ -4,6 +4,7 @@ A rank is `python -m harness.training.spawn FD`, FD one end of a socket to that 
 do and says how it ended. When one ends, the others are ended too.
 """
 
+import gc
 import io
 import os
 import shutil
@@ -22,6 +23,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    gc.disable()  # what a rank imports for seconds is not searched for garbage
 
 import torch
 import torch.distributed as dist
@@ -200,6 +204,8 @@ def _first_word(reports: list[Connection], folder: Path) -> tuple[str, Any, str]
 
 def main(file: int) -> NoReturn:
     """One rank, from its order to its last word."""
+    gc.freeze()
+    gc.enable()
     report = Connection(file)
     try:
         sys.path[:] = report.recv()

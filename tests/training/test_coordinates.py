@@ -14,7 +14,7 @@ VOCAB = 256
 
 
 @pytest.fixture
-def rows_of(compose, one_thread):
+def rows_of(compose):
     def one(parametrization: str, shapes: list[str], *arguments: str) -> dict[str, dict[str, list[float]]]:
         """`size` and `moved` of each part, a value a shape."""
         given = ["tokens=1e6", f"model.parametrization={parametrization}", *arguments]
@@ -66,7 +66,7 @@ def test_completep_holds_the_residual_stream_of_all_depths(rows_of):
     assert (of["completep"]["size"][0], of["completep"]["moved"][0]) == (of["mup"]["size"][0], of["mup"]["moved"][0])
 
 
-def test_a_part_of_several_blocks_is_their_root_mean_square(compose, one_thread):
+def test_a_part_of_several_blocks_is_their_root_mean_square(compose):
     (trunk,) = make_trunks(compose("tokens=1e6", "shape=w32-d2"), VOCAB, "", "x")
     single = sizes_and_movements(trunk)
     pairs = zip(single["blocks.0.attention"], single["blocks.1.attention"], strict=True)
@@ -83,7 +83,7 @@ def test_a_check_draws_nothing_that_is_drawn_later(rows_of):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_it_is_written_for_the_claim_that_asks_for_it(tmp_path, compose, one_thread):
+def test_it_is_written_for_the_claim_that_asks_for_it(tmp_path, compose):
     given = ["tokens=1e6", "shape=w32-d1"]
     job = compose(*given)
     jobs = [compose(*given, f"optimizer.learning_rate.value={rate}") for rate in (0.002, 0.008, 0.008)]

@@ -12,7 +12,6 @@ from harness.training.device import Device
 from harness.training.muon import Muon
 from harness.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [(24, 8), (8, 8), (32, 8), (8, 32)]  # of a block of width 8: qkv, out, up, down
 DEPTH = 3
 SETTINGS = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}

@@ -98,22 +98,7 @@ def test_gradients_are_those_of_the_whole_batch(trunk_of, store):
 
 
 def test_a_trunk_has_the_bits_of_a_process_that_adds_up_the_same_parts(trunk_of, store, one_process, tmp_path):
-    trunk, folder = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two")
-    run_trunk_on_ranks(trunk, store, [CPU, CPU], folder, "test")
-    found = losses(folder, trunk)
-    assert found == one_process(BUDGETS)
-    whole = trunk_of(BUDGETS)
-    run_trunk(whole, store, CPU, SweepFolder(tmp_path / "whole"), "test")
-    assert found == pytest.approx(losses(SweepFolder(tmp_path / "whole"), whole), rel=1e-4)
-    assert ranks_of(os.getpid()) == []
-    assert sorted(path.name for path in folder.trunk(trunk.name).iterdir()) == [
-        "curve.jsonl", "lock", "step-31.pt", "step-62.pt",
-    ]  # fmt: skip
-    row = json.loads((folder.run(trunk.cells[1].name) / "curve.jsonl").read_text().splitlines()[-1])
-    assert (row["step"], row["tokens"]) == (78, 78 * 256)
-
-
-def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store, one_process, tmp_path):
+    """Its ranks train the cooldowns too, beside a worker that waits."""
     trunk, folder, calls = trunk_of(BUDGETS, "gpus=2"), SweepFolder(tmp_path / "two"), []
 
     def on_ranks(*arguments):
@@ -129,8 +114,17 @@ def test_ranks_train_their_cooldowns_beside_a_worker_that_waits(trunk_of, store,
         thread.join(100)
         assert not thread.is_alive()
     assert len(calls) == 1 and ranks_of(os.getpid()) == []
-    assert losses(folder, trunk) == one_process(BUDGETS)
+    found = losses(folder, trunk)
+    assert found == one_process(BUDGETS)
+    whole = trunk_of(BUDGETS)
+    run_trunk(whole, store, CPU, SweepFolder(tmp_path / "whole"), "test")
+    assert found == pytest.approx(losses(SweepFolder(tmp_path / "whole"), whole), rel=1e-4)
     assert list(tmp_path.glob("two/*/*/running")) == []
+    assert sorted(path.name for path in folder.trunk(trunk.name).iterdir()) == [
+        "curve.jsonl", "lock", "ranks.lock", "step-31.pt", "step-62.pt",
+    ]  # fmt: skip
+    row = json.loads((folder.run(trunk.cells[1].name) / "curve.jsonl").read_text().splitlines()[-1])
+    assert (row["step"], row["tokens"]) == (78, 78 * 256)
 
 
 def test_ranks_that_cannot_be_connected_say_so(trunk_of, store, tmp_path, monkeypatch):

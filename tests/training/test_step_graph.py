@@ -17,7 +17,6 @@ from harness.training.device import Device
 from harness.training.muon import Muon
 from harness.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 BF16, FLOAT32 = Device(CPU, "bf16", False), Device(CPU, "float32", False)
 

@@ -69,7 +69,7 @@ class Model(PlainGPT):
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch, one_thread):
+def write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
 
