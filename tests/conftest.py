@@ -27,8 +27,8 @@ untrace(ConfigLoaderImpl, "list_groups")
 untrace(OverridesParser, "parse_overrides")
 for name in ("missing_keys", "resolve", "to_object", "to_yaml", "to_container", "update", "merge", "create"):
     untrace(OmegaConf, name)
-untrace(Trainer, "take", kind=lambda trainer, *_: weakref.ref(trainer))
-untrace(solver, "_descend", kind=lambda problem, *_: (problem.form.name, problem.loss.kind))
+untrace(Trainer, "take", kind=lambda trainer, *_, **__: weakref.ref(trainer))
+untrace(solver, "_descend", kind=lambda problem, *_, **__: (problem.form.name, problem.loss.kind))
 
 
 def pytest_collection_finish():
