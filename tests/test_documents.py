@@ -52,7 +52,7 @@ NOT_RUN = {
     "python tests/laws/floor_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/data/sights.py": ("needs the weights of a trained sweep; tests/data/test_facts.py has its parts", 1),
     "python tests/laws/forecast_coverage.py": ("minutes; tests/laws/prediction/test_growth.py has its parts", 1),
-    "python tests/laws/multipliers.py": ("hours; a test runs a part of it", 1),
+    "python tests/laws/multipliers.py": ("half an hour; a test runs a part of it", 1),
     "python tests/laws/tuning/enough_coverage.py": ("hours; tests/laws/tuning/test_enough.py runs a part of it", 1),
     "python tests/laws/tuning/doubt_coverage.py": ("minutes; a test runs a part of it", 1),
     "python tests/laws/validation_draws.py": ("needs the weights of a cpu grid, and minutes", 2),
